@@ -1,0 +1,48 @@
+# make demo: set up and run the built-in study.  make test: set up and run the tests.  make help lists the rest.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo ui test test-slow lint clean
+
+help:  ## what there is
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+
+setup: .venv/run-time.txt  ## a virtual environment in .venv with exactly the pip list of conda.yaml
+
+demo: setup  ## the built-in study: 2 bases, 32 source cells, 2 seeds; then its analysis
+	$(BIN)/python -m entrypoints.study --study demo
+	$(BIN)/python -m entrypoints.analyze --study demo
+
+ui: setup  ## MLflow's UI on what was recorded here, at http://127.0.0.1:5000
+	@echo "the demo study: http://127.0.0.1:5000/#/experiments, then 'demo', then 'Training runs'"
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --default-artifact-root $(CURDIR)/mlartifacts
+
+test: .venv/test.txt  ## the tests, slow ones left out
+	$(BIN)/python -m pytest
+
+test-slow: .venv/test.txt  ## the slow tests alone
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/lint.txt  ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:  ## remove the environment and caches, nothing that was recorded
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
+
+.venv/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V); try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
+	$(PYTHON) -m venv .venv
+
+# The stamp is the list that was installed: a change of conda.yaml installs again.
+.venv/run-time.txt: conda.yaml .venv/bin/python
+	@awk '/- pip:/ {list = 1; next} list && /^ *- / {sub(/^ *- */, ""); print}' conda.yaml > .venv/wanted.txt
+	$(BIN)/python -m pip install --quiet --requirement .venv/wanted.txt
+	@mv .venv/wanted.txt $@
+
+.venv/%.txt: pyproject.toml .venv/run-time.txt
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@

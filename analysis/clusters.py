@@ -1,0 +1,86 @@
+"""Standard error of a mean whose observations share source or target cells."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+__all__ = ["FEW_CLUSTERS", "StandardError", "one_way", "two_way"]
+
+#: Below this many clusters a cluster-robust standard error is usually too small.
+FEW_CLUSTERS = 10
+
+# A two-way variance smaller than this share of its terms is rounding, not variance.
+_ROUNDING = 1e-12
+
+
+class StandardError(NamedTuple):
+    """A standard error in the unit of the values, and how it was obtained or why there is none (then NaN)."""
+
+    value: float
+    note: str
+
+
+def one_way(values: ArrayLike, clusters: pd.Series, *, name: str) -> StandardError:
+    """Standard error of a mean, observations of one cluster being dependent in any way.
+
+    The variance is the sum over clusters of the squared sum of residuals, over n squared: no small-sample correction.
+    """
+    residuals, groups = _residuals(values), _codes(clusters)
+    if (levels := _levels(groups)) < 2:
+        return StandardError(np.nan, _too_few(levels, name))
+    return StandardError(float(np.sqrt(_variance(residuals, groups))), f"clustered by {name}{_caution(levels, name)}")
+
+
+def two_way(values: ArrayLike, first: pd.Series, second: pd.Series, *, names: tuple[str, str]) -> StandardError:
+    """Standard error of a mean under two-way clustering.
+
+    The variance is that of the first clustering plus that of the second minus that of their intersections (Cameron,
+    Gelbach and Miller 2011, eq. 2.13), without small-sample correction. Where this is not positive, the largest of
+    the three terms is used instead: never less than either one-way variance.
+    """
+    residuals = _residuals(values)
+    groups = (_codes(first), _codes(second))
+    for codes, name in zip(groups, names, strict=True):
+        if (levels := _levels(codes)) < 2:
+            return StandardError(np.nan, _too_few(levels, name))
+    pairs = groups[0] * (int(groups[1].max()) + 1) + groups[1]
+    terms = [_variance(residuals, codes) for codes in (*groups, pairs)]
+    variance = terms[0] + terms[1] - terms[2]
+    note = f"clustered by {names[0]} and {names[1]}"
+    if variance <= _ROUNDING * max(terms):
+        variance = max(terms)
+        note = "two-way variance not positive: the largest one-way variance instead"
+    fewest = min(zip(map(_levels, groups), names, strict=True))
+    return StandardError(float(np.sqrt(variance)), note + _caution(*fewest))
+
+
+def _residuals(values: ArrayLike) -> NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    return array - array.mean() if len(array) else array
+
+
+def _codes(clusters: pd.Series) -> NDArray[np.int64]:
+    return np.asarray(pd.factorize(clusters)[0], dtype=np.int64)
+
+
+def _levels(codes: NDArray[np.int64]) -> int:
+    return len(np.unique(codes))
+
+
+def _variance(residuals: NDArray[np.float64], codes: NDArray[np.int64]) -> float:
+    """Cluster-robust variance of the mean of the values that left these residuals."""
+    _, dense = np.unique(codes, return_inverse=True)
+    sums = np.bincount(dense, weights=residuals)
+    return float(sums @ sums) / len(residuals) ** 2
+
+
+def _too_few(levels: int, name: str) -> str:
+    return f"no standard error: only one {name}" if levels else "nothing was measured"
+
+
+def _caution(levels: int, name: str) -> str:
+    return f"; only {levels} {name}s, so probably too small" if levels < FEW_CLUSTERS else ""

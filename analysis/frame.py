@@ -1,0 +1,198 @@
+"""Reading a study from the tracking server; nothing else in `analysis` does."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from dataclasses import dataclass
+from urllib.parse import urlsplit, urlunsplit
+
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, LifecycleStage, Run
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from analysis.numerals import counted
+from analysis.observations import cells, coverage_notes, newest
+from analysis.recorded import InconsistentRunError, Record, observations_of
+from registry.cells import Cell
+from registry.tracking.names import Kind, Tag
+
+__all__ = ["EmptyStudyError", "Frame", "InconsistentRunError", "cells", "load"]
+
+_PAGE = 1000
+_BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
+
+
+class EmptyStudyError(LookupError):
+    """The store has no finished evaluation of the study."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A study as recorded.
+
+    Attributes
+    ----------
+    study, store
+        Name of the study and address of the store it was read from, without any password.
+    observations
+        One row per (model, source, target, seed); columns in `analysis.observations.OBSERVATION_COLUMNS`.
+    baselines
+        One row per (model, task, language): ``score`` and ``chance`` (proportions), ``below_chance``. Without the
+        number of test items there is no p-value to give.
+    notes
+        Sentences on what a reader must know about the data: superseded runs, gaps, mixed protocols, unfinished runs.
+    """
+
+    study: str
+    store: str
+    observations: pd.DataFrame
+    baselines: pd.DataFrame
+    notes: tuple[str, ...]
+
+
+def load(client: MlflowClient, study: str) -> Frame:
+    """Read every finished evaluation and baseline of a study.
+
+    Raises
+    ------
+    EmptyStudyError
+        If the study has no experiment in the store, or no finished evaluation.
+    InconsistentRunError
+        If a run lacks a tag, or its delta is not its score minus its baseline's to 1e-6 pp.
+    """
+    experiment = _experiment(client, study)
+    evaluations = _search(client, experiment, Kind.EVALUATE, "attributes.status = 'FINISHED'")
+    unfinished = _search(client, experiment, Kind.EVALUATE, "attributes.status != 'FINISHED'")
+    if not evaluations:
+        raise EmptyStudyError(_nothing(client, study, f"no finished evaluation{_statuses(unfinished)}"))
+    baseline_runs = _search(client, experiment, Kind.BASELINE, "attributes.status = 'FINISHED'")
+    scores, unchecked = _baseline_scores(client, evaluations, baseline_runs)
+    baselines_of = [scores.get(record.tags.get(Tag.BASELINE_RUN, "")) for record in evaluations]
+    recorded = [row for pair in zip(evaluations, baselines_of, strict=True) for row in observations_of(*pair)]
+    if not recorded:
+        raise EmptyStudyError(_nothing(client, study, "finished evaluations, but none has a delta"))
+    observations, repetitions = newest(pd.DataFrame(recorded))
+    baselines, baseline_notes = _baselines(baseline_runs)
+    notes = [*repetitions, *coverage_notes(observations), *baseline_notes, *unchecked]
+    if unfinished:
+        notes.append(f"Unfinished evaluations do not count: {_statuses(unfinished).strip(' ()')}.")
+    return Frame(study, _without_password(client.tracking_uri), observations, baselines, tuple(notes))
+
+
+# --- finding runs
+
+
+def _experiment(client: MlflowClient, study: str) -> Experiment:
+    experiment = client.get_experiment_by_name(study)
+    if experiment is None:
+        raise EmptyStudyError(_nothing(client, study, "no experiment of that name"))
+    if experiment.lifecycle_stage != LifecycleStage.ACTIVE:
+        raise EmptyStudyError(
+            _nothing(
+                client,
+                study,
+                f"its experiment deleted; `mlflow experiments restore -x {experiment.experiment_id}` brings it back",
+            )
+        )
+    return experiment
+
+
+def _search(client: MlflowClient, experiment: Experiment, kind: Kind, condition: str) -> list[Record]:
+    """Return every run of a kind, page by page."""
+    found: list[Record] = []
+    token: str | None = None
+    while True:
+        page = client.search_runs(
+            [experiment.experiment_id],
+            f"tags.{Tag.KIND} = '{kind}' and {condition}",
+            max_results=_PAGE,
+            page_token=token,
+        )
+        found += map(_record, page)
+        token = page.token
+        if not token:
+            return found
+
+
+def _record(run: Run) -> Record:
+    info, data = run.info, run.data
+    return Record(info.run_id, info.run_name, info.status, info.start_time, data.tags, data.metrics)
+
+
+def _nothing(client: MlflowClient, study: str, found: str) -> str:
+    """Word the error for a study without results: where it was looked for, what is there, how to fill it."""
+    present = sorted(experiment.name for experiment in client.search_experiments(max_results=_PAGE))
+    near = difflib.get_close_matches(study, present, n=3)
+    return "\n".join(
+        [
+            f"nothing to analyse for study {study!r}: the store {_without_password(client.tracking_uri)} has {found}.",
+            f"Did you mean {' or '.join(map(repr, near))}?" if near else "No experiment has a similar name.",
+            f"Experiments in this store: {', '.join(present) or 'none'}.",
+            f"To run the study: mlflow run . -e study -P study={study}",
+        ]
+    )
+
+
+def _statuses(records: list[Record]) -> str:
+    """Count runs by status, such as `` (FAILED 2, RUNNING 1)``; empty for no runs."""
+    counts = Counter(record.status for record in records)
+    return f" ({', '.join(f'{status} {counts[status]}' for status in sorted(counts))})" if counts else ""
+
+
+def _without_password(uri: str) -> str:
+    """Return a store's address with any password left out: the address is printed in errors and reports."""
+    parts = urlsplit(uri)
+    if parts.password is None:
+        return uri
+    host = parts.netloc.rpartition("@")[2]
+    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+
+
+# --- baselines
+
+
+def _baseline_scores(
+    client: MlflowClient, evaluations: list[Record], baselines: list[Record]
+) -> tuple[dict[str, dict[Cell, float]], list[str]]:
+    """Return each needed baseline run's scores by target, and a note on baselines that cannot be read."""
+    records = {record.run_id: record for record in baselines}
+    needed = [record.tags.get(Tag.BASELINE_RUN, "") for record in evaluations]
+    for run_id in sorted(set(needed) - set(records) - {""}):
+        # A baseline may have been recorded, and reused, under another study's experiment.
+        if (record := _finished(client, run_id)) is not None:
+            records[run_id] = record
+    lost = sum(run_id not in records for run_id in needed)
+    note = f"The baseline run of {counted(lost, 'evaluation run')} is not to be read: these deltas are taken unchecked."
+    return {run_id: record.by_target("score") for run_id, record in records.items()}, [note] if lost else []
+
+
+def _finished(client: MlflowClient, run_id: str) -> Record | None:
+    """Return a run by its id, or None if it does not exist any more or is not finished."""
+    try:
+        run = client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        return None
+    usable = run.info.status == "FINISHED" and run.info.lifecycle_stage == LifecycleStage.ACTIVE
+    return _record(run) if usable else None
+
+
+def _baselines(records: list[Record]) -> tuple[pd.DataFrame, list[str]]:
+    """Return the baselines table, the newest run of each (model, target), and a note where there were several."""
+    rows = []
+    for record in sorted(records, key=lambda record: (record.started, record.run_id)):
+        model, flagged = record.tag(Tag.BASE_MODEL), record.tags.get(Tag.BELOW_CHANCE, "").split()
+        chance = record.by_target("chance")
+        for cell, score in record.by_target("score").items():
+            level = chance.get(cell, math.nan)
+            rows.append((model, cell.task, cell.language, score, level, str(cell) in flagged or score < level))
+    table = pd.DataFrame(rows, columns=_BASELINE_COLUMNS).astype({"below_chance": bool})
+    key = ["model", "task", "language"]
+    repeated = sorted(table.loc[table.duplicated(key), "model"].unique())
+    note = f"Several baseline runs measured the same targets of {', '.join(repeated)}: the newest are shown."
+    return table.drop_duplicates(key, keep="last").sort_values(key).reset_index(drop=True), [note] if repeated else []

@@ -1,0 +1,30 @@
+"""How numbers are written for readers: signs, decimals, plurals, and a dash for what does not exist."""
+
+from __future__ import annotations
+
+import math
+
+__all__ = ["counted", "fixed", "pp"]
+
+_DASH = "–"
+_MINUS = "\N{MINUS SIGN}"
+
+
+def pp(value: float, decimals: int = 2) -> str:
+    """Write a delta with its sign, without unit."""
+    return _DASH if math.isnan(value) else f"{_rounded(value, decimals):+.{decimals}f}".replace("-", _MINUS)
+
+
+def fixed(value: float, decimals: int = 2) -> str:
+    """Write a number with fixed decimals."""
+    return _DASH if math.isnan(value) else f"{_rounded(value, decimals):.{decimals}f}".replace("-", _MINUS)
+
+
+def counted(n: int, noun: str) -> str:
+    """Write a number of things, such as ``1 task`` or ``1,188 adapters``."""
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def _rounded(value: float, decimals: int) -> float:
+    # Adding zero turns -0.0, which would be written as a negative number, into 0.0.
+    return round(value, decimals) + 0.0

@@ -1,0 +1,144 @@
+"""What was observed: one row per (model, source, target, seed), and its average over seeds, the cell.
+
+Pure pandas; the tracking server is read in `analysis.frame`.
+"""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from analysis.numerals import counted
+
+__all__ = ["CELL_KEY", "OBSERVATION_COLUMNS", "cells", "coverage_notes", "newest"]
+
+_SOURCE = ["source_task", "source_language"]
+_TARGET = ["target_task", "target_language"]
+
+#: What identifies a cell of the frame.
+CELL_KEY = ["model", *_SOURCE, *_TARGET]
+
+#: Columns of the observations: scores and baseline are proportions in [0, 1], delta is in percentage points.
+OBSERVATION_COLUMNS = [
+    "model",
+    "model_family",
+    "model_size_b",
+    *_SOURCE,
+    *_TARGET,
+    "regime",
+    "seed",
+    "score",
+    "acc",
+    "acc_norm",
+    "baseline",
+    "delta",
+    "run_id",
+    "model_version",
+    "protocol",
+]
+
+_LISTED = 5  # how many run ids a note spells out
+
+
+def newest(recorded: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Keep the newest record of every (model, source, target, seed) and say what that dropped.
+
+    Parameters
+    ----------
+    recorded
+        The observation columns and, besides, ``started`` (milliseconds since the epoch) and ``fingerprint``.
+
+    Returns
+    -------
+    observations, notes
+        One sorted row per (model, source, target, seed), with `OBSERVATION_COLUMNS`; a sentence per kind of repetition.
+    """
+    key = [*CELL_KEY, "seed"]
+    by_age = recorded.sort_values([*key, "started", "run_id"], kind="stable").reset_index(drop=True)
+    superseded = by_age.duplicated(key, keep="last")
+    kept = by_age[~superseded]
+    return kept[OBSERVATION_COLUMNS].reset_index(drop=True), _repetition_notes(by_age[superseded], kept, key)
+
+
+def _repetition_notes(superseded: pd.DataFrame, kept: pd.DataFrame, key: list[str]) -> list[str]:
+    """Say how many runs gave way to a newer one, apart for equal and for different fingerprints."""
+    if superseded.empty:
+        return []
+    pairs = superseded.merge(kept[[*key, "fingerprint"]], on=key, suffixes=("", "_kept"))
+    same = pairs["fingerprint"] == pairs["fingerprint_kept"]
+    again = "was measured again by a newer run, and only the newest counts"
+    notes = []
+    if same.any():
+        notes.append(f"The fingerprint of {_runs(pairs.loc[same, 'run_id'])} {again}.")
+    if (~same).any():
+        notes.append(
+            f"What {_runs(pairs.loc[~same, 'run_id'])} measured {again}. The fingerprints differ: another recipe, "
+            "other data or another version of the code."
+        )
+    return notes
+
+
+def _runs(ids: pd.Series) -> str:
+    """Name runs: how many, and the first few ids."""
+    names = sorted(set(ids))
+    listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
+    return f"{counted(len(names), 'evaluation run')} ({listed})"
+
+
+def cells(observations: pd.DataFrame) -> pd.DataFrame:
+    """Average the observations over seeds: one row per (model, source, target).
+
+    Returns
+    -------
+    DataFrame
+        The key columns, ``regime``, ``model_family``, ``model_size_b``; means of ``score``, ``acc``, ``acc_norm``,
+        ``baseline`` (proportions) and ``delta`` (pp); ``delta_sd``, the standard deviation of delta over seeds (ddof 1,
+        NaN for a single seed); ``n_seeds``.
+    """
+    return (
+        observations.groupby(CELL_KEY, sort=True)
+        .agg(
+            regime=("regime", "first"),
+            model_family=("model_family", "first"),
+            model_size_b=("model_size_b", "first"),
+            score=("score", "mean"),
+            acc=("acc", "mean"),
+            acc_norm=("acc_norm", "mean"),
+            baseline=("baseline", "mean"),
+            delta=("delta", "mean"),
+            delta_sd=("delta", "std"),
+            n_seeds=("seed", "nunique"),
+        )
+        .reset_index()
+    )
+
+
+def coverage_notes(observations: pd.DataFrame) -> list[str]:
+    """Say where the grid is not the full crossing of models, sources, targets and seeds, and where protocols mix."""
+    notes = []
+    protocols = observations.groupby("protocol")["run_id"].nunique()
+    if len(protocols) > 1:
+        counts = ", ".join(f"{name} ({count} adapters)" for name, count in protocols.items())
+        notes.append(f"The study holds several protocols, and every mean mixes them: {counts}.")
+    notes += _gap_notes(observations)
+    return notes
+
+
+def _gap_notes(observations: pd.DataFrame) -> list[str]:
+    """Count absent model × source × target cells, and cells with fewer seeds than others."""
+    seeds = observations.groupby(CELL_KEY)["seed"].nunique()
+    full = (
+        observations["model"].nunique()
+        * len(observations[_SOURCE].drop_duplicates())
+        * len(observations[_TARGET].drop_duplicates())
+    )
+    notes = []
+    if len(seeds) < full:
+        notes.append(
+            f"The grid is not complete: {len(seeds):,} of {full:,} model × source × target cells are there, and means "
+            "are over those."
+        )
+    if seeds.min() < seeds.max():
+        notes.append(
+            f"{int((seeds < seeds.max()).sum()):,} of {len(seeds):,} cells average fewer than {seeds.max()} seeds."
+        )
+    return notes

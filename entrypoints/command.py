@@ -1,0 +1,91 @@
+"""What every entry point shares: arguments that mean the same everywhere, and how a command ends."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+__all__ = ["add_adapter_arguments", "add_study_arguments", "boolean", "parser", "run_command"]
+
+UI_COMMAND = "make ui"
+
+
+def parser(description: str, example: str) -> argparse.ArgumentParser:
+    """Return a parser whose help shows every default and an example."""
+    return argparse.ArgumentParser(
+        description=description,
+        epilog=f"example: {example}",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+
+
+def boolean(text: str) -> bool:
+    """Read a truth value, as MLproject parameters carry it."""
+    if text.lower() in ("true", "yes", "1"):
+        return True
+    if text.lower() in ("false", "no", "0", ""):
+        return False
+    raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false")
+
+
+def add_study_arguments(arguments: argparse.ArgumentParser, *, output: str) -> None:
+    """Add the study, its data folder and the output folder."""
+    arguments.add_argument("--study", default="demo", help="name under registry/studies, or path of a study file")
+    arguments.add_argument("--data", default="", help="folder of a files benchmark, in place of the study's own path")
+    arguments.add_argument("--output", default="", help=output)
+
+
+def add_adapter_arguments(arguments: argparse.ArgumentParser) -> None:
+    """Add what names one adapter: base, source cell, seed."""
+    arguments.add_argument(
+        "--model", default="", help="base: built-in name, hub id or folder; empty takes the study's first"
+    )
+    arguments.add_argument("--task", default="", help="source task; empty takes the study's first")
+    arguments.add_argument("--language", default="", help="source language; empty takes the study's first")
+    arguments.add_argument("--seed", default="", type=_seed, help="seed of the run; empty takes the study's first")
+
+
+def run_command(command: Callable[[], int]) -> NoReturn:
+    """Run an entry point and exit: 2 and one message for a mistake of the user's, 130 or 143 for an interrupt."""
+    from registry.refusal import Refused
+
+    _quiet()
+    signal.signal(signal.SIGTERM, _terminated)
+    try:
+        code = command()
+    except Refused as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from here", file=sys.stderr)
+        code = 130
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _seed(text: str) -> int | None:
+    if not text:
+        return None
+    if not text.lstrip("-").isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+    return int(text)
+
+
+def _terminated(*_: object) -> None:
+    sys.exit(143)
+
+
+def _quiet() -> None:
+    """Keep libraries' chatter off the terminal; their warnings about results stay."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    for name in ("alembic", "mlflow", "httpx"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,36 @@
+"""Benchmarks: tasks → aligned items → prompts and options.
+
+>>> benchmark = load_benchmark(study.benchmark)
+>>> items = align(benchmark, benchmark.select(study.tasks, study.languages), study.split)
+>>> items.train(cell), items.test(cell), items.prompts[cell.task]
+"""
+
+from __future__ import annotations
+
+from registry.benchmarks.aligned import AlignedItems, Benchmark, align
+from registry.benchmarks.files import files_benchmark
+from registry.benchmarks.items import Item
+from registry.benchmarks.prompts import PROMPTS, Prompt
+from registry.benchmarks.splits import SPLITS, Manifest, Split
+from registry.cells import Grid
+from registry.study import BenchmarkSpec
+
+__all__ = ["SPLITS", "AlignedItems", "Benchmark", "Item", "Manifest", "Prompt", "Split", "align", "load_benchmark"]
+
+
+def load_benchmark(spec: BenchmarkSpec) -> Benchmark:
+    """Open the benchmark that a study names; its items are read when they are asked for.
+
+    Raises
+    ------
+    Refused
+        If the study's description of a files benchmark does not fit its folder.
+    """
+    return files_benchmark(spec) if spec.kind == "files" else _demo_benchmark()
+
+
+def _demo_benchmark() -> Benchmark:
+    from registry.benchmarks import demo  # its texts are built on import, so only a study that uses them pays
+
+    prompts = dict.fromkeys(demo.TASKS, PROMPTS["text"])
+    return Benchmark("demo", Grid(demo.TASKS, demo.LANGUAGES), prompts, demo.items)

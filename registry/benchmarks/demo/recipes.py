@@ -1,0 +1,68 @@
+"""How each of the demo's base models is made: its shape, its corpus and its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from transformers import LlamaConfig, PreTrainedTokenizerFast
+
+from registry.benchmarks.demo.corpus import Mix
+
+__all__ = ["BASES", "RECIPES", "Recipe"]
+
+#: Folder that holds one folder per base model.
+BASES = Path(__file__).parent / "bases"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything that decides a base model.
+
+    Attributes
+    ----------
+    hidden, inner, layers, heads : int
+        Width of the residual stream, width of the MLP, number of layers, and of attention heads in each.
+    seed : int
+        Seed of the corpus, of the initial weights and of the order of documents.
+    documents, epochs : int
+        Size of the corpus and passes over it.
+    learning_rate : float
+        Peak rate; it is reached after the first twentieth of the steps and decays to zero along a half cosine.
+    """
+
+    hidden: int
+    inner: int
+    layers: int
+    heads: int
+    seed: int
+    vocabulary: int = 3072
+    documents: int = 105_000
+    epochs: int = 3
+    batch: int = 64
+    learning_rate: float = 3e-3
+    weight_decay: float = 0.05
+    mix: Mix = field(default_factory=Mix)
+
+    def config(self, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
+        """Return the configuration of the untrained model."""
+        return LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=self.hidden,
+            intermediate_size=self.inner,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            num_key_value_heads=self.heads,
+            max_position_embeddings=256,
+            tie_word_embeddings=True,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+        )
+
+
+#: Recipes by the name of the base model.
+RECIPES: dict[str, Recipe] = {
+    "demo-wide": Recipe(hidden=160, inner=416, layers=2, heads=5, seed=1),
+    "demo-deep": Recipe(hidden=112, inner=304, layers=5, heads=4, seed=2),
+}

@@ -1,0 +1,37 @@
+"""One multiple-choice question, the same id in every language."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+__all__ = ["Item"]
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A question with its options; items that translate each other share their ``id``.
+
+    Raises
+    ------
+    ValueError
+        If the question or an option is blank, fewer than two options are given, two are equal, or ``answer`` is no
+        index of them.
+    """
+
+    id: str
+    question: str
+    options: tuple[str, ...]
+    answer: int
+
+    def __post_init__(self) -> None:
+        if not self.question.strip():
+            raise ValueError(f"item {self.id!r}: the question is empty")
+        if len(self.options) < 2:
+            raise ValueError(f"item {self.id!r}: {len(self.options)} option(s); a choice needs at least two")
+        if not all(option.strip() for option in self.options):
+            raise ValueError(f"item {self.id!r}: an option is empty")
+        if len(set(self.options)) < len(self.options):
+            raise ValueError(f"item {self.id!r}: two options are equal")
+        if not 0 <= self.answer < len(self.options):
+            count = len(self.options)
+            raise ValueError(f"item {self.id!r}: answer {self.answer} is not an index of its {count} options")

@@ -1,0 +1,161 @@
+"""Which items a study trains on and which it tests on: drawn by a seed, or read from a manifest.
+
+Items that translate each other share their id *within a split*: many data sets count from 0 again in each of their
+files, so an id alone does not name an item; (split, id) does.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from registry.benchmarks.items import Item
+from registry.benchmarks.tables import Problems, Row, read_table
+from registry.refusal import Refused, unknown
+from registry.study import SplitSpec
+
+__all__ = ["SPLITS", "Manifest", "Pools", "Split", "draw_manifest", "read_manifest", "shown"]
+
+Split = Literal["train", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+#: The items one task offers: split → language → id → item.
+Pools = Mapping[Split, Mapping[str, Mapping[str, Item]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """The ids of one task's training and test items, in the order in which every language has them."""
+
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+
+    def ids(self, split: Split) -> tuple[str, ...]:
+        """Ids of a split."""
+        return self.train if split == "train" else self.test
+
+    def to_csv(self) -> str:
+        """Return the manifest as a file that :func:`read_manifest` reads back: header ``split,id``, a row per item."""
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerow(("split", "id"))
+        rows.writerows((split, id) for split in SPLITS for id in self.ids(split))
+        return text.getvalue()
+
+
+def shown(names: Iterable[str], limit: int = 8) -> str:
+    """Return the first names of a list and how many more there are."""
+    ordered = list(names)
+    more = len(ordered) - limit
+    return ", ".join(ordered[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+def draw_manifest(task: str, pools: Pools, spec: SplitSpec, *, one_pool: bool = False) -> Manifest:
+    """Draw a task's items from the ids that every language has.
+
+    The ids of a split are sorted as texts, shuffled by ``random.Random(spec.seed)``, and the first ones taken: the same
+    on every machine, whatever the order in the files, and a smaller draw is the beginning of a larger one.
+
+    Parameters
+    ----------
+    one_pool : bool
+        Whether both splits offer the same items; training then takes the first of the shuffled ids, test the last.
+
+    Raises
+    ------
+    Refused
+        If languages lack ids and ``spec.missing`` is not ``drop``, or fewer items exist than asked for.
+    """
+    train = _shuffled(f"{task} train", pools["train"], spec)
+    if one_pool:
+        return _divide(task, train, spec)
+    test = _shuffled(f"{task} test", pools["test"], spec)
+    return Manifest(_first(f"{task} train", train, spec.train), _first(f"{task} test", test, spec.test))
+
+
+def _shuffled(where: str, languages: Mapping[str, Mapping[str, Item]], spec: SplitSpec) -> tuple[str, ...]:
+    ids = sorted(_common_ids(where, languages, spec))
+    random.Random(spec.seed).shuffle(ids)
+    return tuple(ids)
+
+
+def _first(where: str, ids: tuple[str, ...], count: int) -> tuple[str, ...]:
+    if not ids or count > len(ids):
+        remedy = "ask for fewer, or 0 for all" if ids else "the languages need common ids"
+        raise Refused(f"{where}: {count or 'all'} items asked for, {len(ids)} available; {remedy}")
+    return ids[: count or None]
+
+
+def _divide(task: str, ids: tuple[str, ...], spec: SplitSpec) -> Manifest:
+    """Divide the ids of one pool; the split of which all items are asked for gets what the other leaves."""
+    train, test = spec.train or len(ids) - spec.test, spec.test or len(ids) - spec.train
+    if not (train > 0 and test > 0 and train + test <= len(ids)):
+        asked = f"{spec.train or 'all'} to train on and {spec.test or 'all'} to test on"
+        remedy = "give split.train or split.test, together at most as many"
+        raise Refused(f"{task}: {asked} of the {len(ids)} items that both come from; {remedy}")
+    return Manifest(ids[:train], ids[-test:])
+
+
+def _common_ids(where: str, languages: Mapping[str, Mapping[str, Item]], spec: SplitSpec) -> set[str]:
+    """Return the ids that every language has; a silent intersection would change the study, so it must be asked for."""
+    every: set[str] = set().union(*languages.values())
+    common = every.intersection(*languages.values())
+    if common != every and spec.missing == "refuse":
+        lacking = {language: sorted(every - set(items)) for language, items in languages.items()}
+        lines = [f"  {language} lacks {len(ids)}: {shown(ids)}" for language, ids in lacking.items() if ids]
+        told = f"{where}: {len(every - common)} ids are not in every language"
+        remedy = f"complete the files, leave languages out, or use the {len(common)} common ids by split.missing: drop"
+        raise Refused("\n".join([f"{told}; {remedy}", *lines]))
+    return common
+
+
+def read_manifest(task: str, folder: Path, pools: Pools) -> Manifest:
+    """Read ``<task>.csv`` of a manifest folder and hold it against what the languages have.
+
+    Raises
+    ------
+    Refused
+        If the file is absent, is no table ``split,id``, names a split or id that is not there, or an id twice.
+    """
+    path = folder / f"{task}.csv"
+    if not path.is_file():
+        raise unknown("manifest", path.name, (file.name for file in folder.glob("*.csv")), where=str(folder))
+    table = read_table(path)
+    if table.columns != ("split", "id"):
+        raise Refused(f"{path}:1: the header is {','.join(table.columns)!r}; a manifest's is 'split,id'")
+    return _manifest(path, table.rows, pools)
+
+
+def _manifest(path: Path, rows: tuple[Row, ...], pools: Pools) -> Manifest:
+    problems = Problems(path)
+    lines: dict[tuple[str, str], int] = {}
+    for row in rows:
+        split, id = (str(row.values[column]).strip() for column in ("split", "id"))
+        fault = _fault(split, id, pools)
+        if (split, id) in lines:
+            fault = f"{split},{id} already stands in line {lines[split, id]}; delete one of them"
+        if fault:
+            problems.add(row.line, fault)
+        lines.setdefault((split, id), row.line)
+    problems.refuse()
+    ids = {split: tuple(id for named, id in lines if named == split) for split in SPLITS}
+    for split in SPLITS:
+        if not ids[split]:
+            raise Refused(f"{path}: no row has the split {split!r}; a study needs items to train on and to test on")
+    return Manifest(**ids)
+
+
+def _fault(split: str, id: str, pools: Pools) -> str | None:
+    """Say what is wrong with a manifest's row, if anything."""
+    for name in SPLITS:
+        if split == name:
+            lacking = [language for language, items in pools[name].items() if id not in items]
+            everywhere = len(lacking) == len(pools[name])
+            where = "any language" if everywhere else shown(lacking)
+            return f"{split} has no item {id!r} in {where}; correct the id or delete the row" if lacking else None
+    return str(unknown("split", split, SPLITS))

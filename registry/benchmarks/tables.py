@@ -1,0 +1,160 @@
+"""Tables on disk: JSON lines, TSV and CSV read into rows that know their line.
+
+Everything wrong with a file is told with its line, several faults at once. No row is skipped; only blank lines are.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from registry.refusal import Refused
+
+__all__ = ["Problems", "Row", "Table", "located", "read_table"]
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+#: Faults of one file that are spelled out; the rest is counted.
+SHOWN = 10
+
+
+def located(path: str) -> Path:
+    """Return where a study file's path points: a relative one starts at the project's folder, not at the caller's."""
+    return PROJECT / Path(path).expanduser()
+
+
+class Problems:
+    """The faults found in one file, collected so that a user sees more than the first."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._found: list[str] = []
+
+    def add(self, line: int, what: object) -> None:
+        """Note what is wrong on a line, counted from 1."""
+        self._found.append(f"{self.path}:{line}: {what}")
+
+    def refuse(self) -> None:
+        """Raise what was found, if anything was.
+
+        Raises
+        ------
+        Refused
+            With one line per fault, cut after the first ten.
+        """
+        more = len(self._found) - SHOWN
+        if self._found:
+            raise Refused("\n".join([*self._found[:SHOWN], *([f"and {more} more such lines"] if more > 0 else [])]))
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row: column → value, and the line of the file (from 1) on which it starts."""
+
+    line: int
+    values: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of a file, and every column that any of them has, in the order met."""
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+def read_table(path: Path) -> Table:
+    """Read a ``.jsonl``, ``.tsv`` or ``.csv`` file in UTF-8, with or without a byte-order mark.
+
+    TSV knows no quoting, so that a raw quote character is text (as SIB-200 has it); CSV quotes as RFC 4180 says.
+
+    Raises
+    ------
+    Refused
+        If the file cannot be read, is not UTF-8, holds no rows, or has lines that are no rows of one table.
+    """
+    text, problems = _text(path), Problems(path)
+    read = {".jsonl": _json_rows, ".tsv": _tab_rows, ".csv": _comma_rows}.get(path.suffix)
+    if read is None:
+        raise Refused(f"{path}: a file of items ends in .jsonl, .tsv or .csv")
+    rows = tuple(read(text, problems))
+    problems.refuse()
+    if not rows:
+        raise Refused(f"{path} holds no rows; put the data there again, the file may have been cut on its way")
+    return Table(path, tuple(dict.fromkeys(column for row in rows for column in row.values)), rows)
+
+
+def _text(path: Path) -> str:
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise Refused(f"{path} cannot be read: {error.strerror}") from None
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        remedy = "save it as UTF-8, for example: iconv -f <its encoding> -t UTF-8"
+        raise Refused(f"{path}:{line}: not UTF-8 (byte {raw[error.start]:#04x}); {remedy}") from None
+
+
+def _json_rows(text: str, problems: Problems) -> Iterator[Row]:
+    # Not str.splitlines: it also breaks at U+2028 and U+0085, which may stand inside a text.
+    for line, content in enumerate(text.split("\n"), start=1):
+        if not content.strip():
+            continue
+        try:
+            values = json.loads(content)
+        except (ValueError, RecursionError) as error:
+            problems.add(line, f"not JSON ({error}); each line holds one object, such as {{\"id\": 1, …}}")
+            continue
+        if isinstance(values, dict):
+            yield Row(line, values)
+        else:
+            problems.add(line, f"a JSON {type(values).__name__}, not an object; each line holds {{column: value, …}}")
+
+
+class _Tabs(csv.excel_tab):
+    quoting = csv.QUOTE_NONE
+
+
+def _tab_rows(text: str, problems: Problems) -> Iterator[Row]:
+    return _separated_rows(_records(text, _Tabs, problems), problems)
+
+
+def _comma_rows(text: str, problems: Problems) -> Iterator[Row]:
+    return _separated_rows(_records(text, csv.excel, problems), problems)
+
+
+def _records(text: str, dialect: type[csv.Dialect], problems: Problems) -> Iterator[tuple[int, list[str]]]:
+    """Yield the records that are not blank, each with its first line: a quoted field may run over several."""
+    reader = csv.reader(io.StringIO(text), dialect, strict=True)
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            problems.add(line, f"{error}; correct the quotes or line breaks of this row")
+            return  # where the next record starts is unknown
+        if fields is None:
+            return
+        if fields:
+            yield line, fields
+
+
+def _separated_rows(records: Iterator[tuple[int, list[str]]], problems: Problems) -> Iterator[Row]:
+    head, columns = next(records, (1, []))
+    columns = [column.strip() for column in columns]
+    for column in dict.fromkeys(columns):
+        if not column or columns.count(column) > 1:
+            problems.add(head, f"the header names column {column!r} {columns.count(column)} time(s); name each once")
+    for line, fields in records:
+        if len(fields) == len(columns):
+            yield Row(line, dict(zip(columns, fields, strict=True)))
+        else:
+            remedy = "look for a separator too few or too many"
+            problems.add(line, f"{len(fields)} column(s) where the header has {len(columns)}; {remedy}")

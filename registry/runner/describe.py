@@ -1,0 +1,148 @@
+"""How runs and adapters read in MLflow's UI: parameters, descriptions in Markdown, warnings in the log."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from registry.cells import Cell
+from registry.lora.train import Training
+from registry.runner.estimate import Estimate
+from registry.runner.experiment import Experiment, Job
+from registry.runner.plan import Plan
+from registry.study import Study
+from registry.tracking.evaluations import TargetScore
+from registry.tracking.names import Kind
+
+__all__ = [
+    "adapter",
+    "cost",
+    "grid",
+    "parameters",
+    "plan",
+    "run",
+    "study",
+    "study_yaml",
+    "warn_below_chance",
+    "write_design",
+]
+
+log = logging.getLogger(__name__)
+
+
+def parameters(design: Study) -> dict[str, object]:
+    """Return the recipe as MLflow parameters, nested names joined by dots."""
+    return dict(_flat("", asdict(design.recipe)))
+
+
+def study_yaml(design: Study) -> str:
+    """Return the study with every default filled in, as a study file that loads back."""
+    text: str = yaml.safe_dump(_plain(design.resolved()), sort_keys=False, allow_unicode=True)
+    return text
+
+
+def run(kind: Kind, experiment: Experiment, job: Job) -> str:
+    """Description of a run."""
+    cells = experiment.grid
+    targets = f"{len(cells)} targets ({len(cells.tasks)} tasks x {len(cells.languages)} languages)"
+    if job.source is None:
+        return f"The untouched base **{job.model}** scored on {targets}: what every delta is measured against."
+    if kind is Kind.FINETUNE:
+        items = len(experiment.items.train(job.source))
+        return f"LoRA adapter of **{job.model}** fine-tuned on **{job.source}** ({items} items), seed {job.seed}."
+    return f"The adapter of **{job.model}** fine-tuned on **{job.source}**, seed {job.seed}, scored on {targets}."
+
+
+def study(experiment: Experiment, plan: Plan) -> str:
+    """Description of a study's run."""
+    return (
+        f"{experiment.study.description}\n\n{len(experiment.bases)} base models x {len(experiment.sources)} sources x "
+        f"{len(experiment.study.seeds)} seeds, scored on {len(experiment.grid)} targets; "
+        f"{plan.fine_tunes} adapters and {plan.evaluations} evaluations to do, {sum(plan.reused.values())} runs reused."
+    ).strip()
+
+
+def grid(experiment: Experiment) -> str:
+    """Say in one line what a study is."""
+    bases, sources, seeds = len(experiment.bases), len(experiment.sources), len(experiment.study.seeds)
+    return (
+        f"study {experiment.study.name!r}: {bases} bases x {sources} sources x {seeds} seeds "
+        f"= {bases * sources * seeds} fine-tunes, scored on {len(experiment.grid)} targets"
+    )
+
+
+def plan(found: Plan, *, workers: int, reaped: int) -> list[str]:
+    """Say what is there and what is left, a line each."""
+    reused = ", ".join(f"{count} {kind}" for kind, count in found.reused.items())
+    lines = [
+        f"  there already {reused}",
+        f"  to do         {found.fine_tunes} fine-tunes, {found.evaluations} evaluations",
+    ]
+    if found.todo:
+        lines.append(f"  workers       {min(workers, len(found.todo))}")
+    if reaped:
+        lines.append(f"  reaped        {reaped} runs of processes that are gone, now KILLED")
+    return lines
+
+
+def cost(expected: Estimate) -> str:
+    """Say what a plan is expected to take."""
+    minutes, seconds = divmod(round(expected.seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    took = f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
+    size = expected.bytes / 1e6
+    disk = f"{size / 1000:.1f} GB" if size > 1000 else f"{size:.0f} MB"
+    return f"  expected      {took} and {disk} of disk, from {expected.basis}"
+
+
+def write_design(experiment: Experiment, folder: Path, tasks: Iterable[str]) -> None:
+    """Write what fixes a run's items and recipe: the resolved study, and the manifests of the tasks it used."""
+    (folder / "manifest").mkdir()
+    for task in tasks:
+        (folder / "manifest" / f"{task}.csv").write_text(experiment.items.manifest(task).to_csv(), encoding="utf-8")
+    (folder / "study.yaml").write_text(study_yaml(experiment.study), encoding="utf-8")
+
+
+def adapter(experiment: Experiment, job: Job, training: Training) -> str:
+    """Description of a model version."""
+    recipe = experiment.study.recipe
+    return (
+        f"LoRA adapter of **{job.model}** fine-tuned on **{job.source}**, seed {job.seed}, "
+        f"study `{experiment.study.name}`: rank {recipe.lora.rank}, learning rate {recipe.learning_rate:g}, "
+        f"epoch {training.kept_epoch} of {recipe.epochs}, final training loss {training.losses[-1]:.3f}."
+    )
+
+
+def warn_below_chance(job: Job, cells: Sequence[Cell], scores: Mapping[Cell, TargetScore]) -> None:
+    """Say in the log which targets a base answers worse than guessing would."""
+    for cell in cells:
+        log.warning(
+            "%s: baseline of %s is below chance (%.3f < %.3f): check this target's data before trusting its deltas",
+            job.model,
+            cell,
+            scores[cell].score,
+            scores[cell].chance,
+        )
+
+
+def _flat(prefix: str, values: Mapping[str, Any]) -> list[tuple[str, object]]:
+    pairs: list[tuple[str, object]] = []
+    for key, value in values.items():
+        pairs += _flat(f"{prefix}{key}.", value) if isinstance(value, dict) else [(f"{prefix}{key}", _short(value))]
+    return pairs
+
+
+def _short(value: object) -> object:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else value
+
+
+def _plain(value: Any) -> Any:
+    """Return plain YAML data: tuples as lists, what is empty or None left out, since a study file may not name it."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items() if part not in (None, (), {}, "")}
+    return [_plain(part) for part in value] if isinstance(value, tuple) else value

@@ -1,0 +1,120 @@
+"""A study made ready to run: its bases found, its items aligned, every name checked, nothing yet trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from registry.benchmarks import AlignedItems, align, load_benchmark
+from registry.cells import Cell, Grid
+from registry.models import Base, resolve_base
+from registry.refusal import Refused, unknown
+from registry.runner.fingerprint import fingerprint
+from registry.study import Study
+
+__all__ = ["Experiment", "Job", "prepare"]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One unit of work: a base's baseline (no source), or one adapter, trained and evaluated.
+
+    ``finetune`` and ``evaluate`` are the fingerprints of its runs; a baseline has no ``finetune``.
+    """
+
+    model: str
+    source: Cell | None
+    seed: int | None
+    finetune: str | None
+    evaluate: str
+
+    def __str__(self) -> str:
+        return f"{self.model} baseline" if self.source is None else f"{self.model} {self.source} seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A study with everything it names resolved.
+
+    Attributes
+    ----------
+    bases : mapping of model name to Base
+    grid : Grid
+        The target cells.
+    sources : tuple of Cell
+        The cells trained on.
+    """
+
+    study: Study
+    bases: Mapping[str, Base]
+    grid: Grid
+    sources: tuple[Cell, ...]
+    items: AlignedItems
+
+    @property
+    def protocol(self) -> str:
+        """Name of the recipe and evaluation that the study follows."""
+        return self.study.protocol or self.study.name
+
+    def baseline(self, model: str) -> Job:
+        """The job that scores an untouched base."""
+        return Job(model, None, None, None, self._evaluation_fingerprint(model, "baseline"))
+
+    def job(self, model: str, source: Cell, seed: int) -> Job:
+        """The job of one adapter."""
+        base, recipe = self.bases[model], self.study.recipe
+        finetune = fingerprint(
+            "finetune",
+            base=base.revision,
+            train=self.items.digest(source, "train"),
+            recipe=recipe,
+            seed=seed,
+        )
+        return Job(model, source, seed, finetune, self._evaluation_fingerprint(model, finetune))
+
+    def jobs(self) -> list[Job]:
+        """Every job of the study, model by model, the baseline first."""
+        return [
+            job
+            for model in self.bases
+            for job in (
+                self.baseline(model),
+                *(self.job(model, source, seed) for seed in self.study.seeds for source in self.sources),
+            )
+        ]
+
+    def _evaluation_fingerprint(self, model: str, subject: str) -> str:
+        return fingerprint(
+            "evaluate",
+            base=self.bases[model].revision,
+            subject=subject,
+            test=self.items.test_digest(self.grid),
+            precision=self.study.recipe.precision,
+        )
+
+
+def prepare(study: Study) -> Experiment:
+    """Resolve a study; every mistake in it shows here, before any work.
+
+    Raises
+    ------
+    Refused
+        If a model, task, language or source does not exist, or the items cannot be aligned.
+    """
+    benchmark = load_benchmark(study.benchmark)
+    grid = benchmark.select(study.tasks, study.languages)
+    sources = tuple(_source(name, grid) for name in study.sources) or grid.cells
+    bases = {spec.name: resolve_base(spec, trust_remote_code=study.trust_remote_code) for spec in study.models}
+    return Experiment(study, bases, grid, sources, align(benchmark, grid, study.split))
+
+
+def _source(name: str, grid: Grid) -> Cell:
+    try:
+        cell = Cell.parse(name)
+    except ValueError as error:
+        raise Refused(f"sources: {error}") from None
+    if cell.task not in grid.tasks:
+        raise unknown("task", cell.task, grid.tasks, where="sources")
+    if cell.language not in grid.languages:
+        raise unknown("language", cell.language, grid.languages, where="sources")
+    return cell

@@ -1,0 +1,102 @@
+"""What a study still has to do: every job, minus what is recorded as finished under the same fingerprint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from registry.runner.experiment import Experiment, Job
+from registry.tracking.names import Kind
+from registry.tracking.runs import finished_by_fingerprint
+
+__all__ = ["Plan", "Step", "make_plan"]
+
+
+class Step(StrEnum):
+    """What one job has left to do."""
+
+    BASELINE = "score the base"
+    TRAIN_AND_EVALUATE = "fine-tune, register, evaluate"
+    EVALUATE = "evaluate a registered adapter"
+    TRAIN = "fine-tune, register"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs to do, in order, and how many runs of each kind are there already.
+
+    Attributes
+    ----------
+    todo : tuple of (Job, Step)
+    reused : mapping of Kind to int
+        Finished runs that the study's fingerprints match.
+    trained : mapping of fingerprint to Run
+        Finished fine-tunes, for jobs whose evaluation alone is missing.
+    """
+
+    todo: tuple[tuple[Job, Step], ...]
+    reused: Mapping[Kind, int]
+    trained: Mapping[str, Run]
+
+    @property
+    def fine_tunes(self) -> int:
+        """Adapters still to be trained."""
+        return sum(step in (Step.TRAIN, Step.TRAIN_AND_EVALUATE) for _, step in self.todo)
+
+    @property
+    def evaluations(self) -> int:
+        """Scorings still to be done, baselines among them."""
+        return sum(step is not Step.TRAIN for _, step in self.todo)
+
+
+def make_plan(
+    experiment: Experiment,
+    client: MlflowClient,
+    experiment_id: str,
+    *,
+    jobs: list[Job] | None = None,
+    only: Step | None = None,
+) -> Plan:
+    """Compare a study's jobs with what the store has.
+
+    Parameters
+    ----------
+    jobs : list of Job, optional
+        Some of the study's jobs; all of them by default.
+    only : {Step.TRAIN, Step.EVALUATE}, optional
+        Leave the other half of each adapter's job out.
+    """
+    done = {
+        kind: finished_by_fingerprint(client, experiment_id, kind)
+        for kind in (Kind.BASELINE, Kind.FINETUNE, Kind.EVALUATE)
+    }
+    reused = dict.fromkeys(done, 0)
+    todo: list[tuple[Job, Step]] = []
+    for job in experiment.jobs() if jobs is None else jobs:
+        if job.source is None:
+            reused[Kind.BASELINE] += job.evaluate in done[Kind.BASELINE]
+            step = None if job.evaluate in done[Kind.BASELINE] else Step.BASELINE
+        else:
+            trained, evaluated = job.finetune in done[Kind.FINETUNE], job.evaluate in done[Kind.EVALUATE]
+            reused[Kind.FINETUNE] += trained
+            reused[Kind.EVALUATE] += evaluated
+            step = _left(trained, evaluated, only)
+        if step is not None:
+            todo.append((job, step))
+    needed = {job.finetune for job, step in todo if step is Step.EVALUATE}
+    trained_runs = {key: run for key, run in done[Kind.FINETUNE].items() if key in needed}
+    return Plan(tuple(todo), reused, trained_runs)
+
+
+def _left(trained: bool, evaluated: bool, only: Step | None) -> Step | None:
+    if only is Step.TRAIN:
+        return None if trained else Step.TRAIN
+    if evaluated:
+        return None  # an evaluation tells all there is to know, even if its fine-tune's run was deleted since
+    if trained:
+        return Step.EVALUATE
+    return Step.TRAIN_AND_EVALUATE

@@ -1,0 +1,117 @@
+"""A study from its description to its records: made ready, compared with the store, carried out."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from registry.refusal import Refused
+from registry.runner import describe
+from registry.runner.estimate import Estimate, estimate
+from registry.runner.experiment import Experiment, Job, prepare
+from registry.runner.local import Failure, default_workers, run_plan
+from registry.runner.plan import Plan, Step, make_plan
+from registry.runner.progress import Board
+from registry.study import Study
+from registry.tracking.names import Kind, Tag, run_name
+from registry.tracking.runs import reap, recorded
+from registry.tracking.store import experiment_id, open_store, shown_uri
+
+__all__ = ["Prospect", "carry_out", "prospect", "run_study"]
+
+
+@dataclass(frozen=True)
+class Prospect:
+    """A study made ready and compared with what the store has; nothing of it is done yet.
+
+    Attributes
+    ----------
+    workers : int
+        Processes that will share the work.
+    reaped : int
+        Runs of dead processes that were marked KILLED on the way.
+    """
+
+    experiment: Experiment
+    client: MlflowClient
+    experiment_id: str
+    plan: Plan
+    workers: int
+    reaped: int
+
+    def cost(self) -> Estimate:
+        """Expected time and disk."""
+        return estimate(self.experiment, self.plan, self.client, self.experiment_id, workers=self.workers)
+
+    def summary(self, *, cost: bool) -> str:
+        """Return the plan in words: what the study is, what is there, what is left and, if asked, what it will cost."""
+        lines = [describe.grid(self.experiment), *describe.plan(self.plan, workers=self.workers, reaped=self.reaped)]
+        if cost and self.plan.todo:
+            lines.append(describe.cost(self.cost()))
+        return "\n".join([*lines, f"  store         {shown_uri(self.client.tracking_uri)}"])
+
+    def write(self, output: str) -> Path:
+        """Write the resolved study and the manifests of its items into a folder."""
+        folder = Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        describe.write_design(self.experiment, folder, self.experiment.grid.tasks)
+        return folder
+
+
+def prospect(
+    study: Study, *, workers: int = 0, jobs: Callable[[Experiment], list[Job]] | None = None, only: Step | None = None
+) -> Prospect:
+    """Resolve a study, open the store, reap dead runs and plan.
+
+    Parameters
+    ----------
+    workers : int
+        0 takes one per GPU, else one per core.
+    jobs : callable, optional
+        Chooses some of the study's jobs.
+    only : Step, optional
+        See :func:`registry.runner.plan.make_plan`.
+    """
+    if workers < 0:
+        raise Refused(f"workers={workers}: give a number of processes, or 0 for one per GPU or core")
+    experiment = prepare(study)
+    client = open_store()
+    identity = experiment_id(client, study.name)
+    reaped = reap(client, identity)
+    plan = make_plan(experiment, client, identity, jobs=jobs(experiment) if jobs else None, only=only)
+    return Prospect(experiment, client, identity, plan, workers or default_workers(), len(reaped))
+
+
+def run_study(ready: Prospect) -> list[Failure]:
+    """Do what a study has left, under a run of its own that holds the resolved study; nothing left records nothing."""
+    if not ready.plan.todo:
+        return []
+    study = ready.experiment.study
+    with recorded(
+        ready.client,
+        ready.experiment_id,
+        kind=Kind.STUDY,
+        name=run_name(Kind.STUDY, study.name),
+        tags={Tag.STUDY: study.name, Tag.PROTOCOL: ready.experiment.protocol},
+        params=describe.parameters(study) | {"workers": ready.workers},
+        description=describe.study(ready.experiment, ready.plan),
+    ) as recording:
+        with tempfile.TemporaryDirectory() as folder:
+            recording.files(ready.write(folder))
+        failures = carry_out(ready)
+        recording.metrics({"jobs/planned": len(ready.plan.todo), "jobs/failed": len(failures)})
+    return failures
+
+
+def carry_out(ready: Prospect) -> list[Failure]:
+    """Do every job of a plan, with a progress bar, and return those that failed."""
+    if not ready.plan.todo:
+        return []
+    with Board(len(ready.plan.todo), what=ready.experiment.study.name) as board:
+        return run_plan(
+            ready.experiment, ready.plan, ready.client, ready.experiment_id, workers=ready.workers, board=board
+        )

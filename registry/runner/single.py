@@ -1,0 +1,202 @@
+"""One adapter fine-tuned, or one model scored: the same code as a study, with a plan of one."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from registry.benchmarks import load_benchmark
+from registry.cells import Cell, Regime, regime_of
+from registry.refusal import Refused, unknown
+from registry.runner.experiment import Experiment, Job
+from registry.runner.plan import Step
+from registry.runner.session import Prospect, carry_out, prospect
+from registry.study import BaseSpec, Study
+from registry.tracking import names
+from registry.tracking.adapters import RegisteredAdapter, download_adapter
+from registry.tracking.evaluations import recorded_scores
+from registry.tracking.names import Kind, Tag
+from registry.tracking.runs import finished_by_fingerprint
+from registry.tracking.store import shown_uri
+
+__all__ = ["AdapterResult", "EvaluationResult", "evaluate_one", "finetune_one", "narrowed"]
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A finished run, the job it did, and whether it was there already."""
+
+    client: MlflowClient
+    job: Job
+    run: Run
+    reused: bool
+
+    @property
+    def store(self) -> str:
+        """Address of the store, without any password."""
+        return shown_uri(self.client.tracking_uri)
+
+
+@dataclass(frozen=True)
+class AdapterResult(_Result):
+    """A registered adapter."""
+
+    study: str
+
+    @property
+    def uri(self) -> str:
+        """Address that MLflow's loaders take."""
+        return self._adapter.uri
+
+    @property
+    def parameters(self) -> str:
+        """What names this adapter to ``mlflow run``."""
+        source = self.job.source
+        given = {
+            "study": self.study,
+            "model": self.job.model,
+            "task": source.task if source else "",
+            "language": source.language if source else "",
+            "seed": self.job.seed,
+        }
+        return " ".join(f"-P {key}={value}" for key, value in given.items())
+
+    def download(self, output: str) -> Path:
+        """Copy the adapter's PEFT folder to ``<output>/<name>/<version>``, checked by its digest."""
+        folder = Path(output) / self._adapter.name / self._adapter.version
+        folder.mkdir(parents=True, exist_ok=True)
+        return download_adapter(self.client, self._adapter, folder)
+
+    @property
+    def _adapter(self) -> RegisteredAdapter:
+        name, _, version = self.run.data.tags[Tag.MODEL_VERSION].rpartition("/")
+        return RegisteredAdapter(name, version, "")
+
+
+@dataclass(frozen=True)
+class EvaluationResult(_Result):
+    """Scores of an adapter, or of a base, on every target."""
+
+    def table(self) -> str:
+        """Return the deltas by regime, or a base's mean scores by task, as text."""
+        metrics = self.run.data.metrics
+        if self.job.source is None:
+            scores = recorded_scores(self.run)
+            tasks = {
+                cell.task: [value for other, value in scores.items() if other.task == cell.task] for cell in scores
+            }
+            return "\n".join(
+                f"  {task:<20} mean score {sum(row) / len(row):.3f} over {len(row)} languages"
+                for task, row in tasks.items()
+            )
+        rows = [
+            f"  {regime}  mean delta {metrics[names.delta_mean(regime)]:+6.2f} pp, "
+            f"positive {metrics[names.positive_rate(regime)]:3.0f} %, harmed {metrics[names.harm_rate(regime)]:3.0f} %"
+            for regime in Regime
+            if names.delta_mean(regime) in metrics
+        ]
+        return "\n".join(rows)
+
+    def download(self, output: str) -> Path:
+        """Write ``scores.csv`` and copy the run's files (``outcomes.parquet``, manifests) into a folder."""
+        folder = Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        mlflow.artifacts.download_artifacts(run_id=self.run.info.run_id, dst_path=str(folder))
+        with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+            rows = csv.writer(file, lineterminator="\n")
+            rows.writerow(("task", "language", "regime", "score", "delta_pp"))
+            for cell, score in recorded_scores(self.run).items():
+                regime = regime_of(self.job.source, cell) if self.job.source else None
+                delta = self.run.data.metrics[names.delta(regime, cell)] if regime else ""
+                rows.writerow((cell.task, cell.language, regime or "", score, delta))
+        return folder
+
+
+def narrowed(study: Study, *, model: str = "", task: str = "", language: str = "", seed: int | None = None) -> Study:
+    """Narrow a study to one base, one source cell and one seed; what is not given is the study's first.
+
+    Raises
+    ------
+    Refused
+        If the study's benchmark does not offer the task or language.
+    """
+    grid = load_benchmark(study.benchmark).select(study.tasks, study.languages)
+    first = Cell.parse(study.sources[0]) if study.sources else grid.cells[0]
+    for kind, name, offered in (("task", task, grid.tasks), ("language", language, grid.languages)):
+        if name and name not in offered:
+            raise unknown(kind, name, offered, where=f"study {study.name}")
+    source = Cell(task or first.task, language or first.language)
+    seeds = (study.seeds[0] if seed is None else seed,)
+    return replace(study, models=(_base(study, model),), sources=(str(source),), seeds=seeds)
+
+
+def finetune_one(study: Study) -> AdapterResult:
+    """Fine-tune and register the one adapter of a narrowed study, unless it is registered already."""
+    ready, run, reused = _one(study, Kind.FINETUNE, lambda experiment: [_adapter(experiment)], Step.TRAIN)
+    return AdapterResult(ready.client, _adapter(ready.experiment), run, reused, study.name)
+
+
+def evaluate_one(study: Study, *, base: bool = False) -> EvaluationResult:
+    """Score the one registered adapter of a narrowed study on every target, its base first; or the base alone.
+
+    Raises
+    ------
+    Refused
+        If the adapter is not registered yet, with the command that trains it.
+    """
+    if base:
+        ready, run, reused = _one(study, Kind.BASELINE, lambda experiment: [_baseline(experiment)], None)
+        return EvaluationResult(ready.client, _baseline(ready.experiment), run, reused)
+    ready, run, reused = _one(
+        study, Kind.EVALUATE, lambda experiment: [_baseline(experiment), _adapter(experiment)], Step.EVALUATE
+    )
+    return EvaluationResult(ready.client, _adapter(ready.experiment), run, reused)
+
+
+def _one(
+    study: Study, kind: Kind, jobs: Callable[[Experiment], list[Job]], only: Step | None
+) -> tuple[Prospect, Run, bool]:
+    """Do some jobs and return the last one's run of a kind, and whether it was there before."""
+    ready = prospect(study, workers=1, jobs=jobs, only=only)
+    untrained = [job for job, step in ready.plan.todo if step is Step.TRAIN_AND_EVALUATE]
+    if untrained:
+        raise Refused(
+            f"no adapter of {untrained[0]} is registered in study {study.name!r}; {_command(study, untrained[0])}"
+        )
+    for failure in carry_out(ready):
+        raise RuntimeError(f"{failure.job}: {failure.reason}")
+    job = jobs(ready.experiment)[-1]
+    wanted = job.finetune if kind is Kind.FINETUNE else job.evaluate
+    run = finished_by_fingerprint(ready.client, ready.experiment_id, kind)[wanted or ""]
+    return ready, run, job not in [done for done, _ in ready.plan.todo]
+
+
+def _command(study: Study, job: Job) -> str:
+    source = job.source or Cell("", "")
+    given = f"-P model={job.model} -P task={source.task} -P language={source.language} -P seed={job.seed}"
+    return f"train it: mlflow run . -e finetune --env-manager local -P study={study.name} {given}"
+
+
+def _base(study: Study, model: str) -> BaseSpec:
+    """Return the study's base of a name; else a built-in name, a hub id, or the folder of a model."""
+    if not model:
+        return study.models[0]
+    for spec in study.models:
+        if spec.name == model:
+            return spec
+    folder = Path(model).expanduser()
+    return BaseSpec(name=folder.name, path=str(folder)) if folder.is_dir() else BaseSpec(name=model)
+
+
+def _baseline(experiment: Experiment) -> Job:
+    return experiment.baseline(next(iter(experiment.bases)))
+
+
+def _adapter(experiment: Experiment) -> Job:
+    return experiment.job(next(iter(experiment.bases)), experiment.sources[0], experiment.study.seeds[0])

@@ -1,0 +1,225 @@
+"""A study: everything that decides its results, in one validated object.
+
+Every default of the project stands here, once. A study file (see ``registry/studyfile.py``) overrides what it names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import PurePath
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+__all__ = ["BaseSpec", "BenchmarkSpec", "FilesTask", "LoraSpec", "Recipe", "SplitSpec", "Study"]
+
+#: Every dataclass here refuses keys it does not have.
+_STRICT = ConfigDict(extra="forbid")
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class LoraSpec:
+    """Low-rank adaptation (arXiv 2106.09685): rank, scale ``alpha / rank``, dropout, and the projections adapted."""
+
+    rank: Positive = 8
+    alpha: Annotated[float, Field(gt=0)] = 16
+    dropout: Fraction = 0.0
+    targets: tuple[Name, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Recipe:
+    """How one adapter is trained.
+
+    Attributes
+    ----------
+    learning_rate, weight_decay, warmup, clip
+        AdamW, linear warm-up over the share ``warmup`` of all steps, then linear decay to zero; gradient norm clipped
+        at ``clip``.
+    validation
+        Share of the training items held out, by the fixed seed ``validation_seed``; the epoch with the lowest mean
+        validation loss per supervised token is kept. 0 keeps the last epoch.
+    max_length
+        Tokens; longer texts lose their left side.
+    """
+
+    lora: LoraSpec = Field(default_factory=LoraSpec)
+    learning_rate: Annotated[float, Field(gt=0)] = 5e-4
+    epochs: Positive = 3
+    batch_size: Positive = 8
+    warmup: Fraction = 0.1
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    clip: Annotated[float, Field(gt=0)] = 1.0
+    validation: Fraction = 0.1
+    validation_seed: int = 42
+    max_length: Positive = 512
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BaseSpec:
+    """A base model: a built-in name, a hub id, or a local folder given as ``path``.
+
+    ``family`` and ``size_b`` (billions of parameters) are looked up or read from the model where they are not given.
+    """
+
+    name: Annotated[str, Field(min_length=1, max_length=120)]
+    path: str | None = None
+    revision: str | None = None
+    family: str | None = None
+    size_b: Annotated[float, Field(gt=0)] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class FilesTask:
+    """How the rows of a table become items.
+
+    Attributes
+    ----------
+    train, test
+        File of each split, relative to the benchmark's folder, with ``{language}`` where the language stands;
+        ``.jsonl``, ``.tsv`` or ``.csv``.
+    id
+        Column that is the same for an item in every language.
+    question
+        A column's name, or a template that holds columns in braces: ``"{premise} {connective}"``.
+    options
+        Columns that hold one option each, or the one column that holds them all as a list.
+    choices
+        In place of ``options``: option texts that are the same for every item.
+    answer, answer_is
+        Column of the right option, and how it is told: the option's ``text``, its ``letter``, or its ``index`` from 0.
+    words
+        Texts put in the place of a column's values in questions and options: column → value → language → text.
+    columns_from
+        Columns whose values are read from one language's file, by id: column → language. For what translations share,
+        such as a relation or a label, where some of the files have it wrong.
+    prompt
+        Prompt style; see ``registry/benchmarks/prompts.py``.
+    """
+
+    train: str
+    test: str
+    id: str
+    question: str
+    answer: str
+    options: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    answer_is: Literal["text", "letter", "index"] = "index"
+    words: dict[str, dict[str, dict[str, str]]] = Field(default_factory=dict)
+    columns_from: dict[str, Name] = Field(default_factory=dict)
+    prompt: str = "text"
+
+    def __post_init__(self) -> None:
+        if bool(self.options) == bool(self.choices):
+            raise ValueError("give either options (columns) or choices (fixed texts)")
+        for file in (self.train, self.test):
+            path = PurePath(file)
+            if path.suffix not in (".jsonl", ".tsv", ".csv"):
+                raise ValueError(f"{file!r} is no file of items: its name ends in .jsonl, .tsv or .csv")
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"{file!r} leaves the benchmark's folder; name files below it")
+            if set("{}") & set(file.replace("{language}", "")):
+                raise ValueError(f"{file!r}: the only placeholder in a file's name is {{language}}")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class BenchmarkSpec:
+    """Where items come from: the built-in ``demo`` grid, or ``files``: a folder and how its columns map.
+
+    ``path`` is the folder; a relative one starts at the project's folder.
+    """
+
+    kind: Literal["demo", "files"] = "demo"
+    path: str | None = None
+    languages: tuple[Name, ...] = ()
+    tasks: dict[Name, FilesTask] = Field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.kind == "files" and not (self.path and self.languages and self.tasks):
+            raise ValueError("a files benchmark needs path (its folder), languages and tasks")
+        if self.kind == "demo" and (self.path or self.languages or self.tasks):
+            raise ValueError("path, languages and tasks belong to a files benchmark; the demo grid has its own")
+        twice = sorted({language for language in self.languages if self.languages.count(language) > 1})
+        if twice:
+            raise ValueError(f"languages named twice: {', '.join(twice)}")
+        for name, task in self.tasks.items():
+            self._check_languages(f"tasks.{name}", task)
+
+    def _check_languages(self, where: str, task: FilesTask) -> None:
+        """Refuse a task that lacks a language's own file or word."""
+        for file in (task.train, task.test):
+            if len(self.languages) > 1 and "{language}" not in file:
+                raise ValueError(f"{where}: {file!r} names no language; put {{language}} where the files differ")
+        for column, values in task.words.items():
+            for value, texts in values.items():
+                lacking = [language for language in self.languages if language not in texts]
+                if lacking:
+                    raise ValueError(f"{where}.words.{column}.{value} has no text for: {', '.join(lacking)}")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class SplitSpec:
+    """How many items per cell; drawn by ``seed`` from the ids that every language has, or read from ``manifest``.
+
+    0 takes every aligned item.
+
+    Attributes
+    ----------
+    missing
+        What to do about ids that some language lacks: ``refuse`` the data, or ``drop`` these ids from every language.
+    overlap
+        What to do about a question that is in training and in test: ``refuse`` the data, or ``allow`` it.
+    manifest
+        Folder that holds ``<task>.csv`` with the header ``split,id``; a relative path starts at the project's folder.
+    """
+
+    train: Annotated[int, Field(ge=0)] = 0
+    test: Annotated[int, Field(ge=0)] = 0
+    seed: int = 42
+    missing: Literal["refuse", "drop"] = "refuse"
+    overlap: Literal["refuse", "allow"] = "refuse"
+    manifest: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.manifest and (self.train or self.test):
+            raise ValueError("a manifest names the items; give it alone, or train and test to draw them")
+
+
+@dataclass(frozen=True, kw_only=True, config=_STRICT)
+class Study:
+    """One transfer study: models × source cells × seeds, each adapter scored on every target cell.
+
+    ``tasks`` and ``languages`` choose from what the benchmark offers; empty takes all. ``sources`` narrows the cells
+    that are trained on (``task/language``), never the targets.
+    """
+
+    name: Name
+    description: str = ""
+    protocol: Name | None = None
+    benchmark: BenchmarkSpec = Field(default_factory=BenchmarkSpec)
+    models: Annotated[tuple[BaseSpec, ...], Field(min_length=1)]
+    tasks: tuple[Name, ...] = ()
+    languages: tuple[Name, ...] = ()
+    sources: tuple[str, ...] = ()
+    seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (17, 42, 101)
+    split: SplitSpec = Field(default_factory=SplitSpec)
+    recipe: Recipe = Field(default_factory=Recipe)
+    tokens_per_batch: Positive = 4096
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        named = {"models": [spec.name for spec in self.models], "seeds": [str(seed) for seed in self.seeds]}
+        for kind, names in named.items():
+            twice = sorted({name for name in names if names.count(name) > 1})
+            if twice:
+                raise ValueError(f"{kind} named twice: {', '.join(twice)}")
+
+    def resolved(self) -> dict[str, Any]:
+        """Return the study with every default filled in, as plain data."""
+        return asdict(self)

@@ -1,0 +1,1 @@
+"""What is recorded, and where: runs, tags, metrics and model versions. MLflow only; knows no torch."""

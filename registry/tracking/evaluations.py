@@ -1,0 +1,112 @@
+"""How an evaluation is recorded: one run, its targets as metrics, its regimes as dataset inputs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Run
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+
+from registry.cells import HARM_PP, Cell, Regime, regime_of
+from registry.tracking import names
+from registry.tracking.runs import Recording
+
+__all__ = ["TargetScore", "below_chance", "delta_metrics", "record_inputs", "recorded_scores", "score_metrics"]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetScore:
+    """How a model did on one target; all but ``headline`` are proportions in [0, 1].
+
+    ``headline`` names the accuracy that is the score; ``chance`` is the expected score of guessing.
+    """
+
+    acc: float
+    acc_norm: float
+    chance: float
+    headline: str
+
+    @property
+    def score(self) -> float:
+        """The headline accuracy."""
+        return self.acc_norm if self.headline == "acc_norm" else self.acc
+
+
+def score_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
+    """Metrics of a model's scores on its targets."""
+    metrics: dict[str, float] = {}
+    for cell, result in scores.items():
+        metrics[names.score(cell)] = result.score
+        metrics[names.acc(cell)] = result.acc
+        metrics[names.acc_norm(cell)] = result.acc_norm
+        metrics[names.chance(cell)] = result.chance
+    return metrics
+
+
+def delta_metrics(source: Cell, scores: Mapping[Cell, float], baseline: Mapping[Cell, float]) -> dict[str, float]:
+    """Metrics of what an adapter changed: delta per target, and per regime its mean, positive and harm rates.
+
+    Parameters
+    ----------
+    scores, baseline : mapping of target to score
+        Proportions in [0, 1]; deltas come out in percentage points, rates in percent.
+    """
+    metrics: dict[str, float] = {}
+    by_regime: dict[Regime, list[float]] = {}
+    for target, score in scores.items():
+        regime = regime_of(source, target)
+        delta = 100 * (score - baseline[target])
+        metrics[names.delta(regime, target)] = delta
+        by_regime.setdefault(regime, []).append(delta)
+    for regime, deltas in by_regime.items():
+        metrics[names.delta_mean(regime)] = fmean(deltas)
+        metrics[names.positive_rate(regime)] = 100 * fmean(delta > 0 for delta in deltas)
+        metrics[names.harm_rate(regime)] = 100 * fmean(delta <= HARM_PP for delta in deltas)
+    return metrics
+
+
+def below_chance(scores: Mapping[Cell, TargetScore]) -> list[Cell]:
+    """Targets that the untouched base answers worse than guessing would: a sign of a broken data configuration."""
+    return [cell for cell, result in scores.items() if result.score < result.chance]
+
+
+def recorded_scores(run: Run) -> dict[Cell, float]:
+    """Read the scores of a baseline or evaluation run back."""
+    found = ((names.parse_cell(key, "score"), value) for key, value in run.data.metrics.items())
+    return {cell: value for cell, value in found if cell is not None}
+
+
+def record_inputs(
+    recording: Recording,
+    sets: Mapping[str, Iterable[Cell]],
+    *,
+    benchmark: str,
+    digests: Mapping[Cell, str],
+    model_id: str | None = None,
+) -> None:
+    """Link a run to the item sets it read and the adapter it scored.
+
+    Parameters
+    ----------
+    sets
+        Context (a regime, "baseline" or "training") → its cells; each is one dataset chip in MLflow's UI.
+    """
+    datasets = [_dataset(context, sorted(cells), benchmark, digests) for context, cells in sets.items()]
+    models = [LoggedModelInput(model_id)] if model_id else []
+    recording.client.log_inputs(recording.run_id, datasets=datasets, models=models)
+
+
+def _dataset(context: str, cells: list[Cell], benchmark: str, digests: Mapping[Cell, str]) -> DatasetInput:
+    digest = hashlib.sha256("".join(digests[cell] for cell in cells).encode()).hexdigest()[:32]
+    entity = Dataset(
+        name=f"{benchmark} {context}",
+        digest=digest,
+        source_type="benchmark",
+        source=json.dumps({"benchmark": benchmark}),
+        profile=json.dumps({"cells": [str(cell) for cell in cells]}),
+    )
+    return DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, context), InputTag("regime", context)])

@@ -1,0 +1,137 @@
+"""Names of tags, kinds of runs and metrics: the contract between running a study and analysing it.
+
+Every name that MLflow stores is spelled here and nowhere else. MLflow's UI groups charts by everything before the last
+slash of a metric's name, hence the order ``quantity/regime/task/language``.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+from registry.cells import Cell, Regime
+
+__all__ = [
+    "Kind",
+    "Tag",
+    "acc",
+    "acc_norm",
+    "chance",
+    "delta",
+    "delta_mean",
+    "harm_rate",
+    "parse_cell",
+    "parse_delta",
+    "positive_rate",
+    "registered_model",
+    "run_name",
+    "score",
+]
+
+
+class Kind(StrEnum):
+    """What a run did; the value of its tag ``kind``."""
+
+    BASELINE = "baseline"
+    FINETUNE = "finetune"
+    EVALUATE = "evaluate"
+    STUDY = "study"
+    ANALYZE = "analyze"
+    LAUNCH = "launch"  # the run that `mlflow run` itself opens around an entry point
+
+
+class Tag:
+    """Tags of runs and model versions."""
+
+    KIND: Final = "kind"
+    STUDY: Final = "study"
+    PROTOCOL: Final = "protocol"
+    BASE_MODEL: Final = "base_model"
+    BASE_REVISION: Final = "base_revision"
+    MODEL_FAMILY: Final = "model_family"
+    MODEL_SIZE_B: Final = "model_size_b"
+    SEED: Final = "seed"
+    FINGERPRINT: Final = "fingerprint"
+    SOURCE_TASK: Final = "source_task"
+    SOURCE_LANGUAGE: Final = "source_language"
+    #: Headline accuracy of each task as ``task=acc_norm`` pairs, separated by spaces.
+    HEADLINES: Final = "headlines"
+    #: Targets whose baseline lies below chance, separated by spaces; absent where there is none.
+    BELOW_CHANCE: Final = "below_chance"
+    #: Run that trained the adapter, on an evaluation; run that scored the base, on an evaluation.
+    FINETUNE_RUN: Final = "finetune_run"
+    BASELINE_RUN: Final = "baseline_run"
+    #: Registered model and version of the adapter, as ``name/version``.
+    MODEL_VERSION: Final = "model_version"
+    #: SHA-256 of the adapter's weights file.
+    DIGEST: Final = "adapter_sha256"
+    #: Seconds since the epoch at which the process doing the run was last alive, and that process as ``host:pid``.
+    HEARTBEAT: Final = "heartbeat"
+    WORKER: Final = "worker"
+
+
+def score(cell: Cell) -> str:
+    """Metric of the headline score on a target, a proportion in [0, 1]."""
+    return f"score/{cell}"
+
+
+def acc(cell: Cell) -> str:
+    """Metric of plain accuracy on a target."""
+    return f"acc/{cell}"
+
+
+def acc_norm(cell: Cell) -> str:
+    """Metric of length-normalised accuracy on a target."""
+    return f"acc_norm/{cell}"
+
+
+def chance(cell: Cell) -> str:
+    """Metric of the expected score of guessing, the mean of 1 / number of options over the target's items."""
+    return f"chance/{cell}"
+
+
+def delta(regime: Regime, cell: Cell) -> str:
+    """Metric of score minus baseline on a target, in percentage points."""
+    return f"delta/{regime}/{cell}"
+
+
+def delta_mean(regime: Regime) -> str:
+    """Metric of the mean delta over a regime's targets, in percentage points."""
+    return f"delta_mean/{regime}"
+
+
+def positive_rate(regime: Regime) -> str:
+    """Metric of the share of a regime's targets with delta > 0, in percent."""
+    return f"positive_rate/{regime}"
+
+
+def harm_rate(regime: Regime) -> str:
+    """Metric of the share of a regime's targets with delta <= -1 pp, in percent."""
+    return f"harm_rate/{regime}"
+
+
+def parse_cell(metric: str, quantity: str) -> Cell | None:
+    """Return the target of a metric ``quantity/task/language``, or None if the metric is of another quantity."""
+    head, _, rest = metric.partition("/")
+    return Cell.parse(rest) if head == quantity else None
+
+
+def parse_delta(metric: str) -> tuple[Regime, Cell] | None:
+    """Return regime and target of a metric ``delta/regime/task/language``, or None if it is another metric."""
+    head, _, rest = metric.partition("/")
+    if head != "delta":
+        return None
+    regime, _, cell = rest.partition("/")
+    return Regime(regime), Cell.parse(cell)
+
+
+def run_name(kind: Kind, model: str, source: Cell | None = None, seed: int | None = None) -> str:
+    """Readable name of a run, such as ``finetune qwen2.5-0.5b arc_challenge/de seed 17``."""
+    parts = [kind, model, source, None if seed is None else f"seed {seed}"]
+    return " ".join(str(part) for part in parts if part is not None)
+
+
+def registered_model(model: str, source: Cell) -> str:
+    """Name of the registered model that holds every version of a (base, source cell) pair."""
+    # MLflow refuses "/" and ":" in registered names; hub ids carry a slash between owner and name.
+    return f"{model.replace('/', '-').replace(':', '-')}--{source.task}--{source.language}"

@@ -1,0 +1,152 @@
+"""Runs: opened with tags and a heartbeat, closed whatever happens, found by fingerprint, reaped when dead."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
+
+from registry.tracking.names import Kind, Tag
+from registry.tracking.store import all_runs
+
+__all__ = ["Recording", "finished_by_fingerprint", "reap", "recorded"]
+
+_BATCH = 1000  # most metrics that MLflow takes in one call
+_BEAT_SECONDS = 15.0
+_STALE_SECONDS = 90.0  # a run whose process was last heard of longer ago is dead
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A run that is being written."""
+
+    client: MlflowClient
+    experiment_id: str
+    run_id: str
+
+    def metrics(self, values: Mapping[str, float], *, model_id: str | None = None, step: int = 0) -> None:
+        """Log metrics at one step, in batches that MLflow accepts; ``model_id`` links them to an adapter too."""
+        now = int(time.time() * 1000)
+        entries = [Metric(key, float(value), now, step, model_id=model_id) for key, value in values.items()]
+        self._metrics(entries)
+
+    def curves(self, curves: Mapping[str, list[float]]) -> None:
+        """Log one value per step for each metric, steps counted from 1."""
+        now = int(time.time() * 1000)
+        self._metrics(
+            [Metric(key, value, now, step) for key, values in curves.items() for step, value in enumerate(values, 1)]
+        )
+
+    def tags(self, tags: Mapping[str, object]) -> None:
+        """Set tags."""
+        self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+
+    def files(self, folder: Path, artifact_path: str | None = None) -> None:
+        """Store a folder's files as artifacts."""
+        self.client.log_artifacts(self.run_id, str(folder), artifact_path)
+
+    def _metrics(self, entries: list[Metric]) -> None:
+        for start in range(0, len(entries), _BATCH):
+            self.client.log_batch(self.run_id, metrics=entries[start : start + _BATCH])
+
+
+@contextmanager
+def recorded(
+    client: MlflowClient,
+    experiment_id: str,
+    *,
+    kind: Kind,
+    name: str,
+    tags: Mapping[str, object],
+    params: Mapping[str, object] | None = None,
+    description: str = "",
+) -> Iterator[Recording]:
+    """Open a run, keep its heartbeat, and end it: FINISHED, FAILED on an error, KILLED on an interrupt."""
+    every = {Tag.KIND: kind, Tag.WORKER: _worker(), Tag.HEARTBEAT: _now(), MLFLOW_RUN_NOTE: description, **tags}
+    run = client.create_run(
+        experiment_id,
+        run_name=name,
+        tags={key: str(value) for key, value in every.items()} | {MLFLOW_RUN_NAME: name},
+    )
+    recording = Recording(client, experiment_id, run.info.run_id)
+    if params:
+        entries = [Param(key, str(value)) for key, value in params.items()]
+        client.log_batch(recording.run_id, params=entries)
+    stop = threading.Event()
+    beat = threading.Thread(target=_beat, args=(client, recording.run_id, stop), daemon=True)
+    beat.start()
+    status = RunStatus.FINISHED
+    try:
+        yield recording
+    except (KeyboardInterrupt, SystemExit):
+        status = RunStatus.KILLED
+        raise
+    except BaseException:
+        status = RunStatus.FAILED
+        raise
+    finally:
+        stop.set()
+        beat.join()
+        client.set_terminated(recording.run_id, RunStatus.to_string(status))
+
+
+def finished_by_fingerprint(client: MlflowClient, experiment_id: str, kind: Kind) -> dict[str, Run]:
+    """Return the finished runs of a kind by fingerprint, the newest where one occurs twice."""
+    runs = all_runs(client, [experiment_id], f"tags.{Tag.KIND} = '{kind}' AND attributes.status = 'FINISHED'")
+    runs.sort(key=lambda run: run.info.start_time)
+    return {run.data.tags[Tag.FINGERPRINT]: run for run in runs if Tag.FINGERPRINT in run.data.tags}
+
+
+def reap(client: MlflowClient, experiment_id: str) -> list[Run]:
+    """Mark runs as KILLED whose process is gone, and return them.
+
+    A killed process leaves its run RUNNING for ever. On this machine its process id tells; elsewhere its heartbeat.
+    """
+    dead = [
+        run
+        for run in all_runs(client, [experiment_id], "attributes.status = 'RUNNING'")
+        if Tag.HEARTBEAT in run.data.tags and not _alive(run)
+    ]
+    for run in dead:
+        client.set_terminated(run.info.run_id, "KILLED")
+    return dead
+
+
+def _alive(run: Run) -> bool:
+    host, _, process = run.data.tags.get(Tag.WORKER, "").rpartition(":")
+    if host == socket.gethostname():
+        return _is_process(process)
+    return time.time() - float(run.data.tags[Tag.HEARTBEAT]) < _STALE_SECONDS
+
+
+def _is_process(identity: str) -> bool:
+    """Whether the process written ``pid-start`` runs; the start time tells it from a later one of the same id."""
+    pid, _, started = identity.partition("-")
+    try:
+        return pid.isdigit() and f"{psutil.Process(int(pid)).create_time():.0f}" == started
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _worker() -> str:
+    process = psutil.Process(os.getpid())
+    return f"{socket.gethostname()}:{process.pid}-{process.create_time():.0f}"
+
+
+def _now() -> str:
+    return f"{time.time():.0f}"
+
+
+def _beat(client: MlflowClient, run_id: str, stop: threading.Event) -> None:
+    while not stop.wait(_BEAT_SECONDS):
+        client.set_tag(run_id, Tag.HEARTBEAT, _now())

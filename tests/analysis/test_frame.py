@@ -1,0 +1,151 @@
+"""Reading a study back from the store it was recorded in."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+
+import analysis.frame
+from analysis.frame import EmptyStudyError, Frame, InconsistentRunError, cells, load
+from analysis.observations import CELL_KEY, OBSERVATION_COLUMNS
+from registry.cells import Cell, regime_of
+from registry.tracking.names import Tag
+
+if TYPE_CHECKING:
+    from tests.analysis.conftest import Planted, Recorder
+
+ONE = "lab/one-0.5b"
+SOURCE, OTHER = Cell("arc", "de"), Cell("arc", "en")
+BASELINE = {SOURCE: 0.5, OTHER: 0.4}
+
+
+def _one(recorder: Recorder, **options: Any) -> str:
+    """Record a baseline and one evaluation; return the evaluation."""
+    base = recorder.baseline(ONE, BASELINE)
+    return recorder.evaluation(ONE, SOURCE, 17, {SOURCE: 0.52, OTHER: 0.41}, BASELINE, base, **options)
+
+
+def test_every_planted_number_comes_back(frame: Frame, planted: Planted) -> None:
+    assert list(frame.observations.columns) == OBSERVATION_COLUMNS
+    assert len(frame.observations) == len(planted.scores) == 2 * 6 * 6 * 2
+    for row in frame.observations.itertuples():
+        source, target = Cell(row.source_task, row.source_language), Cell(row.target_task, row.target_language)
+        expected = planted.scores[row.model, source, target, row.seed]
+        assert row.score == expected
+        assert row.acc == expected - 0.01
+        assert row.baseline == planted.baselines[row.model][target]
+        assert row.delta == pytest.approx(100 * (expected - row.baseline), abs=1e-9)
+        assert row.regime == regime_of(source, target)
+        assert (row.model_family, row.model_size_b) == (("One", 0.5) if row.model == ONE else ("Two", 7.0))
+        assert row.model_version.endswith("/1")
+    assert frame.notes == ()
+
+
+def test_paging_loses_nothing(client: MlflowClient, frame: Frame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(analysis.frame, "_PAGE", 5)
+    pd.testing.assert_frame_equal(load(client, "small").observations, frame.observations)
+
+
+def test_cells_average_seeds(frame: Frame, planted: Planted) -> None:
+    table = cells(frame.observations)
+    assert not table.duplicated(CELL_KEY).any()
+    assert (table["n_seeds"] == 2).all()
+    for row in table.itertuples():
+        source, target = Cell(row.source_task, row.source_language), Cell(row.target_task, row.target_language)
+        deltas = [
+            100 * (planted.scores[row.model, source, target, seed] - planted.baselines[row.model][target])
+            for seed in planted.seeds
+        ]
+        assert row.delta == pytest.approx(sum(deltas) / 2, abs=1e-9)
+        assert row.delta_sd == pytest.approx(abs(deltas[0] - deltas[1]) / math.sqrt(2), abs=1e-9)
+
+
+def test_below_chance_is_flagged(frame: Frame, planted: Planted) -> None:
+    flagged = frame.baselines[frame.baselines["below_chance"]]
+    assert [(row.model, Cell(row.task, row.language)) for row in flagged.itertuples()] == [planted.below_chance]
+    assert flagged["score"].item() == 0.2
+    assert flagged["chance"].item() == 0.25
+
+
+def test_only_finished_runs_count(recorder: Recorder) -> None:
+    run = _one(recorder)
+    for seed, status in ((42, "FAILED"), (101, "RUNNING")):
+        recorder.evaluation(ONE, SOURCE, seed, {OTHER: 0.9}, BASELINE, "none", status=status)
+    frame = load(recorder.client, recorder.study)
+    assert set(frame.observations["run_id"]) == {run}
+    assert "Unfinished evaluations do not count: FAILED 1, RUNNING 1." in frame.notes
+
+
+@pytest.mark.parametrize(("fingerprint", "words"), [(None, "The fingerprint of"), ("other", "The fingerprints differ")])
+def test_the_newest_of_repeated_runs_counts(recorder: Recorder, fingerprint: str | None, words: str) -> None:
+    older = _one(recorder)
+    tags: dict[str, Any] = {Tag.FINGERPRINT: fingerprint} if fingerprint else {}
+    newer = recorder.evaluation(ONE, SOURCE, 17, {SOURCE: 0.6, OTHER: 0.6}, BASELINE, "none", **tags)
+    frame = load(recorder.client, recorder.study)
+    assert set(frame.observations["run_id"]) == {newer}
+    assert any(words in note and older in note and newer not in note for note in frame.notes)
+
+
+def test_gaps_and_mixed_protocols_are_noted(recorder: Recorder) -> None:
+    _one(recorder)
+    recorder.evaluation(ONE, OTHER, 17, {OTHER: 0.41}, BASELINE, "none", **{"protocol": "paper-v1"})
+    recorder.evaluation(ONE, SOURCE, 42, {OTHER: 0.41}, BASELINE, "none")
+    notes = " ".join(load(recorder.client, recorder.study).notes)
+    assert "paper (2 adapters), paper-v1 (1 adapters)" in notes
+    assert "3 of 4 model × source × target cells" in notes
+    assert "2 of 3 cells average fewer than 2 seeds" in notes
+
+
+def test_a_lost_baseline_is_noted_and_a_borrowed_one_found(recorder: Recorder, client: MlflowClient) -> None:
+    lender = type(recorder)(client, f"{recorder.study}-lender")
+    base = lender.baseline(ONE, BASELINE)
+    recorder.evaluation(ONE, SOURCE, 17, {OTHER: 0.41}, BASELINE, base)
+    recorder.evaluation(ONE, SOURCE, 42, {OTHER: 0.41}, BASELINE, "0" * 32)
+    frame = load(client, recorder.study)
+    by_seed = frame.observations.set_index("seed")["baseline"]
+    assert by_seed[17] == 0.4
+    assert math.isnan(by_seed[42])
+    assert any("1 evaluation run is not to be read" in note for note in frame.notes)
+
+
+def test_a_wrong_delta_names_its_run(recorder: Recorder) -> None:
+    run = _one(recorder, error_pp=1e-3)
+    with pytest.raises(InconsistentRunError, match=rf"run {run} .*delta on arc/.. is recorded as"):
+        load(recorder.client, recorder.study)
+
+
+def test_a_missing_tag_names_its_run(recorder: Recorder) -> None:
+    run = _one(recorder)
+    recorder.client.delete_tag(run, Tag.SEED)
+    with pytest.raises(InconsistentRunError, match=rf"run {run} .*no tag 'seed'"):
+        load(recorder.client, recorder.study)
+
+
+def test_an_unknown_study_says_what_there_is(client: MlflowClient, frame: Frame) -> None:
+    with pytest.raises(EmptyStudyError) as raised:
+        load(client, "smal")
+    message = str(raised.value)
+    for part in ("'smal'", client.tracking_uri, "Did you mean 'small'", "mlflow run . -e study -P study=smal"):
+        assert part in message
+
+
+def test_a_study_without_finished_evaluations_says_so(recorder: Recorder) -> None:
+    _one(recorder, status="FAILED")
+    with pytest.raises(EmptyStudyError, match=r"no finished evaluation \(FAILED 1\)"):
+        load(recorder.client, recorder.study)
+
+
+def test_a_deleted_study_says_how_to_restore_it(recorder: Recorder) -> None:
+    _one(recorder)
+    recorder.client.delete_experiment(recorder.experiment)
+    with pytest.raises(EmptyStudyError, match="mlflow experiments restore"):
+        load(recorder.client, recorder.study)
+
+
+def test_passwords_are_not_printed() -> None:
+    address = analysis.frame._without_password("postgresql://me:secret@host:5432/runs")
+    assert address == "postgresql://me:***@host:5432/runs"

@@ -1,0 +1,160 @@
+"""Regimes, contrasts, matrices, roles and Pareto against plain loops over the planted scores."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.frame import Frame, cells
+from analysis.matrices import language_matrix, task_matrix
+from analysis.pareto import by_source_task, pareto, size_bucket
+from analysis.regimes import contrasts, regimes, regimes_as_text
+from analysis.roles import roles, side_by_side
+from registry.cells import Cell, Regime, regime_of
+
+if TYPE_CHECKING:
+    from tests.analysis.conftest import FrameMaker, Planted
+
+Pick = Callable[[str, Cell, Cell], bool]
+
+
+@pytest.fixture(scope="module")
+def table(frame: Frame) -> pd.DataFrame:
+    return cells(frame.observations)
+
+
+@pytest.fixture(scope="module")
+def deltas(planted: Planted) -> Callable[[Pick], list[float]]:
+    """Planted deltas, averaged over seeds, of the cells picked."""
+    found = planted.deltas()
+
+    def picked(pick: Pick) -> list[float]:
+        return [delta for key, delta in found.items() if pick(*key)]
+
+    return picked
+
+
+def _transfer(source: Cell, target: Cell) -> bool:
+    return source != target
+
+
+@pytest.mark.parametrize("label", ["MT-ML", "MT-CL", "CT-ML", "CT-CL", "transfer"])
+def test_regimes(table: pd.DataFrame, deltas: Callable[[Pick], list[float]], label: str) -> None:
+    values = deltas(lambda _, s, t: _transfer(s, t) if label == "transfer" else regime_of(s, t) == label)
+    row = regimes(table).set_index("regime").loc[label]
+    assert row["n"] == len(values)
+    assert row["mean"] == pytest.approx(statistics.fmean(values), abs=1e-9)
+    assert row["median"] == pytest.approx(statistics.median(values), abs=1e-9)
+    assert row["positive_pct"] == pytest.approx(100 * sum(value > 1e-9 for value in values) / len(values))
+    assert row["harm_pct"] == pytest.approx(100 * sum(value <= -1 + 1e-9 for value in values) / len(values))
+    assert row["se"] > 0
+
+
+def test_contrasts_compare_each_adapter_with_itself(table: pd.DataFrame, planted: Planted) -> None:
+    found = planted.deltas()
+    for _, row in contrasts(table).iterrows():
+        left, right = row["contrast"].split(" − ")
+        differences = []
+        for model in planted.baselines:
+            for source in planted.grid:
+                means = [
+                    statistics.fmean(found[model, source, t] for t in planted.grid if regime_of(source, t) == regime)
+                    for regime in (left, right)
+                ]
+                differences.append(means[0] - means[1])
+        centre = statistics.fmean(differences)
+        by_source = [differences[i] + differences[i + 6] - 2 * centre for i in range(6)]
+        assert (row["n"], row["n_sources"]) == (12, 6)
+        assert row["difference"] == pytest.approx(centre, abs=1e-9)
+        assert row["se"] == pytest.approx(math.sqrt(sum(value**2 for value in by_source)) / 12, abs=1e-9)
+
+
+def test_task_matrix(table: pd.DataFrame, deltas: Callable[[Pick], list[float]]) -> None:
+    matrix = task_matrix(table)
+    assert np.isnan(np.diag(matrix)).all()
+    expected = statistics.fmean(
+        deltas(lambda _, s, t: (s.task, t.task) == ("arc", "mmlu") and regime_of(s, t) is Regime.CT_ML)
+    )
+    assert matrix.loc["arc", "mmlu"] == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("pair", [("de", "en"), ("hi", "de"), ("en", "en")])
+def test_language_matrix_leaves_the_trained_cell_out(
+    table: pd.DataFrame, deltas: Callable[[Pick], list[float]], pair: tuple[str, str]
+) -> None:
+    values = deltas(lambda _, s, t: (s.language, t.language) == pair and _transfer(s, t))
+    assert len(values) == (4 if pair[0] == pair[1] else 8)
+    assert language_matrix(table).loc[pair] == pytest.approx(statistics.fmean(values), abs=1e-9)
+
+
+@pytest.mark.parametrize("role", ["donor", "recipient"])
+@pytest.mark.parametrize(("factor", "name", "regime"), [("language", "hi", "MT-CL"), ("task", "arc", "CT-ML")])
+def test_roles_average_models(
+    table: pd.DataFrame, deltas: Callable[[Pick], list[float]], factor: str, name: str, regime: str, role: str
+) -> None:
+    def of(model: str) -> list[float]:
+        def pick(m: str, s: Cell, t: Cell) -> bool:
+            return m == model and getattr(s if role == "donor" else t, factor) == name and regime_of(s, t) == regime
+
+        return deltas(pick)
+
+    means = [statistics.fmean(of(model)) for model in ("lab/one-0.5b", "lab/two-7b")]
+    row = roles(table).set_index(["factor", "name", "role"]).loc[factor, name, role]
+    assert row["score"] == pytest.approx(statistics.fmean(means), abs=1e-9)
+    assert row["se"] == pytest.approx(statistics.stdev(means) / math.sqrt(2), abs=1e-9)
+    assert row["n_models"] == 2
+
+
+def test_one_model_has_no_standard_error(make_frame: FrameMaker) -> None:
+    scores = roles(cells(make_frame().observations))
+    assert scores["se"].isna().all()
+    assert (scores["n_models"] == 1).all()
+
+
+def test_roles_side_by_side_are_sorted_by_donor(table: pd.DataFrame) -> None:
+    both = side_by_side(roles(table), "language")
+    assert sorted(both["name"]) == ["de", "en", "hi"]
+    assert both["donor"].is_monotonic_decreasing
+
+
+def test_pareto(table: pd.DataFrame, planted: Planted) -> None:
+    found, points = planted.deltas(), pareto(table)
+    assert len(points) == 12
+    for row in points.itertuples():
+        source = Cell(row.source_task, row.source_language)
+        reached = {t: found[row.model, source, t] for t in planted.grid}
+        off_task = [delta for t, delta in reached.items() if t.task != source.task]
+        matched = [delta for t, delta in reached.items() if regime_of(source, t) is Regime.MT_CL]
+        assert row.mt_cl_mean == pytest.approx(statistics.fmean(matched), abs=1e-9)
+        assert row.off_task_mean == pytest.approx(statistics.fmean(off_task), abs=1e-9)
+        assert row.transfer_mean == pytest.approx(statistics.fmean(matched + off_task), abs=1e-9)
+        assert row.off_task_harm_pct == pytest.approx(100 * sum(d <= -1 + 1e-9 for d in off_task) / 3)
+        others = [p for p in points.itertuples() if p.Index != row.Index]
+        beaten = any(p.mt_cl_mean >= row.mt_cl_mean and p.off_task_mean >= row.off_task_mean for p in others)
+        assert row.on_front != beaten
+    assert by_source_task(points)["n"].tolist() == [6, 6]
+
+
+@pytest.mark.parametrize(("size", "bucket"), [(0.5, "S"), (1.5, "S"), (3, "M"), (4, "M"), (7, "L"), (8, "L")])
+def test_size_buckets(size: float, bucket: str) -> None:
+    assert size_bucket(size) == bucket
+
+
+def test_absent_regimes_are_empty_rows(make_frame: FrameMaker) -> None:
+    by_regime = regimes(cells(make_frame(tasks=["arc"]).observations)).set_index("regime")
+    assert by_regime.loc["CT-ML", "n"] == 0
+    assert np.isnan(by_regime.loc["CT-ML", "mean"])
+    assert by_regime.loc["CT-ML", "se_note"] == "nothing was measured"
+
+
+def test_text_for_the_terminal_is_aligned(table: pd.DataFrame) -> None:
+    lines = regimes_as_text(regimes(table)).splitlines()
+    assert len(lines) == 6
+    assert len(set(map(len, lines))) == 1
+    assert [line.split()[0] for line in lines] == ["regime", "MT-ML", "MT-CL", "CT-ML", "CT-CL", "transfer"]

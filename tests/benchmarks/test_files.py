@@ -1,0 +1,246 @@
+"""Files of the user's: every way of writing items down, and what each mistake is answered with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from registry.benchmarks import Item, align, load_benchmark
+from registry.cells import Cell
+from registry.refusal import Refused
+from registry.study import BenchmarkSpec, SplitSpec
+from registry.studyfile import load_study
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+CELL = Cell("topic", "en")
+TSV = "id\ttext\tlabel\n1\tA goal.\tsports\n2\tA virus.\thealth\n"
+Write = Callable[..., Path]
+
+
+def spec(folder: Path, *, suffix: str = "tsv", languages: tuple[str, ...] = ("en",), **task: Any) -> BenchmarkSpec:
+    """A benchmark of one task, by default one that TSV fits."""
+    fields: dict[str, Any] = {
+        "train": f"{{language}}/train.{suffix}", "test": f"{{language}}/test.{suffix}",
+        "id": "id", "question": "text", "choices": ("sports", "health"), "answer": "label", "answer_is": "text",
+    }  # fmt: skip
+    if "options" in task:
+        del fields["choices"]
+    tasks: Any = {"topic": fields | task}
+    return BenchmarkSpec(kind="files", path=str(folder), languages=languages, tasks=tasks)
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    """Write en/train.<suffix>, and return the benchmark's folder."""
+
+    def write(content: str | bytes, suffix: str = "tsv", language: str = "en") -> Path:
+        path = tmp_path / language / f"train.{suffix}"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        return tmp_path
+
+    return write
+
+
+def read(folder: Path, **task: Any) -> tuple[Item, ...]:
+    return load_benchmark(spec(folder, **task)).pool(CELL, "train")
+
+
+def refusal(folder: Path, **task: Any) -> str:
+    with pytest.raises(Refused) as caught:
+        read(folder, **task)
+    return str(caught.value)
+
+
+ITEMS = (Item("1", "A goal.", ("sports", "health"), 0), Item("2", "A virus.", ("sports", "health"), 1))
+
+
+@pytest.mark.parametrize("content", [TSV, "\ufeff" + TSV, TSV.replace("\n", "\r\n"), TSV + "\n\n", TSV.rstrip("\n")])
+def test_tsv_however_it_is_written(write: Write, content: str) -> None:
+    assert read(write(content)) == ITEMS
+
+
+def test_a_quote_in_a_tsv_is_text(write: Write) -> None:
+    folder = write(TSV.replace("A goal.", '"A "goal" it was').replace("A virus", '"A virus'))
+    assert [item.question for item in read(folder)] == ['"A "goal" it was', '"A virus.']
+
+
+def test_csv_quotes(write: Write) -> None:
+    content = 'id,text,label\n1,"A ""goal"",\nthen rest",sports\n2,A virus.,health\n'
+    assert [item.question for item in read(write(content, "csv"), suffix="csv")] == ['A "goal",\nthen rest', "A virus."]
+
+
+def test_line_separators_inside_a_text_end_no_row(write: Write) -> None:
+    text = "one\u2028two\u0085three"
+    assert read(write(TSV.replace("A goal.", text)))[0].question == text
+    line = json.dumps({"id": 1, "text": text, "label": "sports"}, ensure_ascii=False)
+    assert read(write(line, "jsonl"), suffix="jsonl")[0].question == text
+
+
+def test_options_in_columns_and_fewer_of_them_in_some_rows(write: Write) -> None:
+    folder = write("id\ttext\ta\tb\tc\tright\n1\tQ\tx\ty\tz\tC\n2\tQ\tx\ty\t\tb\n")
+    first, second = read(folder, options=("a", "b", "c"), answer="right", answer_is="letter")
+    assert (first.options, first.answer) == (("x", "y", "z"), 2)
+    assert (second.options, second.answer) == (("x", "y"), 1)
+
+
+def test_options_in_a_list_and_a_template(write: Write) -> None:
+    row = {"id": 7, "a": "{b} {0.x}", "b": "why", "endings": ["x", "y"], "label": 1}
+    folder = write(json.dumps(row), "jsonl")
+    (item,) = read(folder, suffix="jsonl", question="{a}: {b}?", options=("endings",), answer_is="index")
+    assert item == Item("7", "{b} {0.x}: why?", ("x", "y"), 1)
+
+
+def test_words_stand_for_values(write: Write) -> None:
+    words = {"kind": {"cause": {"en": "because"}, "effect": {"en": "so"}}}
+    folder = write("id\ttext\tkind\tlabel\n1\tRain.\tcause\tsports\n")
+    assert read(folder, question="{text} {kind}", words=words)[0].question == "Rain. because"
+    assert "words.kind for 'cuase'; nearest: cause" in refusal(
+        write("id\ttext\tkind\tlabel\n1\tRain.\tcuase\tsports\n"), question="{text} {kind}", words=words
+    )
+
+
+def test_a_column_taken_from_another_language(write: Write) -> None:
+    write("id\ttext\tlabel\n2\tEin Virus.\thealth\n1\tEin Tor.\tsports\n", language="de")
+    folder = write(TSV.replace("goal.\tsports", "goal.\thealth"))
+    taken = load_benchmark(spec(folder, languages=("de", "en"), columns_from={"label": "de"}))
+    assert [item.answer for item in taken.pool(CELL, "train")] == [0, 1]
+    write("id\ttext\tlabel\n2\tEin Virus.\thealth\n", language="de")
+    with pytest.raises(Refused, match=r"train.tsv:2: id '1' is not in the file of 'de'"):
+        taken.pool(CELL, "train")
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (TSV.replace("A goal.", " "), "train.tsv:2: column 'text' is empty, so the question is; fill it"),
+        (TSV.replace("1\t", "\t", 1), "train.tsv:2: column 'id' is empty; fill it"),
+        (TSV.replace("2\t", "1\t", 1), "train.tsv:3: id '1' already stands in line 2"),
+        (TSV.replace("\tsports", ""), "train.tsv:2: 2 column(s) where the header has 3; look for a separator"),
+        (TSV.replace("\tsports", "\tsports\t"), "train.tsv:2: 4 column(s) where the header has 3"),
+        (TSV.replace("\tsports", "\tsport"), "train.tsv:2: there is no option 'sport'; nearest: sports"),
+        (TSV.replace("label", "lable"), "train.tsv:1: there is no column 'label'; nearest: lable (named by benchmark."),
+        (TSV.replace("text", "id"), "train.tsv:1: the header names column 'id' 2 time(s)"),
+        ("", "train.tsv holds no rows"),
+        ("id\ttext\tlabel\n", "train.tsv holds no rows"),
+        (TSV.encode().replace(b"virus", b"vir\xfcs"), "train.tsv:3: not UTF-8 (byte 0xfc); save it as UTF-8"),
+        (TSV.encode("utf-16"), "train.tsv:1: not UTF-8 (byte 0xff)"),
+        (TSV.replace("goal", "go\ral"), "train.tsv:2: new-line character seen in unquoted field"),
+    ],
+)
+def test_a_bad_tsv_is_told_with_line_and_remedy(write: Write, content: str | bytes, expected: str) -> None:
+    assert expected in refusal(write(content))
+
+
+GOOD = {"id": 1, "text": "Q", "endings": ["x", "y"], "label": 0}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('{"id": 1,', "train.jsonl:2: not JSON (Expecting property name"),
+        ("[1]", "train.jsonl:2: a JSON list, not an object"),
+        ("[" * 100_000, "train.jsonl:2: not JSON"),
+        ({"text": None}, "train.jsonl:2: column 'text' is empty"),
+        ({"text": ["Q"]}, "train.jsonl:2: column 'text' holds a list; a text or a number is needed"),
+        ({"text": "\ud800"}, "train.jsonl:2: column 'text' holds half of a surrogate pair"),
+        ({"label": True}, "train.jsonl:2: column 'label' holds a bool"),
+        ({"label": 2}, "train.jsonl:2: answer '2' is no index of an option; they count from 0 to 1"),
+        ({"label": -1}, "train.jsonl:2: answer '-1' is no index of an option"),
+        ({"label": None}, "train.jsonl:2: column 'label' is empty"),
+        ({"endings": ["x", "x "]}, "train.jsonl:2: item '2': two options are equal"),
+        ({"endings": ["x", ""]}, "train.jsonl:2: item '2': an option is empty"),
+        ({"endings": ["x"]}, "train.jsonl:2: item '2': 1 option(s)"),
+        ({"endings": "x"}, "train.jsonl:2: column 'endings' is no list of options"),
+        ({"endings": list("abcdefghijklmnopqrstuvwxyz?")}, "train.jsonl:2: 27 options; there are letters for 26"),
+    ],
+)
+def test_a_bad_json_line_is_told_with_line_and_remedy(
+    write: Write, line: str | dict[str, object], expected: str
+) -> None:
+    bad = line if isinstance(line, str) else json.dumps(GOOD | {"id": 2} | line)
+    folder = write(f"{json.dumps(GOOD)}\n{bad}\n", "jsonl")
+    assert expected in refusal(folder, suffix="jsonl", options=("endings",), answer_is="index")
+
+
+def test_a_key_that_one_json_line_lacks(write: Write) -> None:
+    folder = write(f'{json.dumps(GOOD)}\n{{"id": 2, "txet": "Q", "endings": ["x", "y"], "label": 0}}\n', "jsonl")
+    told = refusal(folder, suffix="jsonl", options=("endings",), answer_is="index")
+    assert "train.jsonl:2: there is no column 'text'; nearest: txet" in told
+
+
+@pytest.mark.parametrize("letter", ["C", "AB", "1", "Ä"])
+def test_a_letter_of_no_option(write: Write, letter: str) -> None:
+    folder = write(f"id\ttext\ta\tb\tlabel\n1\tQ\tx\ty\t{letter}\n")
+    assert f"answer '{letter}' is no letter of an option; there are A, B" in refusal(
+        folder, options=("a", "b"), answer_is="letter"
+    )
+
+
+def test_an_unclosed_quote_in_a_csv(write: Write) -> None:
+    told = refusal(write('id,text,label\n1,A,sports\n2,"A virus,health\n', "csv"), suffix="csv")
+    assert "train.csv:3: unexpected end of data; correct the quotes" in told
+
+
+def test_ten_faults_are_told_and_the_rest_counted(write: Write) -> None:
+    told = refusal(write("id\ttext\tlabel\n" + "".join(f"{n}\tQ\tnone\n" for n in range(13)))).splitlines()
+    assert len(told) == 11
+    assert ":11: there is no option" in told[9]
+    assert told[10] == "and 3 more such lines"
+
+
+def test_a_missing_file_names_the_languages_that_have_it(write: Write) -> None:
+    write(TSV, language="en")
+    folder = write(TSV, language="id")
+    pool = load_benchmark(spec(folder, languages=("en", "de"))).pool
+    with pytest.raises(Refused, match=r"de/train.tsv is not there, .*exists for: en, id; add it") as caught:
+        pool(Cell("topic", "de"), "train")
+    assert "topic/de" in str(caught.value)
+    with pytest.raises(Refused, match="exists for: no language"):
+        pool(CELL, "test")
+
+
+def test_a_missing_folder_says_how_to_name_another(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"nowhere is not there; .* -P data="):
+        load_benchmark(spec(tmp_path / "nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("task", "expected"),
+    [
+        ({"prompt": "txt"}, "benchmark.tasks.topic.prompt: there is no prompt style 'txt'; nearest: text"),
+        ({"question": "{text"}, "benchmark.tasks.topic.question: '{text' has a lone brace"),
+        ({"question": "{text.__class__}"}, "there is no column 'text.__class__'; there are: id, label, text"),
+        ({"question": "{text!r}"}, "there is no column 'text!r'"),
+        ({"question": "{}"}, "there is no column ''"),
+        ({"words": {"txt": {}}}, "topic.words: there is no column in question or options 'txt'; there is only: text"),
+        ({"columns_from": {"lable": "en"}}, "topic.columns_from: there is no column that is read 'lable'"),
+    ],
+)
+def test_a_mapping_that_cannot_be(write: Write, task: dict[str, Any], expected: str) -> None:
+    assert expected in refusal(write(TSV), **task)
+
+
+@pytest.mark.parametrize(("name", "cells", "train", "test"), [("sib200", 8, 701, 204), ("xcopa", 7, 100, 500)])
+def test_published_data_align(name: str, cells: int, train: int, test: int) -> None:
+    if not (DATA / name).is_dir():
+        pytest.skip(f"the published files are not here: {DATA / name}")
+    study = load_study(name, data=str(DATA / name))
+    benchmark = load_benchmark(study.benchmark)
+    items = align(benchmark, benchmark.grid, SplitSpec())
+    assert len(items.grid) == cells
+    assert {(len(items.train(cell)), len(items.test(cell))) for cell in items.grid} == {(train, test)}
+
+
+def test_published_connectives() -> None:
+    if not (DATA / "xcopa").is_dir():
+        pytest.skip(f"the published files are not here: {DATA / 'xcopa'}")
+    benchmark = load_benchmark(load_study("xcopa", data=str(DATA / "xcopa")).benchmark)
+    turkish, estonian = (benchmark.pool(Cell("xcopa", language), "train") for language in ("tr", "et"))
+    causes = [item.question.endswith(" çünkü") for item in turkish]
+    assert causes == [item.question.endswith(" sest") for item in estonian]
+    assert sum(causes) == 52  # the Turkish file itself says effect for all 100

@@ -1,0 +1,185 @@
+"""Study files: what loads, and what a mistake in one is answered with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry.refusal import Refused
+from registry.studyfile import load_study, study_names
+
+GOOD = """\
+description: a study
+benchmark:
+  kind: files
+  path: data/topics
+  languages: [en, "no"]
+  tasks:
+    topic:
+      train: "{language}/train.tsv"
+      test: "{language}/test.tsv"
+      id: index
+      question: "{text}"
+      choices: [sports, health]
+      answer: category
+      answer_is: text
+models:
+  - demo-wide
+  - {name: tiny, family: tiny-1, size_b: 0.1}
+seeds: [17]
+split: {train: 10, test: 20}
+recipe:
+  epochs: 1
+  lora:
+    rank: 4
+"""
+
+
+@pytest.fixture
+def study(tmp_path: Path):
+    """Write GOOD with one text replaced, and return the file's path."""
+
+    def write(old: str = "", new: str = "") -> str:
+        assert old in GOOD
+        path = tmp_path / "mine.yaml"
+        path.write_text(GOOD.replace(old, new, 1) if old else GOOD, encoding="utf-8")
+        return str(path)
+
+    return write
+
+
+def refusal(path: str, **overrides: object) -> str:
+    with pytest.raises(Refused) as caught:
+        load_study(path, **overrides)
+    return str(caught.value)
+
+
+def test_a_study_file_loads(study) -> None:
+    loaded = load_study(study())
+    assert loaded.name == "mine"
+    assert [model.name for model in loaded.models] == ["demo-wide", "tiny"]
+    assert loaded.benchmark.languages == ("en", "no")
+    assert loaded.benchmark.tasks["topic"].choices == ("sports", "health")
+    assert (loaded.recipe.lora.rank, loaded.recipe.epochs, loaded.recipe.batch_size) == (4, 1, 8)
+
+
+@pytest.mark.parametrize("name", study_names())
+def test_every_study_of_the_project_loads_and_begins_with_its_command(name: str) -> None:
+    assert load_study(name).name == name
+    path = Path(__file__).parents[1] / "registry" / "studies" / f"{name}.yaml"
+    first = path.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# mlflow run . -e ")
+    assert f"study={name}" in first
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("seeds:", "seed:", "mine.yaml:18: there is no key 'seed'; nearest: seeds"),
+        ("  epochs:", "  epoch:", "mine.yaml:21 in recipe: there is no key 'epoch'; nearest: epochs"),
+        ("    rank:", "    rnk:", "mine.yaml:23 in recipe.lora: there is no key 'rnk'; nearest: rank"),
+        ("family:", "famly:", "mine.yaml:17 in models[1]: there is no key 'famly'; nearest: family"),
+        ("  kind:", "  knd:", "mine.yaml:3 in benchmark: there is no key 'knd'; nearest: kind"),
+        (
+            "      answer_is:", "      answers_is:",
+            "mine.yaml:14 in benchmark.tasks.topic: there is no key 'answers_is'; nearest: answer_is",
+        ),
+        ("{train: 10", "{trian: 10", "mine.yaml:19 in split: there is no key 'trian'; nearest: train"),
+    ],
+)  # fmt: skip
+def test_a_mistyped_key_is_told_with_line_and_nearest_key(study, old: str, new: str, expected: str) -> None:
+    assert expected in refusal(study(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("train: 10", "train: -1", "mine.yaml:19: split.train: input should be greater than or equal to 0 (got -1)"),
+        ("epochs: 1", "epochs: many", "mine.yaml:21: recipe.epochs: input should be a valid integer"),
+        ("answer_is: text", "answer_is: txt", "mine.yaml:14: benchmark.tasks.topic.answer_is: input should be 'text'"),
+        ("seeds: [17]", "seeds: []", "mine.yaml:18: seeds: tuple should have at least 1 item"),
+        ("seeds: [17]", "seeds: 17", "mine.yaml:18: seeds: a list is needed"),
+        ("  - demo-wide", "  - 5", "mine.yaml:16: models[0]: a mapping is needed"),
+        ("name: tiny, ", "", "mine.yaml:17: models[1].name is missing"),
+        ('"no"', "no", "benchmark.languages[1]: input should be a valid string (got False); YAML reads no"),
+        ("[en,", '["e n",', "mine.yaml:5: benchmark.languages[0]: a name is letters, digits"),
+        ("[en,", '["no", en,', "mine.yaml:2: benchmark: languages named twice: no"),
+        ("    topic:", "    my topic:", "mine.yaml:7: benchmark.tasks.my topic: a name is letters, digits"),
+        ("kind: files", "kind: demo", "mine.yaml:2: benchmark: path, languages and tasks belong to a files benchmark"),
+        ("  path: data/topics\n", "", "mine.yaml:2: benchmark: a files benchmark needs path"),
+        ("      choices:", "      options: [a, b]\n      choices:", "topic: give either options (columns) or choices"),
+        ("{language}/train", "../{language}", "mine.yaml:7: benchmark.tasks.topic: '../{language}.tsv' leaves the"),
+        ("{language}/train", "/{language}", "mine.yaml:7: benchmark.tasks.topic: '/{language}.tsv' leaves the"),
+        ("{language}/train", "{task}/train", "the only placeholder in a file's name is {language}"),
+        ("{language}/train", "all/train", "tasks.topic: 'all/train.tsv' names no language"),
+        ("train.tsv", "train.xlsx", "'{language}/train.xlsx' is no file of items"),
+        ("train: 10", "manifest: mine, train: 10", "mine.yaml:19: split: a manifest names the items"),
+        (
+            "      answer:", "      words: {text: {a: {en: b}}}\n      answer:",
+            "mine.yaml:2: benchmark: tasks.topic.words.text.a has no text for: no",
+        ),
+    ],
+)  # fmt: skip
+def test_a_bad_value_is_told_with_line_and_key(study, old: str, new: str, expected: str) -> None:
+    assert expected in refusal(study(old, new))
+
+
+def test_several_mistakes_are_told_at_once(study) -> None:
+    told = refusal(study("seeds: [17]\nsplit: {train: 10", "seed: [17]\nsplit: {train: -1"))
+    assert "no key 'seed'" in told
+    assert "split.train" in told
+
+
+def test_a_key_given_twice_is_refused_where_it_stands_again(study) -> None:
+    told = refusal(study("  epochs: 1", "  epochs: 1\n  epochs: 2"))
+    assert "mine.yaml:22: epochs already stands in line 21" in told
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"models: [", "is not YAML"),
+        (b"- demo", "a study is a mapping"),
+        (b"", "a study is a mapping"),
+        (b"name: \xff", "is not UTF-8"),
+        (b"5: 3\nmodels: [demo-wide]", "keys should be strings"),
+    ],
+)
+def test_what_is_no_study_is_refused(tmp_path: Path, content: bytes, expected: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(content)
+    assert expected in refusal(str(path))
+
+
+def test_an_unknown_study_names_the_nearest() -> None:
+    assert "there is no study 'sib20'; nearest: sib200" in refusal("sib20")
+    assert "there is no study file 'nowhere.yaml'" in refusal("nowhere.yaml")
+
+
+def test_overrides_take_the_place_of_the_file(study, tmp_path: Path) -> None:
+    loaded = load_study(study(), seeds=(1, 2), models=["demo-deep"], name=None, data=str(tmp_path))
+    assert (loaded.seeds, loaded.name, loaded.benchmark.path) == ((1, 2), "mine", str(tmp_path))
+    assert loaded.models[0].name == "demo-deep"
+
+
+def test_a_folder_given_beside_the_file_starts_where_the_caller_is(study, tmp_path: Path, monkeypatch) -> None:
+    path = study()
+    monkeypatch.chdir(tmp_path)
+    assert load_study(path, data="here").benchmark.path == str(tmp_path / "here")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ({"seeds": []}, "study mine, as given: seeds: tuple should have at least 1 item"),
+        ({"sead": [1]}, "study mine, as given: there is no key 'sead'; nearest: seeds"),
+        ({"tasks": ("a b",)}, "study mine, as given: tasks[0]: a name is letters"),
+    ],
+)
+def test_overrides_are_checked_like_the_file(study, overrides: dict[str, object], expected: str) -> None:
+    assert expected in refusal(study(), **overrides)
+
+
+def test_the_built_in_grid_reads_no_folder() -> None:
+    assert "reads no folder" in refusal("demo", data="somewhere")
