@@ -56,7 +56,7 @@ def analyze(frame: Frame, output: Path) -> Analysis:
     frame
         The study as recorded.
     output
-        Folder to write to; made if absent. Files of the same names are replaced.
+        Folder to write to; made if absent. The files of an earlier analysis are replaced.
     """
     output.mkdir(parents=True, exist_ok=True)
     by_cell = cells(frame.observations)

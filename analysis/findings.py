@@ -87,10 +87,11 @@ def _languages(scores: pd.DataFrame) -> str:
         return ""
     best, last = donors.iloc[0], donors.iloc[-1]
     most = recipients.loc[recipients[RECIPIENT].idxmax()]
+    # In quotes: "it", "is" and "no" are languages too.
     return (
-        f"As a donor {best['name']} scores highest ({pp(best[DONOR])} pp) and {last['name']} lowest "
-        f"({pp(last[DONOR])} pp); as a recipient {most['name']} does ({pp(most[RECIPIENT])} pp). Neighbours in these "
-        "rankings are rarely distinguishable."
+        f"As a donor “{best['name']}” scores highest ({pp(best[DONOR])} pp) and “{last['name']}” lowest "
+        f"({pp(last[DONOR])} pp); as a recipient, “{most['name']}” scores highest ({pp(most[RECIPIENT])} pp). "
+        "Neighbours in these rankings are rarely distinguishable."
     )
 
 

@@ -36,6 +36,9 @@ OBSERVATION_COLUMNS = [
     "protocol",
 ]
 
+#: Decimals of a cell's delta in pp: far below any true difference, far above rounding of binary fractions.
+DELTA_DECIMALS = 9
+
 _LISTED = 5  # how many run ids a note spells out
 
 
@@ -91,25 +94,26 @@ def cells(observations: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         The key columns, ``regime``, ``model_family``, ``model_size_b``; means of ``score``, ``acc``, ``acc_norm``,
-        ``baseline`` (proportions) and ``delta`` (pp); ``delta_sd``, the standard deviation of delta over seeds (ddof 1,
-        NaN for a single seed); ``n_seeds``.
+        ``baseline`` (proportions) and ``delta`` (pp, to a billionth); ``delta_sd``, the standard deviation of delta
+        over seeds (ddof 1, NaN for a single seed); ``n_seeds``.
     """
-    return (
-        observations.groupby(CELL_KEY, sort=True)
-        .agg(
-            regime=("regime", "first"),
-            model_family=("model_family", "first"),
-            model_size_b=("model_size_b", "first"),
-            score=("score", "mean"),
-            acc=("acc", "mean"),
-            acc_norm=("acc_norm", "mean"),
-            baseline=("baseline", "mean"),
-            delta=("delta", "mean"),
-            delta_sd=("delta", "std"),
-            n_seeds=("seed", "nunique"),
-        )
-        .reset_index()
-    )
+    by_cell = observations.groupby(CELL_KEY, sort=True)
+    table = by_cell.agg(
+        regime=("regime", "first"),
+        model_family=("model_family", "first"),
+        model_size_b=("model_size_b", "first"),
+        score=("score", "mean"),
+        acc=("acc", "mean"),
+        acc_norm=("acc_norm", "mean"),
+        baseline=("baseline", "mean"),
+        delta=("delta", "mean"),
+        delta_sd=("delta", "std"),
+        n_seeds=("seed", "nunique"),
+    ).reset_index()
+    # Scores are counts over a few hundred items, so means of exactly 0 or -1 pp are common, and binary fractions miss
+    # them by 1e-15 to either side. Unrounded, that decides whether such a cell is "positive" or "harmed".
+    table["delta"] = table["delta"].round(DELTA_DECIMALS)
+    return table
 
 
 def coverage_notes(observations: pd.DataFrame) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entrypoints.command import parser, run_command
+from entrypoints.command import parser, run_command, where_to_look
 
 
 def main() -> None:
@@ -29,7 +29,8 @@ def main() -> None:
             print(f"left out: {part}")
         print(f"report:  {result.report}")
         print(f"run:     {run_id} in experiment {study!r} of {shown_uri(client.tracking_uri)}")
-        print("look:    make ui")
+        experiment = client.get_run(run_id).info.experiment_id
+        print(f"look:    {where_to_look(shown_uri(client.tracking_uri), experiment)}")
         annotate_launch(client, launch, f"Analysis run `{run_id}`.")
         return 0
 

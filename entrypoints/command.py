@@ -8,11 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["add_adapter_arguments", "add_study_arguments", "boolean", "parser", "run_command"]
+__all__ = ["add_adapter_arguments", "add_study_arguments", "boolean", "parser", "run_command", "where_to_look"]
 
-UI_COMMAND = "make ui"
+_MOVED = "DONORS_RECIPIENTS_IN_VENV"
 
 
 def parser(description: str, example: str) -> argparse.ArgumentParser:
@@ -50,10 +52,21 @@ def add_adapter_arguments(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--seed", default="", type=_seed, help="seed of the run; empty takes the study's first")
 
 
+def where_to_look(uri: str, experiment_id: str) -> str:
+    """Say how to open an experiment's runs in MLflow's UI, which itself would open another view."""
+    place = f"#/experiments/{experiment_id}/runs"
+    if uri.startswith(("http://", "https://")):
+        return f"{uri.rstrip('/')}/{place}"
+    embedded = Path(__file__).resolve().parent.parent / "mlflow.db"
+    command = "make ui" if uri == f"sqlite:///{embedded}" else f"mlflow ui --backend-store-uri {uri}"
+    return f"{command}, then http://127.0.0.1:5000/{place}"
+
+
 def run_command(command: Callable[[], int]) -> NoReturn:
     """Run an entry point and exit: 2 and one message for a mistake of the user's, 130 or 143 for an interrupt."""
     from registry.refusal import Refused
 
+    _use_project_environment()
     _quiet()
     signal.signal(signal.SIGTERM, _terminated)
     try:
@@ -66,6 +79,21 @@ def run_command(command: Callable[[], int]) -> NoReturn:
         code = 130
     sys.stdout.flush()
     sys.exit(code)
+
+
+def _use_project_environment() -> None:
+    """Go on in ``.venv`` where this Python lacks the project's packages.
+
+    ``mlflow run --env-manager local`` starts the first ``python`` on the PATH, which is another one than that of
+    ``.venv/bin/mlflow`` while the environment is not activated.
+    """
+    if find_spec("mlflow") is not None:
+        return
+    ours = Path(__file__).resolve().parent.parent / ".venv" / "bin" / "python"
+    if ours.exists() and os.environ.get(_MOVED) is None:
+        os.environ[_MOVED] = "1"
+        os.execv(ours, [str(ours), *sys.orig_argv[1:]])
+    sys.exit(f"error: {sys.executable} has no mlflow; run `make setup`, or use --env-manager uv")
 
 
 def _seed(text: str) -> int | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from entrypoints.command import add_adapter_arguments, add_study_arguments, boolean, parser, run_command
+from entrypoints.command import add_adapter_arguments, add_study_arguments, boolean, parser, run_command, where_to_look
 
 
 def main() -> None:
@@ -29,7 +29,7 @@ def main() -> None:
             print(f"  files: {result.download(given.output)}")
         print("next:")
         print(f"  the whole grid:  mlflow run . -e study --env-manager local -P study={given.study}")
-        print("  look at it:      make ui")
+        print(f"  look at it:      {where_to_look(result.store, result.run.info.experiment_id)}")
         annotate_launch(result.client, launch, f"Evaluation run `{result.run.info.run_id}`.")
         return 0
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from entrypoints.command import add_adapter_arguments, add_study_arguments, parser, run_command
+from entrypoints.command import add_adapter_arguments, add_study_arguments, parser, run_command, where_to_look
 
 
 def main() -> None:
@@ -32,7 +32,7 @@ def main() -> None:
         print("next:")
         print(f"  score it on every target:  mlflow run . -e evaluate --env-manager local {adapter.parameters}")
         print(f"  use it in Python:          mlflow.pyfunc.load_model({adapter.uri!r})")
-        print("  look at it:                make ui")
+        print(f"  look at it:                {where_to_look(adapter.store, adapter.run.info.experiment_id)}")
         annotate_launch(adapter.client, launch, f"Adapter `{adapter.uri}`, run `{adapter.run.info.run_id}`.")
         return 0
 

@@ -7,7 +7,7 @@ from the model's own configuration.
 from __future__ import annotations
 
 import hashlib
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -99,9 +99,7 @@ def resolve_base(spec: BaseSpec, *, trust_remote_code: bool = False) -> Base:
         revision = _hub_commit(spec.name, spec.revision)
     else:
         raise unknown("model", spec.name, [*BUILT_IN, *PAPER], where="models")
-    family, size_b, positions = _describe(
-        location, None if folder else revision, trust_remote_code, known=PAPER.get(spec.name)
-    )
+    family, size_b, positions = _describe(location, None if folder else revision, PAPER.get(spec.name))
     return Base(
         name=spec.name,
         reference=reference,
@@ -197,24 +195,33 @@ def _hub_commit(name: str, revision: str | None) -> str:
         raise Refused(f"model {name!r}: the hub cannot be reached and its cache does not hold it ({error})") from None
 
 
-def _describe(
-    location: str, revision: str | None, trust_remote_code: bool, *, known: tuple[str, float] | None
-) -> tuple[str, float, int]:
-    """Return family, size in billions and longest input of a model, from its configuration."""
-    from transformers import AutoConfig
+def _describe(location: str, revision: str | None, known: tuple[str, float] | None) -> tuple[str, float, int]:
+    """Return family, size in billions and longest input of a model, without loading its weights."""
+    from transformers import PreTrainedConfig
 
-    try:
-        config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=trust_remote_code)
-        text_config = config.get_text_config()
-        positions = int(getattr(text_config, "max_position_embeddings", 2048))
-        if known is not None:
-            return (*known, positions)
-        size = _skeleton(location, revision, trust_remote_code).num_parameters() / 1e9
-        return str(config.model_type), round(size, 6), positions
-    except (ValueError, KeyError, json.JSONDecodeError) as error:
-        raise Refused(
-            f"model at {location!r} is not a causal language model that transformers can load: {error}"
-        ) from None
+    config, _ = PreTrainedConfig.get_config_dict(location, revision=revision)
+    architectures = config.get("architectures") or ["ForCausalLM"]
+    if not any(name.endswith(("ForCausalLM", "ForConditionalGeneration")) for name in architectures):
+        raise Refused(f"the model at {location!r} is a {architectures[0]}, not a causal language model")
+    text = config.get("text_config", config)
+    positions = int(text.get("max_position_embeddings", 2048))
+    if known is not None:
+        return (*known, positions)
+    return str(config.get("model_type", "unknown")), _billions(location, revision), positions
+
+
+def _billions(location: str, revision: str | None) -> float:
+    """Count a model's parameters, in billions, without loading them."""
+    from huggingface_hub import get_safetensors_metadata
+    from safetensors import safe_open
+
+    if revision is not None:
+        return round(sum(get_safetensors_metadata(location, revision=revision).parameter_count.values()) / 1e9, 6)
+    count = 0
+    for file in Path(location).glob("*.safetensors"):
+        with safe_open(file, framework="numpy") as tensors:
+            count += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return round(count / 1e9, 6)
 
 
 def _skeleton(location: str, revision: str | None, trust_remote_code: bool) -> PreTrainedModel:

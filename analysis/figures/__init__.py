@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +14,10 @@ from analysis.figures.style import save
 from analysis.numerals import pp
 from analysis.roles import DONOR, RECIPIENT, side_by_side
 
-__all__ = ["Drawing", "LeftOut", "draw"]
+__all__ = ["FIGURES", "Drawing", "LeftOut", "draw"]
+
+#: Names of the figures, which are the stems of their files.
+FIGURES = ("pareto", "language_roles", "task_roles", "task_matrix", "language_matrix")
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,9 @@ class LeftOut:
 
     part: str
     reason: str
+
+    def __str__(self) -> str:
+        return f"{self.part}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -48,6 +55,8 @@ def draw(
     points, roles, tasks, languages
         The tables of `analysis.pareto`, `analysis.roles` and the two of `analysis.matrices`.
     """
+    for name, kind in product(FIGURES, ("png", "svg")):
+        (folder / f"{name}.{kind}").unlink(missing_ok=True)  # an earlier, larger grid may have left one
     parts = [
         _pareto(folder, points),
         _roles(folder, roles, "language"),
@@ -70,7 +79,7 @@ def _pareto(folder: Path, points: pd.DataFrame) -> Drawing | LeftOut:
     caption = (
         "Each mark is one adapter (model × source, seeds averaged): mean Δ on its task's other languages (across) "
         f"and on other tasks (up). Right of and above the dashed zero lines is gain. On the front ({front}) are the "
-        "adapters that no other beats in one without losing in the other."
+        "adapters that no other beats in one without losing in the other; where there is room they are named."
     )
     give, cost = drawn["mt_cl_mean"], drawn["off_task_mean"]
     alt = (

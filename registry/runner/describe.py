@@ -6,18 +6,20 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from registry.cells import Cell
-from registry.lora.train import Training
-from registry.runner.estimate import Estimate
 from registry.runner.experiment import Experiment, Job
 from registry.runner.plan import Plan
 from registry.study import Study
 from registry.tracking.evaluations import TargetScore
 from registry.tracking.names import Kind
+
+if TYPE_CHECKING:  # these bring torch, which planning has no need of
+    from registry.lora.train import Training
+    from registry.runner.estimate import Estimate
 
 __all__ = [
     "adapter",

@@ -6,12 +6,12 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
 
 from registry.refusal import Refused
 from registry.runner import describe
-from registry.runner.estimate import Estimate, estimate
 from registry.runner.experiment import Experiment, Job, prepare
 from registry.runner.local import Failure, default_workers, run_plan
 from registry.runner.plan import Plan, Step, make_plan
@@ -20,6 +20,9 @@ from registry.study import Study
 from registry.tracking.names import Kind, Tag, run_name
 from registry.tracking.runs import reap, recorded
 from registry.tracking.store import experiment_id, open_store, shown_uri
+
+if TYPE_CHECKING:  # it brings torch, which planning has no need of
+    from registry.runner.estimate import Estimate
 
 __all__ = ["Prospect", "carry_out", "prospect", "run_study"]
 
@@ -45,6 +48,8 @@ class Prospect:
 
     def cost(self) -> Estimate:
         """Expected time and disk."""
+        from registry.runner.estimate import estimate
+
         return estimate(self.experiment, self.plan, self.client, self.experiment_id, workers=self.workers)
 
     def summary(self, *, cost: bool) -> str:
@@ -83,7 +88,8 @@ def prospect(
     identity = experiment_id(client, study.name)
     reaped = reap(client, identity)
     plan = make_plan(experiment, client, identity, jobs=jobs(experiment) if jobs else None, only=only)
-    return Prospect(experiment, client, identity, plan, workers or default_workers(), len(reaped))
+    count = workers or (default_workers() if plan.todo else 1)
+    return Prospect(experiment, client, identity, plan, count, len(reaped))
 
 
 def run_study(ready: Prospect) -> list[Failure]:

@@ -92,7 +92,7 @@ def test_the_newest_of_repeated_runs_counts(recorder: Recorder, fingerprint: str
 
 def test_gaps_and_mixed_protocols_are_noted(recorder: Recorder) -> None:
     _one(recorder)
-    recorder.evaluation(ONE, OTHER, 17, {OTHER: 0.41}, BASELINE, "none", **{"protocol": "paper-v1"})
+    recorder.evaluation(ONE, OTHER, 17, {OTHER: 0.41}, BASELINE, "none", protocol="paper-v1")
     recorder.evaluation(ONE, SOURCE, 42, {OTHER: 0.41}, BASELINE, "none")
     notes = " ".join(load(recorder.client, recorder.study).notes)
     assert "paper (2 adapters), paper-v1 (1 adapters)" in notes

@@ -146,6 +146,18 @@ def test_size_buckets(size: float, bucket: str) -> None:
     assert size_bucket(size) == bucket
 
 
+def test_rounding_decides_neither_gain_nor_harm(make_frame: FrameMaker) -> None:
+    observations = make_frame(seeds=(17, 42, 101)).observations
+    # Of 400 items, 3 and 4 more right with two seeds and 7 fewer with the third: no change but for rounding.
+    changes = {seed: 100 * (right / 400 - 100 / 400) for seed, right in ((17, 103), (42, 104), (101, 93))}
+    assert sum(changes.values()) / 3 > 0
+    unchanged = cells(observations.assign(delta=observations["seed"].map(changes)))
+    assert (regimes(unchanged)["positive_pct"] == 0).all()
+    four_fewer = 100 * (2 / 400 - 6 / 400)
+    assert four_fewer > -1
+    assert (regimes(cells(observations.assign(delta=four_fewer)))["harm_pct"] == 100).all()
+
+
 def test_absent_regimes_are_empty_rows(make_frame: FrameMaker) -> None:
     by_regime = regimes(cells(make_frame(tasks=["arc"]).observations)).set_index("regime")
     assert by_regime.loc["CT-ML", "n"] == 0
