@@ -6,7 +6,6 @@ import difflib
 import math
 from collections import Counter
 from dataclasses import dataclass
-from urllib.parse import urlsplit, urlunsplit
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -19,6 +18,7 @@ from analysis.observations import cells, coverage_notes, newest
 from analysis.recorded import InconsistentRunError, Record, observations_of
 from registry.cells import Cell
 from registry.tracking.names import Kind, Tag
+from registry.tracking.store import shown_uri
 
 __all__ = ["EmptyStudyError", "Frame", "InconsistentRunError", "cells", "load"]
 
@@ -26,7 +26,7 @@ _PAGE = 1000
 _BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
 
 
-class EmptyStudyError(LookupError):
+class EmptyStudyError(Refused):
     """The store has no finished evaluation of the study."""
 
 
@@ -80,7 +80,7 @@ def load(client: MlflowClient, study: str) -> Frame:
     notes = [*repetitions, *coverage_notes(observations), *baseline_notes, *unchecked]
     if unfinished:
         notes.append(f"Unfinished evaluations do not count: {_statuses(unfinished).strip(' ()')}.")
-    return Frame(study, _without_password(client.tracking_uri), observations, baselines, tuple(notes))
+    return Frame(study, shown_uri(client.tracking_uri), observations, baselines, tuple(notes))
 
 
 # --- finding runs
@@ -129,7 +129,7 @@ def _nothing(client: MlflowClient, study: str, found: str) -> str:
     near = difflib.get_close_matches(study, present, n=3)
     return "\n".join(
         [
-            f"nothing to analyse for study {study!r}: the store {_without_password(client.tracking_uri)} has {found}.",
+            f"nothing to analyse for study {study!r}: the store {shown_uri(client.tracking_uri)} has {found}.",
             f"Did you mean {' or '.join(map(repr, near))}?" if near else "No experiment has a similar name.",
             f"Experiments in this store: {', '.join(present) or 'none'}.",
             f"To run the study: mlflow run . -e study -P study={study}",
@@ -141,15 +141,6 @@ def _statuses(records: list[Record]) -> str:
     """Count runs by status, such as `` (FAILED 2, RUNNING 1)``; empty for no runs."""
     counts = Counter(record.status for record in records)
     return f" ({', '.join(f'{status} {counts[status]}' for status in sorted(counts))})" if counts else ""
-
-
-def _without_password(uri: str) -> str:
-    """Return a store's address with any password left out: the address is printed in errors and reports."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
 
 
 # --- baselines

@@ -34,6 +34,6 @@ def record_analysis(client: MlflowClient, study: str, output: Path) -> tuple[Ana
         description=f"Tables, figures and report of study `{study}`: open `report.html` among the artifacts.",
     ) as recording:
         recording.files(output)
-        rows = result.regimes.set_index("regime")[["mean", "se", "median", "positive_pct", "harm_pct"]].stack()
+        rows = result.regimes.set_index("regime")[["mean", "se", "median", "positive_pct", "harm_pct"]].stack().dropna()
         recording.metrics({f"{quantity}/{regime}": value for (regime, quantity), value in rows.items()})
     return result, recording.run_id

@@ -21,6 +21,7 @@ def main() -> None:
         study = load_study(given.study, data=given.data or None)
         chosen = narrowed(study, model=given.model, task=given.task, language=given.language, seed=given.seed)
         adapter = finetune_one(chosen)
+        named = f"-P study={given.study} {adapter.parameters}"
         print(f"{'already registered' if adapter.reused else 'registered'}: {adapter.uri}")
         print(
             f"  base {adapter.job.model}, source {adapter.job.source}, seed {adapter.job.seed}, "
@@ -30,7 +31,7 @@ def main() -> None:
         if given.output:
             print(f"  PEFT folder: {adapter.download(given.output)}")
         print("next:")
-        print(f"  score it on every target:  mlflow run . -e evaluate --env-manager local {adapter.parameters}")
+        print(f"  score it on every target:  mlflow run . -e evaluate --env-manager local {named}")
         print(f"  use it in Python:          mlflow.pyfunc.load_model({adapter.uri!r})")
         print(f"  look at it:                {where_to_look(adapter.store, adapter.run.info.experiment_id)}")
         annotate_launch(adapter.client, launch, f"Adapter `{adapter.uri}`, run `{adapter.run.info.run_id}`.")

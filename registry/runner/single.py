@@ -47,8 +47,6 @@ class _Result:
 class AdapterResult(_Result):
     """A registered adapter."""
 
-    study: str
-
     @property
     def uri(self) -> str:
         """Address that MLflow's loaders take."""
@@ -56,10 +54,9 @@ class AdapterResult(_Result):
 
     @property
     def parameters(self) -> str:
-        """What names this adapter to ``mlflow run``."""
+        """What names this adapter to ``mlflow run``, beside its study."""
         source = self.job.source
         given = {
-            "study": self.study,
             "model": self.job.model,
             "task": source.task if source else "",
             "language": source.language if source else "",
@@ -139,7 +136,7 @@ def narrowed(study: Study, *, model: str = "", task: str = "", language: str = "
 def finetune_one(study: Study) -> AdapterResult:
     """Fine-tune and register the one adapter of a narrowed study, unless it is registered already."""
     ready, run, reused = _one(study, Kind.FINETUNE, lambda experiment: [_adapter(experiment)], Step.TRAIN)
-    return AdapterResult(ready.client, _adapter(ready.experiment), run, reused, study.name)
+    return AdapterResult(ready.client, _adapter(ready.experiment), run, reused)
 
 
 def evaluate_one(study: Study, *, base: bool = False) -> EvaluationResult:
@@ -166,21 +163,14 @@ def _one(
     ready = prospect(study, workers=1, jobs=jobs, only=only)
     untrained = [job for job, step in ready.plan.todo if step is Step.TRAIN_AND_EVALUATE]
     if untrained:
-        raise Refused(
-            f"no adapter of {untrained[0]} is registered in study {study.name!r}; {_command(study, untrained[0])}"
-        )
+        told = f"no adapter of {untrained[0]} is registered in study {study.name!r}"
+        raise Refused(f"{told}; train it first: the same parameters with -e finetune")
     for failure in carry_out(ready):
         raise RuntimeError(f"{failure.job}: {failure.reason}")
     job = jobs(ready.experiment)[-1]
     wanted = job.finetune if kind is Kind.FINETUNE else job.evaluate
     run = finished_by_fingerprint(ready.client, ready.experiment_id, kind)[wanted or ""]
     return ready, run, job not in [done for done, _ in ready.plan.todo]
-
-
-def _command(study: Study, job: Job) -> str:
-    source = job.source or Cell("", "")
-    given = f"-P model={job.model} -P task={source.task} -P language={source.language} -P seed={job.seed}"
-    return f"train it: mlflow run . -e finetune --env-manager local -P study={study.name} {given}"
 
 
 def _base(study: Study, model: str) -> BaseSpec:

@@ -59,7 +59,8 @@ def delta_metrics(source: Cell, scores: Mapping[Cell, float], baseline: Mapping[
     by_regime: dict[Regime, list[float]] = {}
     for target, score in scores.items():
         regime = regime_of(source, target)
-        delta = 100 * (score - baseline[target])
+        # Rounded, so that float noise does not decide what is exactly 0 or -1 pp.
+        delta = round(100 * (score - baseline[target]), 9)
         metrics[names.delta(regime, target)] = delta
         by_regime.setdefault(regime, []).append(delta)
     for regime, deltas in by_regime.items():

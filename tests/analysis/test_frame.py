@@ -14,6 +14,7 @@ from analysis.frame import EmptyStudyError, Frame, InconsistentRunError, cells, 
 from analysis.observations import CELL_KEY, OBSERVATION_COLUMNS
 from registry.cells import Cell, regime_of
 from registry.tracking.names import Tag
+from registry.tracking.store import shown_uri
 
 if TYPE_CHECKING:
     from tests.analysis.conftest import Planted, Recorder
@@ -147,5 +148,5 @@ def test_a_deleted_study_says_how_to_restore_it(recorder: Recorder) -> None:
 
 
 def test_passwords_are_not_printed() -> None:
-    address = analysis.frame._without_password("postgresql://me:secret@host:5432/runs")
+    address = shown_uri("postgresql://me:secret@host:5432/runs")
     assert address == "postgresql://me:***@host:5432/runs"
