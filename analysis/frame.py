@@ -17,6 +17,7 @@ from analysis.numerals import counted
 from analysis.observations import cells, coverage_notes, newest
 from analysis.recorded import InconsistentRunError, Record, observations_of
 from registry.cells import Cell
+from registry.refusal import Refused
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import shown_uri
 
