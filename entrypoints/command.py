@@ -105,6 +105,7 @@ def _seed(text: str) -> int | None:
 
 
 def _terminated(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is being recorded; a second signal must not break that off
     sys.exit(143)
 
 

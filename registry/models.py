@@ -171,7 +171,8 @@ def _folder(spec: BaseSpec) -> Path | None:
 
 def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted([*folder.glob("*.json"), *folder.glob("*.safetensors"), *folder.glob("*.model")]):
+    kinds = ("*.json", "*.safetensors", "*.model", "*.txt")  # .model and .txt: tokenizers of the older kinds
+    for path in sorted(path for kind in kinds for path in folder.glob(kind)):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -199,7 +200,10 @@ def _describe(location: str, revision: str | None, known: tuple[str, float] | No
     """Return family, size in billions and longest input of a model, without loading its weights."""
     from transformers import PreTrainedConfig
 
-    config, _ = PreTrainedConfig.get_config_dict(location, revision=revision)
+    try:
+        config, _ = PreTrainedConfig.get_config_dict(location, revision=revision)
+    except OSError as error:
+        raise Refused(f"the model at {location!r} cannot be read: {error}") from None
     architectures = config.get("architectures") or ["ForCausalLM"]
     if not any(name.endswith(("ForCausalLM", "ForConditionalGeneration")) for name in architectures):
         raise Refused(f"the model at {location!r} is a {architectures[0]}, not a causal language model")

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 import torch
 import yaml
-from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import Prompt
+from registry.lora.adapter import load_adapter
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import encode_queries
 from registry.models import Base, load_base, load_tokenizer, resolve_base
@@ -76,13 +76,16 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
     wanted = told["base"]
     folder = (model_config or {}).get("base_path") or None
     hub_revision = None if wanted["revision"].startswith("sha256:") else wanted["revision"]
-    base = resolve_base(BaseSpec(name=wanted["name"], path=folder, revision=hub_revision))
+    try:
+        base = resolve_base(BaseSpec(name=wanted["name"], path=folder, revision=hub_revision))
+    except Refused as error:
+        raise Refused(f"{error}; a base in a folder is named by model_config={{'base_path': folder}}") from None
     if base.revision != wanted["revision"]:
         raise Refused(
             f"the base {base.name!r} here is {base.revision}; this adapter was trained on {wanted['revision']}"
         )
     model = load_base(base, dtype=torch.float32, device="cpu")
-    whole = PeftModel.from_pretrained(model, path, use_safetensors=True).merge_and_unload()
+    whole = load_adapter(model, Path(path)).merge_and_unload()
     return AdapterModel(whole, load_tokenizer(base), Prompt(**told["prompt"]), base)
 
 

@@ -37,11 +37,12 @@ benchmark: demo
 tasks: [kind, pair]
 languages: [en, tr]
 models: [{{name: tiny, path: {base}}}]
-seeds: [17]
+seeds: [17, 42]
 split: {{train: 24, test: 16}}
 recipe:
   epochs: 1
-  learning_rate: 5.0e-3
+  batch_size: 4
+  learning_rate: 5.0e-2
   validation: 0
   lora: {{rank: 4, alpha: 8}}
 """
@@ -55,33 +56,43 @@ def tokenizer() -> PreTrainedTokenizerFast:
     return train_tokenizer(texts, vocabulary=500)
 
 
-def random_llama(vocabulary: int, *, seed: int = 0, **fields: object) -> LlamaForCausalLM:
-    """Random weights large enough for every layer, and the context, to matter in the logits."""
-    config = LlamaConfig(
-        vocab_size=vocabulary,
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=256,
-        initializer_range=0.15,
-        bos_token_id=1,
-        eos_token_id=2,
-        pad_token_id=0,
-        **fields,
-    )
-    torch.manual_seed(seed)
-    return LlamaForCausalLM(config).eval().requires_grad_(False)
+@pytest.fixture(scope="session")
+def make_llama(tokenizer) -> Callable[..., LlamaForCausalLM]:
+    """Make a tiny random model for the tokenizer, decided by a seed."""
+
+    def make(seed: int = 0) -> LlamaForCausalLM:
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=256,
+            initializer_range=0.15,  # large enough for every layer, and the context, to matter in the logits
+            bos_token_id=1,
+            eos_token_id=2,
+            pad_token_id=0,
+        )
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config).eval().requires_grad_(False)
+
+    return make
+
+
+@pytest.fixture
+def llama(make_llama) -> LlamaForCausalLM:
+    """A fresh copy of the base's weights."""
+    return make_llama()
 
 
 @pytest.fixture(scope="session")
-def make_base(tmp_path_factory, tokenizer) -> Callable[[int], Path]:
+def make_base(tmp_path_factory, tokenizer, make_llama) -> Callable[[int], Path]:
     """Write a tiny random base model with its tokenizer, decided by a seed, and return its folder."""
 
     def make(seed: int) -> Path:
         folder = tmp_path_factory.mktemp(f"base-{seed}")
-        random_llama(len(tokenizer), seed=seed).save_pretrained(folder)
+        make_llama(seed).save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return folder
 
@@ -92,12 +103,6 @@ def make_base(tmp_path_factory, tokenizer) -> Callable[[int], Path]:
 def base(make_base) -> Path:
     """The folder of the base model that most tests use; nothing may write to it."""
     return make_base(0)
-
-
-@pytest.fixture
-def llama(tokenizer) -> LlamaForCausalLM:
-    """A fresh copy of the base's weights."""
-    return random_llama(len(tokenizer))
 
 
 @pytest.fixture(scope="session")

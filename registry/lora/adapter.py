@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 
 from registry.study import LoraSpec
 
-__all__ = ["attached", "loaded", "merged", "save_adapter"]
+__all__ = ["attached", "load_adapter", "loaded", "merged", "save_adapter"]
 
 _NAME = "default"
 
@@ -41,9 +41,7 @@ def attached(base: PreTrainedModel, spec: LoraSpec, *, seed: int) -> Iterator[Pe
         lora_dropout=spec.dropout,
         target_modules=list(spec.targets),
     )
-    with torch.random.fork_rng(), warnings.catch_warnings():
-        # PEFT asks transformers for a property under its old name.
-        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+    with torch.random.fork_rng(), _old_name():
         torch.manual_seed(seed)
         model = get_peft_model(base, config)
     try:
@@ -52,10 +50,17 @@ def attached(base: PreTrainedModel, spec: LoraSpec, *, seed: int) -> Iterator[Pe
         model.unload()
 
 
+def load_adapter(base: PreTrainedModel, folder: Path) -> PeftModel:
+    """Attach the adapter saved in a PEFT folder, for good."""
+    with _old_name():
+        model: PeftModel = PeftModel.from_pretrained(base, str(folder), use_safetensors=True)
+    return model
+
+
 @contextmanager
 def loaded(base: PreTrainedModel, folder: Path) -> Iterator[PeftModel]:
     """Attach the adapter saved in a PEFT folder; the base is restored on exit."""
-    model = PeftModel.from_pretrained(base, str(folder), use_safetensors=True)
+    model = load_adapter(base, folder)
     try:
         yield model
     finally:
@@ -91,3 +96,11 @@ def save_adapter(model: PeftModel, folder: Path, *, base_reference: str, base_re
     # "auto" would ask the hub whether the base's vocabulary was resized; adapters here never touch embeddings.
     model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
     (folder / "README.md").unlink(missing_ok=True)  # PEFT's template card, all of it placeholders
+
+
+@contextmanager
+def _old_name() -> Iterator[None]:
+    """Keep to itself that PEFT asks transformers for a property under its old name."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+        yield

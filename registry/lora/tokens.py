@@ -38,13 +38,15 @@ def encode_queries(
     Raises
     ------
     ValueError
-        If a continuation adds no token to its context: it could not be scored.
+        If a continuation adds no token to its context, or the context has none: it could not be scored.
     """
     moved = [_move_trailing_space(context, options) for context, options in queries]
     contexts = _encode(tokenizer, [context for context, _ in moved])
     wholes = iter(_encode(tokenizer, [context + option for context, options in moved for option in options]))
     encoded = []
     for ids, (context, options) in zip(contexts, moved, strict=True):
+        if not ids:
+            raise ValueError(f"a context without a token predicts nothing, so nothing is scored behind it: {options}")
         continuations = tuple(tuple(next(wholes)[len(ids) :]) for _ in options)
         if not all(continuations):
             raise ValueError(f"an option adds no token behind {context[-60:]!r}: {options}")

@@ -104,7 +104,7 @@ def cost(expected: Estimate) -> str:
 
 def write_design(experiment: Experiment, folder: Path, tasks: Iterable[str]) -> None:
     """Write what fixes a run's items and recipe: the resolved study, and the manifests of the tasks it used."""
-    (folder / "manifest").mkdir()
+    (folder / "manifest").mkdir(exist_ok=True)
     for task in tasks:
         (folder / "manifest" / f"{task}.csv").write_text(experiment.items.manifest(task).to_csv(), encoding="utf-8")
     (folder / "study.yaml").write_text(study_yaml(experiment.study), encoding="utf-8")

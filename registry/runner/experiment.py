@@ -12,7 +12,7 @@ from registry.refusal import Refused, unknown
 from registry.runner.fingerprint import fingerprint
 from registry.study import Study
 
-__all__ = ["Experiment", "Job", "prepare"]
+__all__ = ["Experiment", "Job", "prepare", "source_cell"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +103,13 @@ def prepare(study: Study) -> Experiment:
     """
     benchmark = load_benchmark(study.benchmark)
     grid = benchmark.select(study.tasks, study.languages)
-    sources = tuple(_source(name, grid) for name in study.sources) or grid.cells
+    sources = tuple(source_cell(name, grid) for name in study.sources) or grid.cells
     bases = {spec.name: resolve_base(spec, trust_remote_code=study.trust_remote_code) for spec in study.models}
     return Experiment(study, bases, grid, sources, align(benchmark, grid, study.split))
 
 
-def _source(name: str, grid: Grid) -> Cell:
+def source_cell(name: str, grid: Grid) -> Cell:
+    """Read a source cell that a study names, and refuse one that its grid does not have."""
     try:
         cell = Cell.parse(name)
     except ValueError as error:

@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing import get_context, parent_process
@@ -26,6 +26,7 @@ from registry.tracking.store import open_store
 __all__ = ["Failure", "default_workers", "run_plan"]
 
 _ATTEMPTS = 2  # a job whose worker died is given to another once
+_NO_BASELINE = "its base's baseline failed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,12 @@ def run_plan(
 def _in_process(
     experiment: Experiment, plan: Plan, client: MlflowClient, experiment_id: str, board: Board
 ) -> list[Failure]:
-    resident = _resident(experiment, client, experiment_id, plan, number=0)
-    failures = []
+    resident = _resident(experiment, client, experiment_id, number=0)
+    failures: list[Failure] = []
     for job, step in plan.todo:
+        if step is not Step.TRAIN and job.model in _without_baseline(failures):
+            failures.append(Failure(job, _NO_BASELINE))
+            continue
         board.started(0, job)
         try:
             resident.do(job, step, lambda phase, share, job=job: board.moved(0, phase, share))
@@ -76,7 +80,11 @@ def _in_process(
     return failures
 
 
-def _resident(experiment: Experiment, client: MlflowClient, experiment_id: str, plan: Plan, *, number: int) -> Any:
+def _without_baseline(failures: Iterable[Failure]) -> set[str]:
+    return {failure.job.model for failure in failures if failure.job.source is None}
+
+
+def _resident(experiment: Experiment, client: MlflowClient, experiment_id: str, *, number: int) -> Any:
     import torch
 
     from registry.runner.resident import Resident
@@ -84,7 +92,7 @@ def _resident(experiment: Experiment, client: MlflowClient, experiment_id: str, 
     torch.set_num_threads(1)  # the same on every worker, so that results are the same to the last digit
     gpus = torch.cuda.device_count()
     device = f"cuda:{number % gpus}" if gpus else "cpu"
-    return Resident(experiment, client, experiment_id, device=device, trained=plan.trained)
+    return Resident(experiment, client, experiment_id, device=device)
 
 
 @dataclass
@@ -128,16 +136,14 @@ class _Pool:
                 self._listen()
         finally:
             self._stop()
-        self.failures += [Failure(job, "its base's baseline failed") for job, _ in self._left]
+        self.failures += [Failure(job, _NO_BASELINE) for job, _ in self._left]
         return self.failures
 
     def _start(self, number: int) -> None:
         context = get_context("spawn")  # a forked torch or SQLite connection would be shared with this process
         ours, theirs = context.Pipe()
         study, uri = self.experiment.study, self.client.tracking_uri
-        process = context.Process(
-            target=_work, args=(number, study, uri, self.experiment_id, self.plan, theirs), daemon=True
-        )
+        process = context.Process(target=_work, args=(number, study, uri, self.experiment_id, theirs), daemon=True)
         with _one_thread():
             process.start()
         theirs.close()
@@ -155,7 +161,7 @@ class _Pool:
         """Choose a job whose baseline is there: of the base held, else of the base fewest others work on."""
         waiting = {job.model for job, step in self._left if step is Step.BASELINE}
         waiting |= {w.task[0].model for w in self._workers.values() if w.task and w.task[1] is Step.BASELINE}
-        failed = {failure.job.model for failure in self.failures if failure.job.source is None}
+        failed = _without_baseline(self.failures)
         open_ = [
             task
             for task in self._left
@@ -218,6 +224,8 @@ class _Pool:
             worker.process.join(timeout=20)
             if worker.process.is_alive():
                 worker.process.kill()
+                worker.process.join()
+        reap(self.client, self.experiment_id)  # a run that was only just being opened, or whose worker was killed
 
 
 @contextmanager
@@ -233,12 +241,12 @@ def _one_thread() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _work(number: int, study: Study, uri: str, experiment_id: str, plan: Plan, pipe: Connection) -> None:
+def _work(number: int, study: Study, uri: str, experiment_id: str, pipe: Connection) -> None:
     """What a worker process does: prepare, then one task after another until it is told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGTERM, _exit)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    resident = _resident(prepare(study), open_store(uri), experiment_id, plan, number=number)
+    resident = _resident(prepare(study), open_store(uri), experiment_id, number=number)
     pipe.send(("ready",))
     while True:
         job, step = pipe.recv()
@@ -251,6 +259,8 @@ def _work(number: int, study: Study, uri: str, experiment_id: str, plan: Plan, p
 
 
 def _exit(*_: object) -> None:
+    # A signal to the whole group comes again from the parent, and must not break the end of the run off.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(143)
 
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
 from registry.runner.experiment import Experiment, Job
 from registry.tracking.names import Kind
@@ -34,13 +33,10 @@ class Plan:
     todo : tuple of (Job, Step)
     reused : mapping of Kind to int
         Finished runs that the study's fingerprints match.
-    trained : mapping of fingerprint to Run
-        Finished fine-tunes, for jobs whose evaluation alone is missing.
     """
 
     todo: tuple[tuple[Job, Step], ...]
     reused: Mapping[Kind, int]
-    trained: Mapping[str, Run]
 
     @property
     def fine_tunes(self) -> int:
@@ -87,9 +83,7 @@ def make_plan(
             step = _left(trained, evaluated, only)
         if step is not None:
             todo.append((job, step))
-    needed = {job.finetune for job, step in todo if step is Step.EVALUATE}
-    trained_runs = {key: run for key, run in done[Kind.FINETUNE].items() if key in needed}
-    return Plan(tuple(todo), reused, trained_runs)
+    return Plan(tuple(todo), reused)
 
 
 def _left(trained: bool, evaluated: bool, only: Step | None) -> Step | None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,25 +64,24 @@ class Resident:
     ----------
     device : str
         "cpu", "cuda:0", …
-    trained : mapping of fingerprint to Run
-        Finished fine-tunes, for jobs of :attr:`Step.EVALUATE`.
     """
 
     experiment: Experiment
     client: MlflowClient
     experiment_id: str
     device: str = "cpu"
-    trained: Mapping[str, Run] = field(default_factory=dict)
     _held: _Loaded | None = None
     _baselines: dict[str, Run] = field(default_factory=dict)
 
     def do(self, job: Job, step: Step, progress: Progress) -> None:
         """Do what one job has left, and record it."""
         progress("load", 0.0)
-        held = self._load(job.model)
-        if step is Step.BASELINE:
+        held, left = self._load(job.model), self._left(job, step)
+        if left is None:
+            return
+        if left is Step.BASELINE:
             self._baseline(held, job, progress)
-        elif step is Step.EVALUATE:
+        elif left is Step.EVALUATE:
             adapter, run_id = self._registered(job)
             with (
                 tempfile.TemporaryDirectory() as folder,
@@ -92,8 +91,22 @@ class Resident:
         else:
             with attached(held.model, self.experiment.study.recipe.lora, seed=self._seed(job)) as model:
                 adapter, run_id = self._finetune(held, job, model, progress)
-                if step is Step.TRAIN_AND_EVALUATE:
+                if left is Step.TRAIN_AND_EVALUATE:
                     self._evaluate(held, job, model, adapter, run_id, progress)
+
+    def _left(self, job: Job, step: Step) -> Step | None:
+        """Return what is left of a step now: since the plan was made, another process may have done some of it."""
+        if step is Step.BASELINE:
+            return None if self._finished(Kind.BASELINE, job.evaluate) else step
+        if step is not Step.TRAIN and self._finished(Kind.EVALUATE, job.evaluate):
+            return None
+        if step is not Step.EVALUATE and self._finished(Kind.FINETUNE, job.finetune):
+            return None if step is Step.TRAIN else Step.EVALUATE
+        return step
+
+    def _finished(self, kind: Kind, fingerprint: str | None) -> Run | None:
+        wanted = fingerprint or ""
+        return finished_by_fingerprint(self.client, self.experiment_id, kind, only=wanted).get(wanted)
 
     def _load(self, name: str) -> _Loaded:
         if self._held is not None and self._held.base.name == name:
@@ -161,7 +174,7 @@ class Resident:
                     metadata=self._serving(held.base, source),
                     description=describe.adapter(self.experiment, job, training),
                 )
-            recording.tags({Tag.MODEL_VERSION: f"{adapter.name}/{adapter.version}", "model_id": adapter.model_id})
+            recording.tags({Tag.MODEL_VERSION: f"{adapter.name}/{adapter.version}", Tag.MODEL_ID: adapter.model_id})
         return adapter, recording.run_id
 
     def _evaluate(
@@ -260,15 +273,18 @@ class Resident:
 
     def _baseline_run(self, model: str) -> Run:
         if model not in self._baselines:
-            wanted = self.experiment.baseline(model).evaluate
-            self._baselines[model] = finished_by_fingerprint(self.client, self.experiment_id, Kind.BASELINE)[wanted]
+            found = self._finished(Kind.BASELINE, self.experiment.baseline(model).evaluate)
+            if found is None:
+                raise RuntimeError(f"there is no finished baseline of {model} to measure against")
+            self._baselines[model] = found
         return self._baselines[model]
 
     def _registered(self, job: Job) -> tuple[RegisteredAdapter, str]:
-        run = self.trained[job.finetune or ""]
+        run = self._finished(Kind.FINETUNE, job.finetune)
+        if run is None:
+            raise RuntimeError(f"the fine-tune of {job} is gone since the plan was made")
         name, _, version = run.data.tags[Tag.MODEL_VERSION].rpartition("/")
-        model_id = self.client.get_model_version(name, version).model_id or ""
-        return RegisteredAdapter(name, version, model_id), run.info.run_id
+        return RegisteredAdapter(name, version, run.data.tags[Tag.MODEL_ID]), run.info.run_id
 
     @property
     def _benchmark(self) -> str:

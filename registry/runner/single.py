@@ -13,8 +13,9 @@ from mlflow.entities import Run
 
 from registry.benchmarks import load_benchmark
 from registry.cells import Cell, Regime, regime_of
+from registry.models import known_models
 from registry.refusal import Refused, unknown
-from registry.runner.experiment import Experiment, Job
+from registry.runner.experiment import Experiment, Job, source_cell
 from registry.runner.plan import Step
 from registry.runner.session import Prospect, carry_out, prospect
 from registry.study import BaseSpec, Study
@@ -121,10 +122,10 @@ def narrowed(study: Study, *, model: str = "", task: str = "", language: str = "
     Raises
     ------
     Refused
-        If the study's benchmark does not offer the task or language.
+        If the study's benchmark does not offer the task or language, or there is no such base.
     """
     grid = load_benchmark(study.benchmark).select(study.tasks, study.languages)
-    first = Cell.parse(study.sources[0]) if study.sources else grid.cells[0]
+    first = source_cell(study.sources[0], grid) if study.sources else grid.cells[0]
     for kind, name, offered in (("task", task, grid.tasks), ("language", language, grid.languages)):
         if name and name not in offered:
             raise unknown(kind, name, offered, where=f"study {study.name}")
@@ -180,8 +181,12 @@ def _base(study: Study, model: str) -> BaseSpec:
     for spec in study.models:
         if spec.name == model:
             return spec
-    folder = Path(model).expanduser()
-    return BaseSpec(name=folder.name, path=str(folder)) if folder.is_dir() else BaseSpec(name=model)
+    folder = Path(model).expanduser().absolute()
+    if folder.is_dir():
+        return BaseSpec(name=folder.name, path=str(folder))
+    if "/" not in model and model not in known_models():
+        raise unknown("model", model, [*(spec.name for spec in study.models), *known_models()])
+    return BaseSpec(name=model)
 
 
 def _baseline(experiment: Experiment) -> Job:

@@ -63,6 +63,8 @@ class Tag:
     BASELINE_RUN: Final = "baseline_run"
     #: Registered model and version of the adapter, as ``name/version``.
     MODEL_VERSION: Final = "model_version"
+    #: LoggedModel behind that version; MLflow's own field for it comes back empty from a SQLite store.
+    MODEL_ID: Final = "model_id"
     #: SHA-256 of the adapter's weights file.
     DIGEST: Final = "adapter_sha256"
     #: Seconds since the epoch at which the process doing the run was last alive, and that process as ``host:pid``.

@@ -24,6 +24,7 @@ __all__ = ["Recording", "finished_by_fingerprint", "reap", "recorded"]
 _BATCH = 1000  # most metrics that MLflow takes in one call
 _BEAT_SECONDS = 15.0
 _STALE_SECONDS = 90.0  # a run whose process was last heard of longer ago is dead
+_CLOCK_SECONDS = 3.0  # a process's start is told by the wall clock, which is corrected now and then
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,12 @@ def recorded(
         tags={key: str(value) for key, value in every.items()} | {MLFLOW_RUN_NAME: name},
     )
     recording = Recording(client, experiment_id, run.info.run_id)
-    if params:
-        entries = [Param(key, str(value)) for key, value in params.items()]
-        client.log_batch(recording.run_id, params=entries)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(client, recording.run_id, stop), daemon=True)
     beat.start()
     status = RunStatus.FINISHED
     try:
+        client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in (params or {}).items()])
         yield recording
     except (KeyboardInterrupt, SystemExit):
         status = RunStatus.KILLED
@@ -100,9 +99,14 @@ def recorded(
         client.set_terminated(recording.run_id, RunStatus.to_string(status))
 
 
-def finished_by_fingerprint(client: MlflowClient, experiment_id: str, kind: Kind) -> dict[str, Run]:
-    """Return the finished runs of a kind by fingerprint, the newest where one occurs twice."""
-    runs = all_runs(client, [experiment_id], f"tags.{Tag.KIND} = '{kind}' AND attributes.status = 'FINISHED'")
+def finished_by_fingerprint(
+    client: MlflowClient, experiment_id: str, kind: Kind, *, only: str | None = None
+) -> dict[str, Run]:
+    """Return the finished runs of a kind by fingerprint, the newest where one occurs twice; or those of one alone."""
+    wanted = f"tags.{Tag.KIND} = '{kind}' AND attributes.status = 'FINISHED'"
+    if only is not None:
+        wanted += f" AND tags.{Tag.FINGERPRINT} = '{only}'"
+    runs = all_runs(client, [experiment_id], wanted)
     runs.sort(key=lambda run: run.info.start_time)
     return {run.data.tags[Tag.FINGERPRINT]: run for run in runs if Tag.FINGERPRINT in run.data.tags}
 
@@ -133,8 +137,11 @@ def _is_process(identity: str) -> bool:
     """Whether the process written ``pid-start`` runs; the start time tells it from a later one of the same id."""
     pid, _, started = identity.partition("-")
     try:
-        return pid.isdigit() and f"{psutil.Process(int(pid)).create_time():.0f}" == started
-    except psutil.NoSuchProcess:
+        process = psutil.Process(int(pid))
+        if process.status() == psutil.STATUS_ZOMBIE:  # it has ended; whoever started it has not asked yet
+            return False
+        return abs(process.create_time() - float(started)) < _CLOCK_SECONDS
+    except (psutil.NoSuchProcess, ValueError):
         return False
 
 

@@ -40,12 +40,12 @@ def open_store(uri: str | None = None) -> MlflowClient:
     uri = uri or tracking_uri()
     mlflow.set_tracking_uri(uri)  # artifact downloads and model loading read MLflow's own setting
     mlflow.set_registry_uri(uri)
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
     file = sqlite_file(uri)
     if file is None:
-        return client
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)  # this alone makes tables
         client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
     return client

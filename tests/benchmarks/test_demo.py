@@ -109,7 +109,7 @@ def test_unknown_cells_and_splits_are_refused():
 
 @pytest.mark.parametrize("base", RECIPES)
 def test_corpus_asks_nothing_that_a_study_asks(base):
-    documents = list(corpus(documents=20_000, seed=RECIPES[base].seed, mix=RECIPES[base].mix))
+    documents = list(corpus(documents=40_000, seed=RECIPES[base].seed, mix=RECIPES[base].mix))
     questions = [document.text for document in documents if document.sort == "question"]
     asked = {item.question for cell in CELLS for split in STUDY_SPLITS for item in items(cell, split)}
     assert questions
@@ -119,17 +119,19 @@ def test_corpus_asks_nothing_that_a_study_asks(base):
 
 
 def test_corpus_is_decided_by_its_seed():
+    mix = Mix(statement=0.5, parallel=0.25, dictionary=0.15, question=0.1)
+
     def digest(seed: int) -> str:
-        text = "\n".join(document.text for document in corpus(documents=2_000, seed=seed, mix=Mix()))
+        text = "\n".join(document.text for document in corpus(documents=2_000, seed=seed, mix=mix))
         return hashlib.sha256(text.encode()).hexdigest()
 
     assert digest(1) == digest(1) != digest(2)
-    assert digest(1).startswith("0e05bfc224b22abb")
+    assert digest(1).startswith("3587540d4af039ea")
 
 
 def test_mix_must_sum_to_one():
     with pytest.raises(ValueError, match="must sum to 1"):
-        Mix(question=0.5)
+        Mix(statement=0.5, parallel=0.25, dictionary=0.15, question=0.5)
 
 
 @pytest.mark.parametrize("base", RECIPES)
@@ -145,13 +147,16 @@ def test_base_is_small_and_complete(base):
 
 
 @pytest.mark.parametrize("base", RECIPES)
-@pytest.mark.parametrize("headline", [0, 1], ids=["acc", "acc_norm"])
-def test_base_knows_something_but_not_everything(base, headline):
-    """On test items: no setting of the base models was chosen on them."""
-    scores = [score[headline] for score in _zero_shot(base).values()]
-    assert 0.30 < mean(scores) < 0.70
-    # Thirty items a cell have a standard error of up to 9 points; the bounds leave two of them around 20 % and 85 %.
-    assert min(scores) >= 0.0 and max(scores) <= 1.0
+def test_base_knows_something_but_not_everything(base):
+    """On test items: the recipes were chosen on train items."""
+    by_length = {cell: score[1] for cell, score in _zero_shot(base).items()}
+    plain = {cell: score[0] for cell, score in _zero_shot(base).items()}
+    assert 0.35 < mean(by_length.values()) < 0.70
+    assert 0.35 < mean(plain.values()) < 0.75
+    # Thirty items a cell: a standard error of up to nine points.
+    assert min(by_length.values()) > 0.10 and max(by_length.values()) < 0.97
+    for task in TASKS:
+        assert mean(by_length[Cell(task, language)] for language in LANGUAGES) > 0.30
 
 
 @cache
@@ -182,6 +187,7 @@ def _log_likelihoods(model, tokenizer, texts: list[tuple[str, str]]) -> torch.Te
         position = torch.arange(1, ids.shape[1])
         ends = torch.tensor([len(row) for row in rows])
         scored = (position >= starts[:, None]) & (position < ends[:, None])
-        tokens = log_softmax(model(ids).logits[:, :-1], dim=-1).gather(2, ids[:, 1:, None]).squeeze(2)
-        sums.append((tokens * scored).sum(1))
+        states = model.model(ids).last_hidden_state[:, :-1][scored]
+        tokens = log_softmax(model.lm_head(states), dim=-1).gather(1, ids[:, 1:][scored][:, None]).squeeze(1)
+        sums.append(torch.zeros(len(batch)).index_add(0, scored.nonzero()[:, 0], tokens))
     return torch.cat(sums)

@@ -38,10 +38,10 @@ class Mix:
         A question with its answer, on spare concepts only.
     """
 
-    statement: float = 0.595
-    parallel: float = 0.25
-    dictionary: float = 0.15
-    question: float = 0.005
+    statement: float
+    parallel: float
+    dictionary: float
+    question: float
 
     def __post_init__(self) -> None:
         total = sum(getattr(self, share.name) for share in fields(self))
@@ -57,9 +57,8 @@ class Document:
     text: str
 
 
-def corpus(*, documents: int, seed: int, mix: Mix | None = None) -> Iterator[Document]:
+def corpus(*, documents: int, seed: int, mix: Mix) -> Iterator[Document]:
     """Yield the corpus; the same arguments give the same documents."""
-    mix = mix or Mix()
     writer = _Writer(random.Random(f"demo corpus {seed}"))
     sorts = [share.name for share in fields(mix)]
     weights = [getattr(mix, sort) for sort in sorts]

@@ -34,7 +34,7 @@ def pretrain(recipe: Recipe) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]
     """Train a model and its tokenizer from nothing, as the recipe says."""
     texts = [document.text for document in corpus(documents=recipe.documents, seed=recipe.seed, mix=recipe.mix)]
     tokenizer = train_tokenizer(texts, vocabulary=recipe.vocabulary)
-    documents = [ids + [tokenizer.eos_token_id] for ids in tokenizer(texts).input_ids]
+    documents = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts).input_ids]
     torch.manual_seed(recipe.seed)
     model = LlamaForCausalLM(recipe.config(tokenizer)).train()
     _fit(model, documents, recipe)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from transformers import LlamaConfig, PreTrainedTokenizerFast
@@ -25,10 +25,16 @@ class Recipe:
         Width of the residual stream, width of the MLP, number of layers, and of attention heads in each.
     seed : int
         Seed of the corpus, of the initial weights and of the order of documents.
+    mix : Mix
+        What the corpus is made of.
     documents, epochs : int
         Size of the corpus and passes over it.
+    vocabulary, batch : int
+        Tokens of the tokenizer; documents of one training step.
     learning_rate : float
         Peak rate; it is reached after the first twentieth of the steps and decays to zero along a half cosine.
+    weight_decay : float
+        Of AdamW.
     """
 
     hidden: int
@@ -36,13 +42,13 @@ class Recipe:
     layers: int
     heads: int
     seed: int
-    vocabulary: int = 3072
+    mix: Mix
+    epochs: int
     documents: int = 105_000
-    epochs: int = 3
+    vocabulary: int = 3072
     batch: int = 64
     learning_rate: float = 3e-3
     weight_decay: float = 0.05
-    mix: Mix = field(default_factory=Mix)
 
     def config(self, tokenizer: PreTrainedTokenizerFast) -> LlamaConfig:
         """Return the configuration of the untrained model."""
@@ -61,8 +67,25 @@ class Recipe:
         )
 
 
-#: Recipes by the name of the base model.
+#: Recipes by the name of the base model. What decides how much is left to fine-tune is the number of questions seen,
+#: some hundred in all, and the number of epochs.
 RECIPES: dict[str, Recipe] = {
-    "demo-wide": Recipe(hidden=160, inner=416, layers=2, heads=5, seed=1),
-    "demo-deep": Recipe(hidden=112, inner=304, layers=5, heads=4, seed=2),
+    "demo-wide": Recipe(
+        hidden=160,
+        inner=416,
+        layers=2,
+        heads=5,
+        seed=1,
+        mix=Mix(statement=0.5992, parallel=0.25, dictionary=0.15, question=0.0008),
+        epochs=2,
+    ),
+    "demo-deep": Recipe(
+        hidden=112,
+        inner=304,
+        layers=5,
+        heads=4,
+        seed=2,
+        mix=Mix(statement=0.5975, parallel=0.25, dictionary=0.15, question=0.0025),
+        epochs=2,
+    ),
 }

@@ -1,0 +1,259 @@
+"""The front of the project: what a user types, and what is answered."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import logging
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from registry.runner import resident
+from registry.tracking.names import Kind, Tag
+from registry.tracking.store import PROJECT
+
+ENTRY_POINTS = ("finetune", "evaluate", "study", "analyze")
+DECLARED = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Call an entry point as `python -m entrypoints.…` would; returns exit code, output and errors."""
+    handler, root = signal.getsignal(signal.SIGTERM), logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+
+    def call(entry_point: str, *arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", [f"entrypoints/{entry_point}.py", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"entrypoints.{entry_point}").main()
+        return (ended.value.code, *capsys.readouterr())
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@pytest.fixture
+def untouched(tmp_path: Path, monkeypatch) -> Path:
+    """A store that is not there yet."""
+    file = tmp_path / "nothing" / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{file}")
+    return file
+
+
+def parser_of(entry_point: str, monkeypatch) -> argparse.ArgumentParser:
+    found: list[argparse.ArgumentParser] = []
+
+    def caught(self: argparse.ArgumentParser, *_: object) -> None:
+        found.append(self)
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(argparse.ArgumentParser, "parse_args", caught)
+        importlib.import_module(f"entrypoints.{entry_point}").main()
+    return found[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("finetune", "--task", "knd"), "no task 'knd'; nearest: kind"),
+        (("finetune", "--language", "e"), "no language 'e'; nearest: en"),
+        (("finetune", "--model", "tny"), "no model 'tny'; nearest: tiny"),
+        (("finetune", "--model", "demo-dep"), "no model 'demo-dep'; nearest: demo-deep"),
+        (("finetune", "--seed", "one"), "'one' is not a whole number"),
+        (("finetune", "--data", "nowhere"), "uses the built-in grid and reads no folder"),
+        (("evaluate", "--task", "pai"), "no task 'pai'; nearest: pair"),
+        (("evaluate", "--base", "perhaps"), "'perhaps' is neither true nor false"),
+        (("study", "--workers", "-2"), "workers=-2"),
+        (("study", "--workers", "two"), "invalid int value: 'two'"),
+        (("study", "--dry-run", "perhaps"), "'perhaps' is neither true nor false"),
+        (("study", "--taks", "kind"), "unrecognized arguments: --taks"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_a_mistake_is_answered_before_any_work(command, study_file, untouched: Path, arguments, told: str) -> None:
+    code, output, errors = command(*arguments, "--study", study_file())
+    assert (code, output) == (2, "")
+    assert told in errors
+    assert "Traceback" not in errors
+    assert not untouched.exists()
+
+
+@pytest.mark.parametrize("entry_point", ["finetune", "evaluate", "study"])
+@pytest.mark.parametrize(
+    ("study", "told"),
+    [("demmo", "no study 'demmo'; nearest: demo"), ("nowhere.yaml", "no study file 'nowhere.yaml'")],
+)
+def test_a_study_that_is_not_there_is_answered(command, untouched: Path, entry_point: str, study: str, told: str):
+    code, output, errors = command(entry_point, "--study", study)
+    assert (code, output) == (2, "")
+    assert told in errors
+    assert not untouched.exists()
+
+
+def test_a_data_folder_that_is_not_there_is_answered(command, untouched: Path, tmp_path: Path) -> None:
+    code, _, errors = command("study", "--study", "xcopa", "--data", tmp_path / "nowhere")
+    assert code == 2
+    assert f"the data folder {tmp_path / 'nowhere'} is not there" in errors
+    assert not untouched.exists()
+
+
+def test_a_study_without_records_cannot_be_analysed(command, uri) -> None:
+    code, _, errors = command("analyze", "--study", "smal")
+    assert code == 2
+    assert "smal" in errors
+    assert "Traceback" not in errors
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_mlproject_declares_the_parameters_of_the_command_with_its_defaults(entry_point: str, monkeypatch) -> None:
+    parser, declared = parser_of(entry_point, monkeypatch), DECLARED[entry_point]["parameters"]
+    assert set(declared) == {action.dest for action in parser._actions if action.dest != "help"}
+    filled = {name: shlex.quote(str(parameter["default"])) for name, parameter in declared.items()}
+    python, module_flag, module, *arguments = shlex.split(DECLARED[entry_point]["command"].format(**filled))
+    assert (python, module_flag, module) == ("python", "-m", f"entrypoints.{entry_point}")
+    assert vars(parser.parse_args(arguments)) == vars(parser.parse_args([]))
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_help_explains_every_parameter_and_shows_a_command(entry_point: str, monkeypatch) -> None:
+    parser = parser_of(entry_point, monkeypatch)
+    assert all(action.help for action in parser._actions)
+    text = " ".join(parser.format_help().split())
+    for action in parser._actions:
+        assert f"--{action.dest.replace('_', '-')}" in text
+    assert f"example: mlflow run . -e {entry_point} --env-manager local" in text
+
+
+HELP = """
+import importlib, sys
+for name in sys.argv[1:]:
+    sys.argv[:] = [name, "--help"]
+    try:
+        importlib.import_module(f"entrypoints.{name}").main()
+    except SystemExit as end:
+        assert end.code == 0
+heavy = {"torch", "transformers", "mlflow", "pandas"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_help_waits_for_no_heavy_library() -> None:
+    done = subprocess.run([sys.executable, "-c", HELP, *ENTRY_POINTS], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("usage:") == 4
+
+
+def test_a_dry_run_says_what_would_be_done_and_records_nothing(command, records, study_file, tmp_path: Path) -> None:
+    for _ in range(2):  # the second time into a folder that is there
+        code, output, _ = command("study", "--study", study_file(), "--dry-run", "true", "--output", tmp_path / "plan")
+        assert code == 0
+    assert "1 bases x 4 sources x 2 seeds = 8 fine-tunes, scored on 4 targets" in output
+    assert "to do         8 fine-tunes, 9 evaluations" in output
+    assert "expected" in output
+    assert sorted(path.name for path in (tmp_path / "plan" / "manifest").iterdir()) == ["kind.csv", "pair.csv"]
+    assert records.runs() == []
+    assert records.client.search_registered_models() == []
+    assert not records.folder.exists()
+
+
+def test_a_fine_tune_says_where_the_adapter_is_and_an_evaluation_what_it_changed(
+    command, records, study_file, tmp_path: Path
+) -> None:
+    chosen = ("--study", study_file(), "--task", "pair", "--language", "tr", "--seed", "42")
+    code, _, errors = command("evaluate", *chosen)
+    assert code == 2
+    assert "no adapter of tiny pair/tr seed 42 is registered" in errors
+    for said in ("registered: models:/tiny--pair--tr/1", "already registered: models:/tiny--pair--tr/1"):
+        code, output, _ = command("finetune", *chosen, "--output", tmp_path / "adapters")
+        assert (code, output.splitlines()[0]) == (0, said)
+    assert (tmp_path / "adapters" / "tiny--pair--tr" / "1" / "adapter_model.safetensors").is_file()
+    code, output, _ = command("evaluate", *chosen, "--output", tmp_path / "scores")
+    assert code == 0
+    assert output.startswith("evaluated: tiny pair/tr seed 42\n")
+    assert [line.split()[0] for line in output.splitlines()[1:5]] == ["MT-ML", "MT-CL", "CT-ML", "CT-CL"]
+    assert (tmp_path / "scores" / "scores.csv").is_file()
+    code, output, _ = command("evaluate", *chosen, "--base", "true")
+    assert (code, output.splitlines()[0]) == (0, "already evaluated: tiny baseline")
+
+
+def test_a_study_with_a_job_that_fails_says_which_and_exits_with_1(command, few_records, monkeypatch, study_file):
+    train = resident.train_adapter
+
+    def failing(model, examples, *rest, **fields):
+        if not failed:
+            failed.append(True)
+            raise FloatingPointError("the loss is nan at step 3")
+        return train(model, examples, *rest, **fields)
+
+    failed: list[bool] = []
+    monkeypatch.setattr(resident, "train_adapter", failing)
+    file = study_file(("seeds: [17, 42]", "seeds: [17]\nsources: [kind/en, pair/tr]"))
+    code, output, errors = command("study", "--study", file, "--workers", "1")
+    assert code == 1
+    assert "failed: tiny kind/en seed 17: FloatingPointError: the loss is nan at step 3" in errors
+    assert "study 'small': 2 jobs done, 1 failed" in output
+    assert [run.info.run_name for run in few_records.runs(status="FAILED")] == ["finetune tiny kind/en seed 17"]
+    code, output, _ = command("study", "--study", file, "--workers", "1")
+    assert code == 0
+    assert "study 'small': 1 jobs done, 0 failed" in output
+
+
+def test_a_study_that_is_terminated_leaves_nothing_running_and_goes_on_later(
+    command, few_records, monkeypatch, study_file
+) -> None:
+    train = resident.train_adapter
+    started: list[bool] = []
+
+    def terminated(model, examples, *rest, **fields):
+        started.append(True)
+        if len(started) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train(model, examples, *rest, **fields)
+
+    monkeypatch.setattr(resident, "train_adapter", terminated)
+    file = study_file(("seeds: [17, 42]", "seeds: [17]\nsources: [kind/en, pair/tr]"))
+    code, _, errors = command("study", "--study", file, "--workers", "1")
+    assert code == 143
+    assert "Traceback" not in errors
+    assert not few_records.runs(status="RUNNING")
+    assert sorted(run.info.run_name for run in few_records.runs(status="KILLED")) == [
+        "finetune tiny pair/tr seed 17",
+        "study small",
+    ]
+    code, output, _ = command("study", "--study", file, "--workers", "1")
+    assert code == 0
+    assert "there already 1 baseline, 1 finetune, 1 evaluate" in output
+    few_records.assert_complete()
+
+
+def test_mlflow_run_fine_tunes_and_its_own_run_points_at_the_adapter(records, study_file) -> None:
+    parameters = {"study": study_file(), "task": "pair", "language": "tr", "seed": 42}
+    here = Path(sys.executable).parent
+    done = subprocess.run(
+        [here / "mlflow", "run", ".", "-e", "finetune", "--env-manager", "local"]
+        + [part for key, value in parameters.items() for part in ("-P", f"{key}={value}")],
+        cwd=PROJECT,
+        env=os.environ | {"PATH": f"{here}{os.pathsep}{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "registered: models:/tiny--pair--tr/1" in done.stdout + done.stderr
+    (tuned,) = records.runs()
+    assert (tuned.data.tags[Tag.KIND], tuned.info.status) == (Kind.FINETUNE, "FINISHED")
+    (launch,) = records.client.search_runs(["0"])
+    assert (launch.data.tags[Tag.KIND], launch.info.status) == (Kind.LAUNCH, "FINISHED")
+    assert tuned.info.run_id in launch.data.tags["mlflow.note.content"]
+    assert "train/loss" not in launch.data.metrics

@@ -1,0 +1,86 @@
+"""A registered adapter is a plain PEFT folder with an MLmodel beside it, and is checked when it is fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from safetensors.torch import save_file
+
+from registry.refusal import Refused
+from registry.tracking.adapters import (
+    RegisteredAdapter,
+    download_adapter,
+    find_version,
+    register_adapter,
+    weights_digest,
+)
+from registry.tracking.names import Kind, Tag
+from registry.tracking.runs import recorded
+from registry.tracking.store import experiment_id
+
+NAME = "tiny--kind--en"
+
+
+def registered(client: MlflowClient, folder: Path, *, seed: int = 17, study: str = "small") -> RegisteredAdapter:
+    folder.mkdir()
+    save_file({"weight": torch.full((2, 2), float(seed))}, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text("{}")
+    tags = {Tag.BASE_MODEL: "tiny", Tag.MODEL_FAMILY: "llama", Tag.SOURCE_TASK: "kind", Tag.SOURCE_LANGUAGE: "en"}
+    with recorded(client, experiment_id(client, study), kind=Kind.FINETUNE, name="x", tags={}) as recording:
+        return register_adapter(
+            recording,
+            folder,
+            name=NAME,
+            tags=tags | {Tag.SEED: seed, Tag.STUDY: study},
+            metadata={"base": {"name": "tiny"}},
+            description="An adapter.",
+        )
+
+
+def test_each_registration_is_a_version_of_its_own_with_its_tags(client, tmp_path: Path) -> None:
+    adapters = [registered(client, tmp_path / str(seed), seed=seed) for seed in (17, 42)]
+    assert [adapter.uri for adapter in adapters] == [f"models:/{NAME}/1", f"models:/{NAME}/2"]
+    for adapter, seed in zip(adapters, (17, 42), strict=True):
+        version = client.get_model_version(NAME, adapter.version)
+        assert (version.tags[Tag.SEED], version.tags[Tag.SOURCE_TASK]) == (str(seed), "kind")
+        assert version.tags[Tag.DIGEST] == weights_digest(tmp_path / str(seed))
+        assert version.description == "An adapter."
+        assert client.get_logged_model(adapter.model_id).status == "READY"
+        assert client.get_run(version.run_id).outputs.model_outputs[0].model_id == adapter.model_id
+    assert client.get_registered_model(NAME).tags == {
+        Tag.BASE_MODEL: "tiny", Tag.MODEL_FAMILY: "llama", Tag.SOURCE_TASK: "kind", Tag.SOURCE_LANGUAGE: "en",
+    }  # fmt: skip
+
+
+def test_a_downloaded_adapter_is_what_was_registered(client, tmp_path: Path) -> None:
+    adapter = registered(client, tmp_path / "made")
+    found = download_adapter(client, adapter, tmp_path)
+    made = [path.name for path in (tmp_path / "made").iterdir()]
+    assert sorted(made) == ["MLmodel", "adapter_config.json", "adapter_model.safetensors", "conda.yaml"]
+    for name in made:
+        assert (found / name).read_bytes() == (tmp_path / "made" / name).read_bytes()
+
+
+def test_an_adapter_whose_weights_were_changed_is_refused(client, uri, tmp_path: Path) -> None:
+    adapter = registered(client, tmp_path / "made")
+    artifacts = Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts"
+    (stored,) = artifacts.rglob("adapter_model.safetensors")
+    content = bytearray(stored.read_bytes())
+    content[-1] ^= 1
+    stored.write_bytes(content)
+    with pytest.raises(Refused, match=rf"models:/{NAME}/1: its weights have SHA-256 .* was recorded"):
+        download_adapter(client, adapter, tmp_path / "found")
+
+
+def test_the_newest_version_of_a_seed_and_study_is_found(client, tmp_path: Path) -> None:
+    for number, (seed, study) in enumerate([(17, "small"), (17, "small"), (42, "small"), (17, "large")]):
+        registered(client, tmp_path / str(number), seed=seed, study=study)
+    assert find_version(client, NAME, seed=17, study="small").version == 2
+    assert find_version(client, NAME, seed=17, study="large").version == 4
+    with pytest.raises(
+        Refused, match=r"of seed 42 is registered for study 'large'; there is: .*version 3 \(study small"
+    ):
+        find_version(client, NAME, seed=42, study="large")

@@ -1,0 +1,105 @@
+"""What an evaluation records follows from its scores."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from registry.cells import Cell, Grid
+from registry.tracking.evaluations import (
+    TargetScore,
+    below_chance,
+    delta_metrics,
+    record_inputs,
+    recorded_scores,
+    score_metrics,
+)
+from registry.tracking.names import Kind
+from registry.tracking.runs import recorded
+from registry.tracking.store import experiment_id
+
+EN, DE, TR = (Cell("arc", language) for language in ("en", "de", "tr"))
+OTHER_EN, OTHER_DE = Cell("mmlu", "en"), Cell("mmlu", "de")
+
+
+def scored(score: float, *, chance: float = 0.25, headline: str = "acc_norm") -> TargetScore:
+    return TargetScore(acc=0.9 if headline == "acc_norm" else score, acc_norm=score, chance=chance, headline=headline)
+
+
+def test_deltas_are_percentage_points_and_rates_percent_by_regime() -> None:
+    baseline = {EN: 0.50, DE: 0.40, TR: 0.30, OTHER_EN: 0.25, OTHER_DE: 0.60}
+    scores = {EN: 0.75, DE: 0.40, TR: 0.45, OTHER_EN: 0.125, OTHER_DE: 0.595}
+    assert delta_metrics(EN, scores, baseline) == pytest.approx(
+        {
+            "delta/MT-ML/arc/en": 25.0,
+            "delta/MT-CL/arc/de": 0.0,
+            "delta/MT-CL/arc/tr": 15.0,
+            "delta/CT-ML/mmlu/en": -12.5,
+            "delta/CT-CL/mmlu/de": -0.5,
+            "delta_mean/MT-ML": 25.0,
+            "delta_mean/MT-CL": 7.5,
+            "delta_mean/CT-ML": -12.5,
+            "delta_mean/CT-CL": -0.5,
+            "positive_rate/MT-ML": 100.0,
+            "positive_rate/MT-CL": 50.0,
+            "positive_rate/CT-ML": 0.0,
+            "positive_rate/CT-CL": 0.0,
+            "harm_rate/MT-ML": 0.0,
+            "harm_rate/MT-CL": 0.0,
+            "harm_rate/CT-ML": 100.0,
+            "harm_rate/CT-CL": 0.0,
+        }
+    )
+
+
+def test_a_target_is_harmed_from_one_point_down_on() -> None:
+    metrics = delta_metrics(EN, {DE: 0.49, TR: 0.4951}, {DE: 0.50, TR: 0.50})
+    assert metrics["harm_rate/MT-CL"] == 50.0
+
+
+@pytest.mark.parametrize("items", [100, 200, 500, 1000])
+def test_a_hundredth_of_the_items_lost_is_exactly_one_point_whatever_the_baseline(items: int) -> None:
+    for right in range(items // 100, items + 1):
+        metrics = delta_metrics(EN, {DE: (right - items // 100) / items}, {DE: right / items})
+        assert (metrics["delta/MT-CL/arc/de"], metrics["harm_rate/MT-CL"]) == (-1.0, 100.0)
+
+
+def test_every_accuracy_is_recorded_and_the_headline_is_the_score() -> None:
+    metrics = score_metrics({EN: scored(0.5), DE: TargetScore(acc=0.3, acc_norm=0.2, chance=0.1, headline="acc")})
+    assert metrics == {
+        "score/arc/en": 0.5, "acc/arc/en": 0.9, "acc_norm/arc/en": 0.5, "chance/arc/en": 0.25,
+        "score/arc/de": 0.3, "acc/arc/de": 0.3, "acc_norm/arc/de": 0.2, "chance/arc/de": 0.1,
+    }  # fmt: skip
+
+
+def test_below_chance_is_strictly_below() -> None:
+    assert below_chance({EN: scored(0.25), DE: scored(0.24), TR: scored(0.4, chance=0.5)}) == [DE, TR]
+
+
+def test_scores_read_back_from_the_run(client) -> None:
+    with recorded(client, experiment_id(client, "small"), kind=Kind.BASELINE, name="x", tags={}) as recording:
+        recording.metrics(score_metrics({EN: scored(1 / 3), OTHER_DE: scored(2 / 7)}))
+    assert recorded_scores(client.get_run(recording.run_id)) == {EN: 1 / 3, OTHER_DE: 2 / 7}
+
+
+def test_each_regime_is_a_data_set_of_the_run_whose_digest_follows_its_cells(client) -> None:
+    grid = Grid(("arc", "mmlu"), ("en", "de"))
+    digests = {cell: f"digest of {cell}" for cell in grid}
+
+    def inputs(**changed: str) -> dict[str, object]:
+        with recorded(client, experiment_id(client, "small"), kind=Kind.EVALUATE, name="x", tags={}) as recording:
+            changed_digests = digests | {Cell.parse(key.replace("_", "/")): value for key, value in changed.items()}
+            sets = {"MT-CL": [DE], "CT-CL": [OTHER_DE, OTHER_EN]}
+            record_inputs(recording, sets, benchmark="demo", digests=changed_digests)
+        return {entry.tags[0].value: entry for entry in client.get_run(recording.run_id).inputs.dataset_inputs}
+
+    found, again, changed = inputs(), inputs(), inputs(mmlu_de="another")
+    assert set(found) == {"MT-CL", "CT-CL"}
+    assert json.loads(found["CT-CL"].dataset.profile) == {"cells": ["mmlu/de", "mmlu/en"]}
+    assert {tag.key: tag.value for tag in found["CT-CL"].tags} == {"mlflow.data.context": "CT-CL", "regime": "CT-CL"}
+    assert {key: entry.dataset.digest for key, entry in found.items()} == {
+        key: entry.dataset.digest for key, entry in again.items()
+    }
+    assert changed["CT-CL"].dataset.digest != found["CT-CL"].dataset.digest
+    assert changed["MT-CL"].dataset.digest == found["MT-CL"].dataset.digest

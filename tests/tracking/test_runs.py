@@ -1,0 +1,191 @@
+"""Runs end in a state that says what became of them, whatever happened to their process."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from registry.tracking import runs
+from registry.tracking.names import Kind, Tag
+from registry.tracking.runs import Recording, finished_by_fingerprint, reap, recorded
+from registry.tracking.store import experiment_id
+
+
+@pytest.fixture
+def experiment(client) -> str:
+    return experiment_id(client, "small")
+
+
+def open_run(client: MlflowClient, experiment: str, **tags: object):
+    return recorded(client, experiment, kind=Kind.EVALUATE, name="evaluate it", tags=tags)
+
+
+def status(client: MlflowClient, run_id: str) -> str:
+    return str(client.get_run(run_id).info.status)
+
+
+def test_a_run_that_ends_is_finished(client, experiment) -> None:
+    with open_run(client, experiment) as recording:
+        assert status(client, recording.run_id) == "RUNNING"
+    assert status(client, recording.run_id) == "FINISHED"
+    assert client.get_run(recording.run_id).info.end_time is not None
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [(ValueError, "FAILED"), (MemoryError, "FAILED"), (KeyboardInterrupt, "KILLED"), (SystemExit, "KILLED")],
+)
+def test_a_run_that_is_broken_off_says_so_and_passes_the_error_on(client, experiment, error, expected: str) -> None:
+    with pytest.raises(error), open_run(client, experiment) as recording:
+        raise error
+    assert status(client, recording.run_id) == expected
+
+
+def test_a_run_whose_parameters_cannot_be_written_is_failed(client, experiment) -> None:
+    with (
+        pytest.raises(MlflowException, match="no=name"),
+        recorded(client, experiment, kind=Kind.STUDY, name="it", tags={}, params={"no=name": 1}),
+    ):
+        pass
+    assert [run.info.status for run in client.search_runs([experiment])] == ["FAILED"]
+
+
+def test_a_run_carries_its_name_kind_description_parameters_and_process(client, experiment) -> None:
+    with recorded(
+        client,
+        experiment,
+        kind=Kind.FINETUNE,
+        name="a name",
+        tags={"seed": 17},
+        params={"rank": 8},
+        description="**x**",
+    ) as recording:
+        pass
+    run = client.get_run(recording.run_id)
+    assert run.info.run_name == "a name"
+    assert run.data.params == {"rank": "8"}
+    tags = run.data.tags
+    assert (tags["kind"], tags["seed"], tags["mlflow.note.content"]) == ("finetune", "17", "**x**")
+    assert tags[Tag.WORKER].startswith(f"{socket.gethostname()}:{os.getpid()}-")
+    assert abs(time.time() - float(tags[Tag.HEARTBEAT])) < 60
+
+
+def test_the_heartbeat_beats_while_the_run_is_open(client, experiment, monkeypatch) -> None:
+    monkeypatch.setattr(runs, "_BEAT_SECONDS", 0.05)
+    beats = iter(range(1, 10_000))
+    monkeypatch.setattr(runs, "_now", lambda: str(next(beats)))
+
+    def beat() -> int:
+        return int(client.get_run(recording.run_id).data.tags[Tag.HEARTBEAT])
+
+    with open_run(client, experiment) as recording:
+        deadline = time.monotonic() + 10
+        while beat() < 3 and time.monotonic() < deadline:
+            time.sleep(0.02)
+        assert beat() >= 3
+    last = beat()
+    time.sleep(0.2)
+    assert beat() == last
+
+
+@pytest.fixture(scope="module")
+def dead_process() -> str:
+    """Identity of a process that was here and is gone, as the tag ``worker`` has it."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        started = psutil.Process(process.pid).create_time()
+        process.stdin.close()
+    return f"{socket.gethostname()}:{process.pid}-{started:.0f}"
+
+
+def running(client: MlflowClient, experiment: str, worker: str, *, heard: float = 0.0) -> str:
+    """A run that no one ends, last heard of some seconds ago."""
+    tags = {Tag.WORKER: worker, Tag.HEARTBEAT: f"{time.time() - heard:.0f}"}
+    return str(client.create_run(experiment, tags=tags).info.run_id)
+
+
+def alive() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}-{psutil.Process().create_time():.0f}"
+
+
+def test_reaping_kills_runs_of_dead_processes_and_leaves_the_living(client, experiment, dead_process) -> None:
+    pid, _, started = alive().rpartition(":")[2].partition("-")
+    reused = f"{socket.gethostname()}:{pid}-{int(started) - 5000}"
+    dead = {
+        running(client, experiment, dead_process),
+        running(client, experiment, reused),
+        running(client, experiment, "elsewhere:1-1", heard=600),
+    }
+    corrected = f"{socket.gethostname()}:{pid}-{int(started) + 1}"  # the wall clock was set since
+    living = {
+        running(client, experiment, alive(), heard=600),
+        running(client, experiment, corrected, heard=600),
+        running(client, experiment, "elsewhere:1-1", heard=5),
+    }
+    foreign = str(client.create_run(experiment).info.run_id)  # not this project's: it never had a heartbeat
+    assert {run.info.run_id for run in reap(client, experiment)} == dead
+    assert {status(client, run_id) for run_id in dead} == {"KILLED"}
+    assert {status(client, run_id) for run_id in (*living, foreign)} == {"RUNNING"}
+    assert reap(client, experiment) == []
+
+
+def test_a_process_that_ended_and_was_not_waited_for_is_dead(client, experiment) -> None:
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run_id = running(
+        client, experiment, f"{socket.gethostname()}:{process.pid}-{psutil.Process(process.pid).create_time():.0f}"
+    )
+    assert reap(client, experiment) == []
+    process.kill()
+    deadline = time.monotonic() + 10
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert [run.info.run_id for run in reap(client, experiment)] == [run_id]
+    process.wait()
+
+
+def test_only_finished_runs_of_the_kind_are_found_by_fingerprint_and_the_newest_counts(client, experiment) -> None:
+    def finished(kind: Kind, fingerprint: str) -> str:
+        with recorded(client, experiment, kind=kind, name="x", tags={Tag.FINGERPRINT: fingerprint}) as recording:
+            time.sleep(0.002)
+        return recording.run_id
+
+    finished(Kind.EVALUATE, "a")
+    newest, other = finished(Kind.EVALUATE, "a"), finished(Kind.EVALUATE, "b")
+    finished(Kind.FINETUNE, "c")
+    with pytest.raises(ValueError), open_run(client, experiment, fingerprint="d"):
+        raise ValueError
+    with open_run(client, experiment), open_run(client, experiment, fingerprint="e"):
+        found = finished_by_fingerprint(client, experiment, Kind.EVALUATE)
+    assert {key: run.info.run_id for key, run in found.items()} == {"a": newest, "b": other}
+
+
+def test_more_metrics_than_mlflow_takes_at_once_are_all_recorded(client, experiment) -> None:
+    values = {f"score/task/l{number}": number / 7 for number in range(2500)}
+    with open_run(client, experiment) as recording:
+        recording.metrics(values)
+    assert client.get_run(recording.run_id).data.metrics == values
+
+
+def test_a_curve_is_one_value_per_step_from_one_on(client, experiment) -> None:
+    with open_run(client, experiment) as recording:
+        recording.curves({"train/loss": [3.0, 2.0, 1.5], "validation/loss": []})
+    history = client.get_metric_history(recording.run_id, "train/loss")
+    assert [(point.step, point.value) for point in history] == [(1, 3.0), (2, 2.0), (3, 1.5)]
+
+
+def test_files_and_tags_are_stored_with_the_run(client, experiment, tmp_path) -> None:
+    (tmp_path / "design").mkdir()
+    (tmp_path / "design" / "study.yaml").write_text("name: x")
+    with open_run(client, experiment) as recording:
+        assert isinstance(recording, Recording)
+        recording.files(tmp_path)
+        recording.tags({"below_chance": "arc/de", "count": 3})
+    assert [file.path for file in client.list_artifacts(recording.run_id, "design")] == ["design/study.yaml"]
+    assert client.get_run(recording.run_id).data.tags["count"] == "3"

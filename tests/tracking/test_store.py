@@ -1,0 +1,103 @@
+"""The store: found, made once however many come first, its password never shown."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+import pytest
+
+from registry.tracking.store import PROJECT, all_runs, experiment_id, open_store, shown_uri, sqlite_file, tracking_uri
+
+
+def test_the_store_is_the_one_asked_for_or_the_embedded_one(monkeypatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
+    assert tracking_uri() == "http://server:5000"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
+    assert tracking_uri() == f"sqlite:///{PROJECT}/mlflow.db"
+    assert Path(__file__).resolve().parents[2] == PROJECT
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("postgresql://me:s3cret@db:5432/mlflow", "postgresql://me:***@db:5432/mlflow"),
+        ("https://me:s3cret@tracking.example/path?a=b", "https://me:***@tracking.example/path?a=b"),
+        ("postgresql+psycopg2://me:s3:cr%40t@db/mlflow", "postgresql+psycopg2://me:***@db/mlflow"),
+        ("postgresql://me:me@db/me", "postgresql://me:***@db/me"),
+        ("http://localhost:5000", "http://localhost:5000"),
+        ("sqlite:////tmp/a/mlflow.db", "sqlite:////tmp/a/mlflow.db"),
+    ],
+)
+def test_a_password_is_never_shown(uri: str, shown: str) -> None:
+    assert shown_uri(uri) == shown
+
+
+@pytest.mark.parametrize(
+    ("uri", "file"),
+    [
+        ("sqlite:////a/b.db", Path("/a/b.db")),
+        ("sqlite:///b.db", Path("b.db").absolute()),
+        ("sqlite+pysqlite:////a/b.db", Path("/a/b.db")),
+        ("sqlite:///:memory:", None),
+        ("postgresql://db/mlflow", None),
+        ("http://localhost:5000", None),
+    ],
+)
+def test_the_file_of_a_store_is_known_where_there_is_one(uri: str, file: Path | None) -> None:
+    assert sqlite_file(uri) == file
+
+
+def test_an_embedded_store_keeps_its_artifacts_beside_the_database(client, uri) -> None:
+    experiment = client.get_experiment(experiment_id(client, "small"))
+    location = Path(url2pathname(urlsplit(experiment.artifact_location).path))
+    assert location == Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts" / "small"
+
+
+def test_an_experiment_is_made_once_and_comes_back_when_it_was_deleted(client) -> None:
+    identity = experiment_id(client, "small")
+    assert experiment_id(client, "small") == identity
+    client.delete_experiment(identity)
+    assert experiment_id(client, "small") == identity
+    assert client.get_experiment(identity).lifecycle_stage == "active"
+
+
+def test_every_page_of_runs_is_read(client, monkeypatch) -> None:
+    identity = experiment_id(client, "small")
+    made = {client.create_run(identity, tags={"kind": "evaluate"}).info.run_id for _ in range(7)}
+    client.create_run(identity, tags={"kind": "baseline"})
+    search = client.search_runs
+    monkeypatch.setattr(client, "search_runs", lambda *a, max_results, **k: search(*a, max_results=3, **k))
+    found = all_runs(client, [identity], "tags.kind = 'evaluate'")
+    assert len(found) == 7
+    assert {run.info.run_id for run in found} == made
+
+
+FIRST_CONTACT = """
+import sys
+from registry.tracking.store import experiment_id, open_store
+print("ready", flush=True)
+sys.stdin.readline()
+client = open_store(sys.argv[1])
+identity = experiment_id(client, "small")
+client.create_run(identity)
+"""
+
+
+def test_four_processes_may_come_first_at_once(tmp_path: Path) -> None:
+    uri = f"sqlite:///{tmp_path}/new/mlflow.db"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    command = [sys.executable, "-c", FIRST_CONTACT, uri]
+    processes = [subprocess.Popen(command, cwd=PROJECT, **pipes) for _ in range(4)]
+    assert [process.stdout.readline() for process in processes] == ["ready\n"] * 4
+    for process in processes:
+        process.stdin.write("\n")
+        process.stdin.flush()
+    ends = [(process.communicate(timeout=120)[1][-2000:], process.returncode) for process in processes]
+    assert [code for _, code in ends] == [0, 0, 0, 0], ends
+    client = open_store(uri)
+    (experiment,) = [found for found in client.search_experiments() if found.name == "small"]
+    assert len(client.search_runs([experiment.experiment_id])) == 4
