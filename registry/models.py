@@ -39,6 +39,9 @@ PAPER = {
     "google/gemma-3-4b-it": ("Gemma-3", 4.0),
 }
 
+#: Family and size of every model whose configuration is not asked for them.
+KNOWN = PAPER | {"demo-wide": ("Demo-wide", 0.001096), "demo-deep": ("Demo-deep", 0.001107)}
+
 
 @dataclass(frozen=True, slots=True)
 class Base:
@@ -98,8 +101,8 @@ def resolve_base(spec: BaseSpec, *, trust_remote_code: bool = False) -> Base:
         location, reference = spec.name, spec.name
         revision = _hub_commit(spec.name, spec.revision)
     else:
-        raise unknown("model", spec.name, [*BUILT_IN, *PAPER], where="models")
-    family, size_b, positions = _describe(location, None if folder else revision, PAPER.get(spec.name))
+        raise unknown("model", spec.name, KNOWN, where="models")
+    family, size_b, positions = _describe(location, None if folder else revision, KNOWN.get(spec.name))
     return Base(
         name=spec.name,
         reference=reference,

@@ -110,7 +110,7 @@ def _json_rows(text: str, problems: Problems) -> Iterator[Row]:
         try:
             values = json.loads(content)
         except (ValueError, RecursionError) as error:
-            problems.add(line, f"not JSON ({error}); each line holds one object, such as {{\"id\": 1, …}}")
+            problems.add(line, f'not JSON ({error}); each line holds one object, such as {{"id": 1, …}}')
             continue
         if isinstance(values, dict):
             yield Row(line, values)

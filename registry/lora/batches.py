@@ -12,10 +12,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedConfig
 
 from registry.lora.tokens import Continuations, Example
 
-__all__ = ["FlatBatch", "SiblingBatch", "flat_batch", "sibling_batches"]
+__all__ = ["FlatBatch", "SiblingBatch", "flat_batch", "sibling_batches", "windowed"]
 
 _CONTEXT = 0  # segment of the shared context; options are 1, 2, …; padding shares the last value
 
@@ -159,6 +160,28 @@ def _sibling_batch(rows: Sequence[_Row]) -> SiblingBatch:
         owner=torch.tensor(owner),
         sequences=tuple(sequences),
     )
+
+
+def windowed(mask: Tensor, positions: Tensor, config: PreTrainedConfig) -> Tensor | dict[str, Tensor]:
+    """Put a model's sliding window back, which an explicit mask replaces.
+
+    Parameters
+    ----------
+    mask : bool tensor, (rows, 1, length, length)
+    positions : int64 tensor, (rows, length)
+
+    Returns
+    -------
+    Tensor, or dict of Tensor
+        A mask by kind of layer, where a model has both full and sliding ones.
+    """
+    text = config.get_text_config()
+    window = getattr(text, "sliding_window", None)
+    layers = set(getattr(text, "layer_types", None) or ["sliding_attention"])
+    if window is None or "sliding_attention" not in layers:
+        return mask
+    near = mask & (positions[:, None, :, None] - positions[:, None, None, :] < window)
+    return {"full_attention": mask, "sliding_attention": near} if "full_attention" in layers else near
 
 
 def flat_batch(examples: Sequence[Example], device: torch.device | str = "cpu") -> FlatBatch:

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
-from registry.lora.batches import SiblingBatch, sibling_batches
+from registry.lora.batches import SiblingBatch, sibling_batches, windowed
 from registry.lora.tokens import Continuations
 
 __all__ = ["ScoringSet", "choose", "loglikelihoods"]
@@ -51,7 +52,7 @@ class ScoringSet:
 
 
 def loglikelihoods(
-    model: nn.Module, questions: ScoringSet, *, progress: Callable[[float], None] | None = None
+    model: PreTrainedModel, questions: ScoringSet, *, progress: Callable[[float], None] | None = None
 ) -> list[np.ndarray]:
     """Score every option of every question.
 
@@ -87,11 +88,10 @@ def choose(scores: Sequence[np.ndarray], lengths: Sequence[Sequence[int]] | None
     return np.array([int(np.argmax(row / np.asarray(length))) for row, length in pairs], dtype=np.int64)
 
 
-def _batch(model: nn.Module, batch: SiblingBatch, place: Callable[[Tensor], None]) -> list[float]:
+def _batch(model: PreTrainedModel, batch: SiblingBatch, place: Callable[[Tensor], None]) -> list[float]:
     place(batch.head)
-    logits = model(
-        input_ids=batch.tokens, position_ids=batch.positions, attention_mask=batch.mask(), use_cache=False
-    ).logits[0]
+    mask = windowed(batch.mask(), batch.positions, model.config)
+    logits = model(input_ids=batch.tokens, position_ids=batch.positions, attention_mask=mask, use_cache=False).logits[0]
     logprobs = torch.log_softmax(logits.float(), dim=-1)[batch.predictor, batch.predicted]
     sums = torch.zeros(len(batch.sequences), dtype=torch.float32, device=logprobs.device)
     values: list[float] = sums.index_add_(0, batch.owner, logprobs).tolist()
@@ -99,7 +99,7 @@ def _batch(model: nn.Module, batch: SiblingBatch, place: Callable[[Tensor], None
 
 
 @contextmanager
-def _head_at(model: nn.Module) -> Iterator[Callable[[Tensor], None]]:
+def _head_at(model: PreTrainedModel) -> Iterator[Callable[[Tensor], None]]:
     """Have the LM head see only chosen (row, column) positions; the yielded function says which.
 
     ``logits_to_keep`` takes one set of columns for all rows. A hook on the head takes any set, and leaves whatever an
@@ -113,7 +113,7 @@ def _head_at(model: nn.Module) -> Iterator[Callable[[Tensor], None]]:
     def place(index: Tensor) -> None:
         chosen[:] = [index]
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(gather)  # type: ignore[operator]
+    hook = model.get_output_embeddings().register_forward_pre_hook(gather)  # type: ignore[no-untyped-call]
     try:
         yield place
     finally:

@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from torch import Tensor
 
-from registry.lora.batches import FlatBatch, flat_batch
+from registry.lora.batches import FlatBatch, flat_batch, windowed
 from registry.lora.tokens import Example
 from registry.study import Recipe
 
@@ -157,7 +157,7 @@ def _loss(model: PeftModel, batch: FlatBatch, *, reduction: str) -> Tensor:
     logits = model(
         input_ids=batch.tokens,
         position_ids=batch.positions,
-        attention_mask=batch.mask,
+        attention_mask=windowed(batch.mask, batch.positions, model.config),
         use_cache=False,  # with a cache, packed rows silently attend across sequences
         logits_to_keep=batch.head,
     ).logits[0]

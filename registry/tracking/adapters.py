@@ -16,7 +16,6 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
-from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import add_to_model
@@ -28,7 +27,7 @@ from registry.tracking.names import Tag
 from registry.tracking.runs import Recording
 from registry.tracking.store import PROJECT
 
-__all__ = ["RegisteredAdapter", "download_adapter", "find_version", "register_adapter", "weights_digest"]
+__all__ = ["RegisteredAdapter", "download_adapter", "register_adapter", "weights_digest"]
 
 #: Module whose ``_load_pyfunc`` MLflow calls to serve an adapter.
 LOADER = "registry.serving"
@@ -88,24 +87,6 @@ def register_adapter(
         model_id=logged.model_id,
     )
     return RegisteredAdapter(name, str(version.version), logged.model_id)
-
-
-def find_version(client: MlflowClient, name: str, *, seed: int, study: str) -> ModelVersion:
-    """Return the newest version of a registered adapter that was trained with a seed in a study.
-
-    Raises
-    ------
-    Refused
-        If there is none, naming the versions that exist.
-    """
-    versions = client.search_model_versions(f"name = '{name}'")
-    fitting = [v for v in versions if v.tags.get(Tag.SEED) == str(seed) and v.tags.get(Tag.STUDY) == study]
-    if fitting:
-        return max(fitting, key=lambda version: int(version.version))
-    there = [f"version {v.version} (study {v.tags.get(Tag.STUDY)}, seed {v.tags.get(Tag.SEED)})" for v in versions[:8]]
-    raise Refused(
-        f"no adapter {name!r} of seed {seed} is registered for study {study!r}; there is: {', '.join(there) or 'none'}"
-    )
 
 
 def download_adapter(client: MlflowClient, adapter: RegisteredAdapter, folder: Path) -> Path:

@@ -102,9 +102,6 @@ def test_siblings_score_as_one_option_at_a_time(config: PreTrainedConfig, length
     assert_same(scored(model, queries), one_by_one(model, queries, max_length=128))
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an explicit 4-D mask replaces the sliding window, so tokens see further back than it allows"
-)
 @pytest.mark.parametrize("config", WINDOWED.values(), ids=WINDOWED)
 def test_siblings_score_right_where_a_row_is_longer_than_the_sliding_window(config: PreTrainedConfig) -> None:
     model = random_model(config)

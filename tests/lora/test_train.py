@@ -229,9 +229,6 @@ def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
     )
 
 
-@pytest.mark.xfail(
-    strict=True, reason="an explicit 4-D mask replaces the sliding window, so tokens see further back than it allows"
-)
 def test_losses_are_right_where_a_text_is_longer_than_the_sliding_window(tokenizer, run, examples) -> None:
     config = MistralConfig(
         vocab_size=len(tokenizer),

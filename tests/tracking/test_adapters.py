@@ -13,7 +13,6 @@ from registry.refusal import Refused
 from registry.tracking.adapters import (
     RegisteredAdapter,
     download_adapter,
-    find_version,
     register_adapter,
     weights_digest,
 )
@@ -73,14 +72,3 @@ def test_an_adapter_whose_weights_were_changed_is_refused(client, uri, tmp_path:
     stored.write_bytes(content)
     with pytest.raises(Refused, match=rf"models:/{NAME}/1: its weights have SHA-256 .* was recorded"):
         download_adapter(client, adapter, tmp_path / "found")
-
-
-def test_the_newest_version_of_a_seed_and_study_is_found(client, tmp_path: Path) -> None:
-    for number, (seed, study) in enumerate([(17, "small"), (17, "small"), (42, "small"), (17, "large")]):
-        registered(client, tmp_path / str(number), seed=seed, study=study)
-    assert find_version(client, NAME, seed=17, study="small").version == 2
-    assert find_version(client, NAME, seed=17, study="large").version == 4
-    with pytest.raises(
-        Refused, match=r"of seed 42 is registered for study 'large'; there is: .*version 3 \(study small"
-    ):
-        find_version(client, NAME, seed=42, study="large")
