@@ -15,7 +15,7 @@ demo: setup  ## the built-in study: 2 bases, 32 source cells, 2 seeds; then its 
 	$(BIN)/python -m entrypoints.analyze --study demo
 
 ui: setup  ## MLflow's UI on what was recorded here, at http://127.0.0.1:5000
-	@echo "the demo study: http://127.0.0.1:5000/#/experiments, then 'demo', then 'Training runs'"
+	@echo "the UI opens in its GenAI view: choose an experiment, then 'Training runs'"
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --default-artifact-root $(CURDIR)/mlartifacts
 
 test: .venv/test.txt  ## the tests, slow ones left out

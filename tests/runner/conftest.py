@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,12 @@ def run_in_process(records: Records, *, workers: int = 1) -> list[object]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", records.uri)
         return run_study(prospect(records.study, workers=workers))
+
+
+@pytest.fixture
+def records_of(uri) -> Callable[[Study], Records]:
+    """Any study, with an empty store."""
+    return partial(Records, uri)
 
 
 @pytest.fixture
