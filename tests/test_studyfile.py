@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -183,3 +184,9 @@ def test_overrides_are_checked_like_the_file(study, overrides: dict[str, object]
 
 def test_the_built_in_grid_reads_no_folder() -> None:
     assert "reads no folder" in refusal("demo", data="somewhere")
+
+
+def test_the_study_file_in_the_readme_is_one(tmp_path: Path) -> None:
+    (example,) = re.findall(r"```yaml\n(.*?)```", (Path(__file__).parents[1] / "README.md").read_text(), re.DOTALL)
+    (tmp_path / "my.yaml").write_text(example, encoding="utf-8")
+    assert load_study(str(tmp_path / "my.yaml")).benchmark.tasks["topic"].answer_is == "text"
