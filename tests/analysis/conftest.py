@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from analysis.frame import Frame, load
 from registry.cells import Cell, Grid, regime_of
 from registry.tracking import names
 from registry.tracking.names import Kind, Tag
+from registry.tracking.store import experiment_id
 
 MODELS = {"lab/one-0.5b": ("One", 0.5), "lab/two-7b": ("Two", 7.0)}
 GRID = Grid(tasks=("arc", "mmlu"), languages=("de", "en", "hi"))
@@ -35,7 +36,7 @@ class Recorder:
     clock: int = 1_000
 
     def __post_init__(self) -> None:
-        self.experiment = self.client.create_experiment(self.study)
+        self.experiment = experiment_id(self.client, self.study)
 
     def run(
         self, kind: Kind, tags: Mapping[str, object], metrics: Mapping[str, float], status: str = "FINISHED"
@@ -136,13 +137,9 @@ def record_grid(recorder: Recorder) -> Planted:
 
 
 @pytest.fixture(scope="session")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowClient]:
+def client(tmp_path_factory: pytest.TempPathFactory) -> MlflowClient:
     """Client of an SQLite store of its own."""
-    folder = tmp_path_factory.mktemp("store")
-    patch = pytest.MonkeyPatch()
-    patch.chdir(folder)  # experiments put their artifacts below the working directory
-    yield MlflowClient(f"sqlite:///{folder / 'runs.db'}")
-    patch.undo()
+    return MlflowClient(f"sqlite:///{tmp_path_factory.mktemp('store') / 'runs.db'}")
 
 
 @pytest.fixture
