@@ -28,6 +28,20 @@ class Job:
     finetune: str | None
     evaluate: str
 
+    @property
+    def source_cell(self) -> Cell:
+        """The cell an adapter is trained on; a baseline has none."""
+        if self.source is None:
+            raise ValueError(f"{self} has no source cell: only adapters are trained")
+        return self.source
+
+    @property
+    def adapter_seed(self) -> int:
+        """The seed an adapter is trained with; a baseline has none."""
+        if self.seed is None:
+            raise ValueError(f"{self} has no seed: only adapters are trained")
+        return self.seed
+
     def __str__(self) -> str:
         return f"{self.model} baseline" if self.source is None else f"{self.model} {self.source} seed {self.seed}"
 

@@ -87,12 +87,13 @@ def _without_baseline(failures: Iterable[Failure]) -> set[str]:
 def _resident(experiment: Experiment, client: MlflowClient, experiment_id: str, *, number: int) -> Any:
     import torch
 
+    from registry.runner.records import Records
     from registry.runner.resident import Resident
 
     torch.set_num_threads(1)  # the same on every worker, so that results are the same to the last digit
     gpus = torch.cuda.device_count()
     device = f"cuda:{number % gpus}" if gpus else "cpu"
-    return Resident(experiment, client, experiment_id, device=device)
+    return Resident(Records(experiment, client, experiment_id, device))
 
 
 @dataclass

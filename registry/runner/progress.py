@@ -12,7 +12,7 @@ from registry.runner.experiment import Job
 
 __all__ = ["Board"]
 
-_BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total} jobs, {elapsed} gone, {remaining} to go {postfix}"
+_BAR = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total} jobs, {elapsed} gone, {remaining} to go{postfix}"
 _QUIET_SECONDS = 20.0  # between lines where there is no terminal to redraw
 
 
@@ -86,13 +86,14 @@ class Board:
             self._say()
 
     def _running(self) -> str:
-        return "· " + "; ".join(f"{job} {phase} {share:.0%}" for _, (job, phase, share) in sorted(self._doing.items()))
+        doing = "; ".join(f"{job} {phase} {share:.0%}" for _, (job, phase, share) in sorted(self._doing.items()))
+        failed = f"{self._failed} failed, " if self._failed else ""
+        left = self._jobs - self._done - self._failed
+        return failed + (doing or ("starting" if left else "nothing left"))
 
     def _say(self) -> None:
         self._said = time.monotonic()
         gone = self._said - self._began
         left = self._jobs - self._done - self._failed
         to_go = f", about {gone / self._done * left:.0f} s to go" if self._done and left else ""
-        failed = f", {self._failed} failed" if self._failed else ""
-        running = f" {self._running()}" if self._doing else ""
-        self.note(f"{self._what}: {self._done}/{self._jobs} jobs{failed}, {gone:.0f} s gone{to_go}{running}")
+        self.note(f"{self._what}: {self._done}/{self._jobs} jobs, {gone:.0f} s gone{to_go}, {self._running()}")

@@ -17,6 +17,7 @@ from mlflow.artifacts import download_artifacts
 from registry.cells import Cell, Regime, regime_of
 from registry.refusal import Refused
 from registry.runner import resident
+from registry.runner.records import Records
 from registry.runner.session import prospect
 from registry.studyfile import load_study
 from registry.tracking.names import Kind, Tag
@@ -214,7 +215,7 @@ def test_what_another_process_did_since_the_plan_was_made_is_not_done_again(few_
     assert len(stale.plan.todo) == 3
     rerun(few_records)
     before = {run.info.run_id for run in few_records.runs()}
-    worker = resident.Resident(stale.experiment, stale.client, stale.experiment_id)
+    worker = resident.Resident(Records(stale.experiment, stale.client, stale.experiment_id, "cpu"))
     for job, step in stale.plan.todo:
         worker.do(job, step, lambda phase, share: None)
     assert {run.info.run_id for run in few_records.runs()} == before

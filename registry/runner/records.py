@@ -1,0 +1,192 @@
+"""What one job leaves in the store: its run, its adapter's version, its scores and deltas."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from registry.cells import Cell, Regime, regime_of
+from registry.lora.train import Training
+from registry.runner import describe
+from registry.runner.experiment import Experiment, Job
+from registry.runner.outcomes import Outcomes
+from registry.tracking.adapters import RegisteredAdapter, register_adapter
+from registry.tracking.evaluations import (
+    below_chance,
+    delta_metrics,
+    record_inputs,
+    recorded_scores,
+    score_metrics,
+)
+from registry.tracking.names import Kind, Tag, registered_model, run_name
+from registry.tracking.runs import Recording, finished_by_fingerprint, recorded
+
+__all__ = ["Records"]
+
+
+@dataclass(frozen=True)
+class Records:
+    """An experiment's place in a store.
+
+    Parameters
+    ----------
+    device : str
+        Where the jobs run, a parameter of every run.
+    """
+
+    experiment: Experiment
+    client: MlflowClient
+    experiment_id: str
+    device: str
+
+    @contextmanager
+    def opened(self, kind: Kind, job: Job) -> Iterator[Recording]:
+        """Open the run of one half of a job, with its tags, parameters, description and fingerprint."""
+        with recorded(
+            self.client,
+            self.experiment_id,
+            kind=kind,
+            name=run_name(kind, job.model, job.source, job.seed),
+            tags=self._tags(job, job.finetune if kind is Kind.FINETUNE else job.evaluate),
+            params=describe.parameters(self.experiment.study) | {"device": self.device},
+            description=describe.run(kind, self.experiment, job),
+        ) as recording:
+            yield recording
+
+    def finished(self, kind: Kind, fingerprint: str | None) -> Run | None:
+        """Return the finished run of a fingerprint, as the store has it now."""
+        wanted = fingerprint or ""
+        return finished_by_fingerprint(self.client, self.experiment_id, kind, only=wanted).get(wanted)
+
+    def registered(self, job: Job) -> tuple[RegisteredAdapter, Run]:
+        """Return a job's registered adapter, and the run that trained it."""
+        run = self.finished(Kind.FINETUNE, job.finetune)
+        if run is None:
+            raise RuntimeError(f"the fine-tune of {job} is gone since the plan was made")
+        name, _, version = run.data.tags[Tag.MODEL_VERSION].rpartition("/")
+        return RegisteredAdapter(name, version, run.data.tags[Tag.MODEL_ID]), run
+
+    def training_set(self, recording: Recording, source: Cell) -> None:
+        """Record which items an adapter is trained on."""
+        self._inputs(recording, {"training": [source]}, {source: self.experiment.items.digest(source, "train")})
+        self._files(recording, [source.task])
+
+    def training(self, recording: Recording, training: Training) -> None:
+        """Record the curves of a training and what came of it."""
+        recording.curves({"train/loss": training.losses, "train/learning_rate": training.learning_rates})
+        recording.curves({"validation/loss": training.validation_losses})
+        recording.metrics(
+            {
+                "train/final_loss": training.losses[-1],
+                "train/kept_epoch": training.kept_epoch,
+                "seconds/train": training.seconds,
+                "tokens/train": training.tokens,
+            }
+        )
+
+    def adapter(self, recording: Recording, job: Job, folder: Path, training: Training) -> RegisteredAdapter:
+        """Register a PEFT folder as the next version of its (base, source cell)."""
+        source = job.source_cell
+        adapter = register_adapter(
+            recording,
+            folder,
+            name=registered_model(job.model, source),
+            tags=self._tags(job, job.finetune),
+            metadata=self._serving(job.model, source),
+            description=describe.adapter(self.experiment, job, training),
+        )
+        recording.tags({Tag.MODEL_VERSION: f"{adapter.name}/{adapter.version}", Tag.MODEL_ID: adapter.model_id})
+        return adapter
+
+    def baseline(self, recording: Recording, job: Job, outcomes: Outcomes) -> None:
+        """Record the scores of an untouched base, and flag those below chance."""
+        scores = outcomes.scores()
+        self._inputs(recording, {"baseline": scores}, self._test_digests())
+        recording.metrics(score_metrics(scores))
+        self._files(recording, self.experiment.grid.tasks, outcomes)
+        low = below_chance(scores)
+        if low:
+            recording.tags({Tag.BELOW_CHANCE: " ".join(map(str, low))})
+            describe.warn_below_chance(job, low, scores)
+
+    def evaluation(
+        self, recording: Recording, job: Job, outcomes: Outcomes, adapter: RegisteredAdapter, finetune_run: str
+    ) -> None:
+        """Record an adapter's scores, and its deltas against its base's baseline."""
+        source, scores, baseline = job.source_cell, outcomes.scores(), self._baseline_run(job.model)
+        regimes: dict[Regime, list[Cell]] = {}
+        for target in scores:
+            regimes.setdefault(regime_of(source, target), []).append(target)
+        # Inputs before metrics: MLflow drops the inputs' tags when a metric named the dataset first.
+        sets = {str(regime): regimes[regime] for regime in Regime if regime in regimes}
+        self._inputs(recording, sets, self._test_digests(), adapter.model_id)
+        headline = {cell: found.score for cell, found in scores.items()}
+        deltas = delta_metrics(source, headline, recorded_scores(baseline))
+        recording.metrics(score_metrics(scores) | deltas, model_id=adapter.model_id)
+        tags = {
+            Tag.FINETUNE_RUN: finetune_run,
+            Tag.BASELINE_RUN: baseline.info.run_id,
+            Tag.MODEL_VERSION: f"{adapter.name}/{adapter.version}",
+        }
+        recording.tags(tags | {tag: value for tag, value in baseline.data.tags.items() if tag == Tag.BELOW_CHANCE})
+        self._files(recording, self.experiment.grid.tasks, outcomes)
+
+    def _baseline_run(self, model: str) -> Run:
+        run = self.finished(Kind.BASELINE, self.experiment.baseline(model).evaluate)
+        if run is None:
+            raise RuntimeError(f"there is no finished baseline of {model} to measure against")
+        return run
+
+    def _inputs(
+        self,
+        recording: Recording,
+        sets: dict[str, Any],
+        digests: dict[Cell, str],
+        model_id: str | None = None,
+    ) -> None:
+        kind = self.experiment.study.benchmark.kind
+        record_inputs(recording, sets, benchmark=kind, digests=digests, model_id=model_id)
+
+    def _test_digests(self) -> dict[Cell, str]:
+        return {cell: self.experiment.items.digest(cell, "test") for cell in self.experiment.grid}
+
+    def _files(self, recording: Recording, tasks: Iterable[str], outcomes: Outcomes | None = None) -> None:
+        """Store the manifests of the items used, the resolved study and, of a scoring, every question's outcome."""
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            describe.write_design(self.experiment, folder, tasks)
+            if outcomes is not None:
+                outcomes.write(folder / "outcomes.parquet")
+            recording.files(folder)
+
+    def _tags(self, job: Job, fingerprint: str | None) -> dict[str, object]:
+        base, prompts = self.experiment.bases[job.model], self.experiment.items.prompts
+        tags: dict[str, object] = {
+            Tag.STUDY: self.experiment.study.name,
+            Tag.PROTOCOL: self.experiment.protocol,
+            Tag.BASE_MODEL: base.name,
+            Tag.BASE_REVISION: base.revision,
+            Tag.MODEL_FAMILY: base.family,
+            Tag.MODEL_SIZE_B: f"{base.size_b:g}",
+            Tag.FINGERPRINT: fingerprint,
+            Tag.HEADLINES: " ".join(f"{task}={prompts[task].headline}" for task in self.experiment.grid.tasks),
+        }
+        if job.source is not None:
+            tags |= {Tag.SOURCE_TASK: job.source.task, Tag.SOURCE_LANGUAGE: job.source.language, Tag.SEED: job.seed}
+        return tags
+
+    def _serving(self, model: str, source: Cell) -> dict[str, Any]:
+        """What ``registry/serving.py`` reads from the adapter's ``MLmodel``."""
+        base = self.experiment.bases[model]
+        return {
+            "base": {"name": base.name, "reference": base.reference, "revision": base.revision},
+            "source": str(source),
+            "prompt": asdict(self.experiment.items.prompts[source.task]),
+        }
