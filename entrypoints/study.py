@@ -29,7 +29,7 @@ def main() -> None:
         from registry.tracking.launch import annotate_launch, launching_run
 
         launch = launching_run()
-        ready = prospect(load_study(given.study, data=given.data or None), workers=given.workers)
+        ready = prospect(load_study(given.study, data=given.data or None), workers=given.workers, dry_run=given.dry_run)
         print(ready.summary(cost=given.dry_run))
         if given.output:
             print(f"  written to {ready.write(given.output)}")

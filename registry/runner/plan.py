@@ -55,7 +55,7 @@ def make_plan(
     experiment_id: str,
     *,
     jobs: list[Job] | None = None,
-    only: Step | None = None,
+    train_only: bool = False,
 ) -> Plan:
     """Compare a study's jobs with what the store has.
 
@@ -63,8 +63,8 @@ def make_plan(
     ----------
     jobs : list of Job, optional
         Some of the study's jobs; all of them by default.
-    only : {Step.TRAIN, Step.EVALUATE}, optional
-        Leave the other half of each adapter's job out.
+    train_only : bool
+        Leave the evaluation of each adapter out.
     """
     done = {
         kind: finished_by_fingerprint(client, experiment_id, kind)
@@ -80,14 +80,14 @@ def make_plan(
             trained, evaluated = job.finetune in done[Kind.FINETUNE], job.evaluate in done[Kind.EVALUATE]
             reused[Kind.FINETUNE] += trained
             reused[Kind.EVALUATE] += evaluated
-            step = _left(trained, evaluated, only)
+            step = _left(trained, evaluated, train_only)
         if step is not None:
             todo.append((job, step))
     return Plan(tuple(todo), reused)
 
 
-def _left(trained: bool, evaluated: bool, only: Step | None) -> Step | None:
-    if only is Step.TRAIN:
+def _left(trained: bool, evaluated: bool, train_only: bool) -> Step | None:
+    if train_only:
         return None if trained else Step.TRAIN
     if evaluated:
         return None  # an evaluation tells all there is to know, even if its fine-tune's run was deleted since

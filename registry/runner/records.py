@@ -70,8 +70,7 @@ class Records:
         run = self.finished(Kind.FINETUNE, job.finetune)
         if run is None:
             raise RuntimeError(f"the fine-tune of {job} is gone since the plan was made")
-        name, _, version = run.data.tags[Tag.MODEL_VERSION].rpartition("/")
-        return RegisteredAdapter(name, version, run.data.tags[Tag.MODEL_ID]), run
+        return RegisteredAdapter.of(run), run
 
     def training_set(self, recording: Recording, source: Cell) -> None:
         """Record which items an adapter is trained on."""
@@ -102,7 +101,7 @@ class Records:
             metadata=self._serving(job.model, source),
             description=describe.adapter(self.experiment, job, training),
         )
-        recording.tags({Tag.MODEL_VERSION: f"{adapter.name}/{adapter.version}", Tag.MODEL_ID: adapter.model_id})
+        recording.tags(adapter.tags)
         return adapter
 
     def baseline(self, recording: Recording, job: Job, outcomes: Outcomes) -> None:
@@ -130,11 +129,7 @@ class Records:
         headline = {cell: found.score for cell, found in scores.items()}
         deltas = delta_metrics(source, headline, recorded_scores(baseline))
         recording.metrics(score_metrics(scores) | deltas, model_id=adapter.model_id)
-        tags = {
-            Tag.FINETUNE_RUN: finetune_run,
-            Tag.BASELINE_RUN: baseline.info.run_id,
-            Tag.MODEL_VERSION: f"{adapter.name}/{adapter.version}",
-        }
+        tags = adapter.tags | {Tag.FINETUNE_RUN: finetune_run, Tag.BASELINE_RUN: baseline.info.run_id}
         recording.tags(tags | {tag: value for tag, value in baseline.data.tags.items() if tag == Tag.BELOW_CHANCE})
         self._files(recording, self.experiment.grid.tasks, outcomes)
 

@@ -14,7 +14,7 @@ from registry.refusal import Refused
 from registry.runner import describe
 from registry.runner.experiment import Experiment, Job, prepare
 from registry.runner.local import Failure, default_workers, run_plan
-from registry.runner.plan import Plan, Step, make_plan
+from registry.runner.plan import Plan, make_plan
 from registry.runner.progress import Board
 from registry.study import Study
 from registry.tracking.names import Kind, Tag, run_name
@@ -68,7 +68,12 @@ class Prospect:
 
 
 def prospect(
-    study: Study, *, workers: int = 0, jobs: Callable[[Experiment], list[Job]] | None = None, only: Step | None = None
+    study: Study,
+    *,
+    workers: int = 0,
+    jobs: Callable[[Experiment], list[Job]] | None = None,
+    train_only: bool = False,
+    dry_run: bool = False,
 ) -> Prospect:
     """Resolve a study, open the store, reap dead runs and plan.
 
@@ -78,16 +83,18 @@ def prospect(
         0 takes one per GPU, else one per core.
     jobs : callable, optional
         Chooses some of the study's jobs.
-    only : Step, optional
-        See :func:`registry.runner.plan.make_plan`.
+    train_only : bool
+        Leave the evaluation of each adapter out.
+    dry_run : bool
+        Only look: dead runs stay as they are.
     """
     if workers < 0:
         raise Refused(f"workers={workers}: give a number of processes, or 0 for one per GPU or core")
     experiment = prepare(study)
     client = open_store()
     identity = experiment_id(client, study.name)
-    reaped = reap(client, identity)
-    plan = make_plan(experiment, client, identity, jobs=jobs(experiment) if jobs else None, only=only)
+    reaped = [] if dry_run else reap(client, identity)
+    plan = make_plan(experiment, client, identity, jobs=jobs(experiment) if jobs else None, train_only=train_only)
     count = workers or (default_workers() if plan.todo else 1)
     return Prospect(experiment, client, identity, plan, count, len(reaped))
 

@@ -22,7 +22,7 @@ from registry.study import BaseSpec, Study
 from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.evaluations import recorded_scores
-from registry.tracking.names import Kind, Tag
+from registry.tracking.names import Kind
 from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import shown_uri
 
@@ -51,30 +51,20 @@ class AdapterResult(_Result):
     @property
     def uri(self) -> str:
         """Address that MLflow's loaders take."""
-        return self._adapter.uri
+        return RegisteredAdapter.of(self.run).uri
 
     @property
     def parameters(self) -> str:
         """What names this adapter to ``mlflow run``, beside its study."""
-        source = self.job.source
-        given = {
-            "model": self.job.model,
-            "task": source.task if source else "",
-            "language": source.language if source else "",
-            "seed": self.job.seed,
-        }
-        return " ".join(f"-P {key}={value}" for key, value in given.items())
+        job, source = self.job, self.job.source_cell
+        return f"-P model={job.model} -P task={source.task} -P language={source.language} -P seed={job.seed}"
 
     def download(self, output: str) -> Path:
         """Copy the adapter's PEFT folder to ``<output>/<name>/<version>``, checked by its digest."""
-        folder = Path(output) / self._adapter.name / self._adapter.version
+        adapter = RegisteredAdapter.of(self.run)
+        folder = Path(output) / adapter.name / adapter.version
         folder.mkdir(parents=True, exist_ok=True)
-        return download_adapter(self.client, self._adapter, folder)
-
-    @property
-    def _adapter(self) -> RegisteredAdapter:
-        name, _, version = self.run.data.tags[Tag.MODEL_VERSION].rpartition("/")
-        return RegisteredAdapter(name, version, "")
+        return download_adapter(self.client, adapter, folder)
 
 
 @dataclass(frozen=True)
@@ -136,7 +126,7 @@ def narrowed(study: Study, *, model: str = "", task: str = "", language: str = "
 
 def finetune_one(study: Study) -> AdapterResult:
     """Fine-tune and register the one adapter of a narrowed study, unless it is registered already."""
-    ready, run, reused = _one(study, Kind.FINETUNE, lambda experiment: [_adapter(experiment)], Step.TRAIN)
+    ready, run, reused = _one(study, Kind.FINETUNE, lambda experiment: [_adapter(experiment)])
     return AdapterResult(ready.client, _adapter(ready.experiment), run, reused)
 
 
@@ -146,22 +136,18 @@ def evaluate_one(study: Study, *, base: bool = False) -> EvaluationResult:
     Raises
     ------
     Refused
-        If the adapter is not registered yet, with the command that trains it.
+        If the adapter is not registered yet.
     """
     if base:
-        ready, run, reused = _one(study, Kind.BASELINE, lambda experiment: [_baseline(experiment)], None)
+        ready, run, reused = _one(study, Kind.BASELINE, lambda experiment: [_baseline(experiment)])
         return EvaluationResult(ready.client, _baseline(ready.experiment), run, reused)
-    ready, run, reused = _one(
-        study, Kind.EVALUATE, lambda experiment: [_baseline(experiment), _adapter(experiment)], Step.EVALUATE
-    )
+    ready, run, reused = _one(study, Kind.EVALUATE, lambda experiment: [_baseline(experiment), _adapter(experiment)])
     return EvaluationResult(ready.client, _adapter(ready.experiment), run, reused)
 
 
-def _one(
-    study: Study, kind: Kind, jobs: Callable[[Experiment], list[Job]], only: Step | None
-) -> tuple[Prospect, Run, bool]:
+def _one(study: Study, kind: Kind, jobs: Callable[[Experiment], list[Job]]) -> tuple[Prospect, Run, bool]:
     """Do some jobs and return the last one's run of a kind, and whether it was there before."""
-    ready = prospect(study, workers=1, jobs=jobs, only=only)
+    ready = prospect(study, workers=1, jobs=jobs, train_only=kind is Kind.FINETUNE)
     untrained = [job for job, step in ready.plan.todo if step is Step.TRAIN_AND_EVALUATE]
     if untrained:
         told = f"no adapter of {untrained[0]} is registered in study {study.name!r}"

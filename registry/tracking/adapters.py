@@ -15,7 +15,7 @@ from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput
+from mlflow.entities import LoggedModelOutput, Run
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.pyfunc import add_to_model
@@ -50,6 +50,17 @@ class RegisteredAdapter:
     def uri(self) -> str:
         """Address that MLflow's loaders take."""
         return f"models:/{self.name}/{self.version}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """What a run says of the adapter it made or scored."""
+        return {Tag.MODEL_VERSION: f"{self.name}/{self.version}", Tag.MODEL_ID: self.model_id}
+
+    @classmethod
+    def of(cls, run: Run) -> RegisteredAdapter:
+        """Read the adapter that a finished fine-tune or evaluation names in its tags."""
+        name, _, version = run.data.tags[Tag.MODEL_VERSION].rpartition("/")
+        return cls(name, version, run.data.tags[Tag.MODEL_ID])
 
 
 def register_adapter(

@@ -17,7 +17,7 @@ import yaml
 
 from registry.runner import resident
 from registry.tracking.names import Kind, Tag
-from registry.tracking.store import PROJECT
+from registry.tracking.store import PROJECT, experiment_id
 
 ENTRY_POINTS = ("finetune", "evaluate", "study", "analyze")
 DECLARED = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
@@ -165,6 +165,13 @@ def test_a_dry_run_says_what_would_be_done_and_records_nothing(command, records,
     assert records.runs() == []
     assert records.client.search_registered_models() == []
     assert not records.folder.exists()
+
+
+def test_a_dry_run_leaves_the_runs_of_dead_processes_to_the_study(command, records, study_file) -> None:
+    tags = {Tag.KIND: Kind.FINETUNE, Tag.HEARTBEAT: "0", Tag.WORKER: "another-machine:1-1"}
+    dead = records.client.create_run(experiment_id(records.client, records.study.name), tags=tags).info.run_id
+    assert command("study", "--study", study_file(), "--dry-run", "true")[0] == 0
+    assert records.client.get_run(dead).info.status == "RUNNING"
 
 
 def test_a_fine_tune_says_where_the_adapter_is_and_an_evaluation_what_it_changed(

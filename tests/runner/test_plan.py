@@ -255,7 +255,7 @@ class TestPlan:
     def test_a_fine_tune_alone_is_never_followed_by_an_evaluation(self, plan, store, experiment) -> None:
         done, left = experiment.jobs()[1:3]
         store(Kind.FINETUNE, done.finetune)
-        assert plan(jobs=[done, left], only=Step.TRAIN).todo == ((left, Step.TRAIN),)
+        assert plan(jobs=[done, left], train_only=True).todo == ((left, Step.TRAIN),)
 
     def test_a_fingerprint_counts_for_its_own_kind_alone(self, plan, store, experiment) -> None:
         job: Job = experiment.jobs()[1]
