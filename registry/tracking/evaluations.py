@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Run
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from registry.cells import HARM_PP, Cell, Regime, regime_of
@@ -98,7 +99,16 @@ def record_inputs(
     """
     datasets = [_dataset(context, sorted(cells), benchmark, digests) for context, cells in sets.items()]
     models = [LoggedModelInput(model_id)] if model_id else []
-    recording.client.log_inputs(recording.run_id, datasets=datasets, models=models)
+    # Processes that log a new dataset at once collide in MLflow, which rolls all but the first back whole. That dataset
+    # is there by then, so that one attempt more than there are datasets always suffices.
+    for attempts_left in reversed(range(len(datasets) + 1)):
+        try:
+            recording.client.log_inputs(recording.run_id, datasets=datasets, models=models)
+        except MlflowException as error:
+            if not attempts_left or "INSERT INTO datasets" not in str(error):
+                raise
+        else:
+            return
 
 
 def _dataset(context: str, cells: list[Cell], benchmark: str, digests: Mapping[Cell, str]) -> DatasetInput:

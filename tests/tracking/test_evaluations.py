@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -103,3 +105,18 @@ def test_each_regime_is_a_data_set_of_the_run_whose_digest_follows_its_cells(cli
     }
     assert changed["CT-CL"].dataset.digest != found["CT-CL"].dataset.digest
     assert changed["MT-CL"].dataset.digest == found["MT-CL"].dataset.digest
+
+
+def test_runs_that_name_a_new_data_set_at_once_all_get_it(client) -> None:
+    experiment, runs = experiment_id(client, "small"), 8
+    together = threading.Barrier(runs)
+
+    def record(_: int) -> int:
+        with recorded(client, experiment, kind=Kind.FINETUNE, name="x", tags={}) as recording:
+            for number in range(5):
+                together.wait(timeout=30)
+                record_inputs(recording, {"training": [EN]}, benchmark="demo", digests={EN: f"digest {number}"})
+        return len(client.get_run(recording.run_id).inputs.dataset_inputs)
+
+    with ThreadPoolExecutor(runs) as pool:
+        assert list(pool.map(record, range(runs))) == [5] * runs
