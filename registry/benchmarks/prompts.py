@@ -6,13 +6,14 @@ space. Training texts follow "Donors and Recipients" (arXiv 2511.13368), appendi
 
 from __future__ import annotations
 
+import re
 import string
 from dataclasses import dataclass
 from typing import Literal
 
 from registry.benchmarks.items import Item
 
-__all__ = ["PROMPTS", "Prompt", "Query", "TrainingText"]
+__all__ = ["PROMPTS", "Prompt", "Query", "TrainingText", "clean_hellaswag"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,11 @@ class Query:
 
 @dataclass(frozen=True, slots=True)
 class TrainingText:
-    """One training example. The loss stands on the tokens of ``target``; the prompt carries none."""
+    """One training example. The loss stands on the tokens of ``target``; the prompt carries none.
+
+    An empty prompt puts the loss on the whole text, its first token too if the tokenizer begins texts with a special
+    token that it is predicted from.
+    """
 
     prompt: str
     target: str
@@ -52,6 +57,14 @@ class Prompt:
         Template of one listed option.
     headline : {"acc", "acc_norm"}
         Which accuracy is the cell's score.
+    cue : str
+        The last line, which the answer follows; empty for none: the answer then continues the question.
+    primer : str
+        What stands before every scored question, a blank line between them; training texts go without it.
+    trained_question, trained_cue : str
+        The same as ``question`` and ``cue`` for training; empty where they are the same.
+    supervised : {"target", "text"}
+        Whether the loss of training stands on the target alone or on the whole text.
     """
 
     scored: Literal["text", "letter"] = "text"
@@ -59,12 +72,19 @@ class Prompt:
     question: str = "Question: {question}"
     bullet: str = "{letter}) {option}"
     headline: Literal["acc", "acc_norm"] = "acc_norm"
+    cue: str = "Answer:"
+    primer: str = ""
+    trained_question: str = ""
+    trained_cue: str = ""
+    supervised: Literal["target", "text"] = "target"
 
     def query(self, item: Item) -> Query:
         """Return the context and continuations whose log-likelihoods decide the item."""
-        options = _letters(item) if self.scored == "letter" else item.options
+        listed = self.scored == "letter"
+        options = _letters(item) if listed else item.options
+        asked = self._asked(item, self.question, self.cue, listed=listed)
         return Query(
-            context=self._context(item, listed=self.scored == "letter"),
+            context=f"{self.primer}\n\n{asked}" if self.primer else asked,
             continuations=tuple(f" {option}" for option in options),
             lengths=tuple(len(option) for option in options),
             answer=item.answer,
@@ -72,17 +92,30 @@ class Prompt:
 
     def training(self, item: Item) -> TrainingText:
         """Return the text an adapter is fine-tuned on for this item."""
-        options = _letters(item) if self.trained == "letter" else item.options
-        return TrainingText(
-            prompt=self._context(item, listed=self.trained == "letter"), target=f" {options[item.answer]}"
-        )
+        listed = self.trained == "letter"
+        options = _letters(item) if listed else item.options
+        question, cue = self.trained_question or self.question, self.trained_cue or self.cue
+        prompt, target = self._asked(item, question, cue, listed=listed), f" {options[item.answer]}"
+        return TrainingText("", prompt + target) if self.supervised == "text" else TrainingText(prompt, target)
 
-    def _context(self, item: Item, *, listed: bool) -> str:
-        lines = [self.question.format(question=item.question)]
+    def _asked(self, item: Item, question: str, cue: str, *, listed: bool) -> str:
+        lines = [question.format(question=item.question)]
         if listed:
             pairs = zip(_letters(item), item.options, strict=True)
             lines += [self.bullet.format(letter=letter, option=option) for letter, option in pairs]
-        return "\n".join([*lines, "Answer:"])
+        return "\n".join([*lines, cue] if cue else lines)
+
+
+def clean_hellaswag(text: str) -> str:
+    """Return a text of HellaSwag without the marks of the pages it was taken from.
+
+    As lm-evaluation-harness does it, in its order, for a HellaSwag context (``{activity_label}: {ctx_a} {ctx_b}``, put
+    together first, ``ctx_b`` by ``str.capitalize``) and for each ending, and in its multilingual tasks also for ARC's
+    questions and options and for TruthfulQA's questions, though not for TruthfulQA's choices. What is left may begin
+    with a blank; it stays, since it is part of what is scored.
+    """
+    text = re.sub(r"\[.*?\]", "", text.strip().replace(" [title]", ". "))
+    return text.replace("  ", " ")
 
 
 def _letters(item: Item) -> tuple[str, ...]:
@@ -94,7 +127,16 @@ PROMPTS: dict[str, Prompt] = {
     "text": Prompt(),
     "letter": Prompt(scored="letter", trained="letter", headline="acc"),
     "arc": Prompt(scored="text", trained="letter"),
+    "hellaswag": Prompt(trained="letter", question="{question}", cue="", trained_cue="Answer:"),
     "mmlu": Prompt(
         scored="letter", trained="letter", question="{question}", bullet="{letter}. {option}", headline="acc"
+    ),
+    "truthfulqa": Prompt(
+        question="Q: {question}",
+        cue="A:",
+        trained_question="Question: {question}",
+        trained_cue="Answer:",
+        supervised="text",
+        headline="acc",
     ),
 }
