@@ -1,12 +1,13 @@
 # make demo: set up and run the built-in study.  make test: set up and run the tests.  make help lists the rest.
 PYTHON ?= python3
 BIN := .venv/bin
+ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-slow lint clean
+.PHONY: help setup demo ui test test-slow bench-scoring bench-training lint clean
 
 help:  ## what there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 setup: .venv/run-time.txt  ## a virtual environment in .venv with exactly the pip list of conda.yaml
 
@@ -23,6 +24,13 @@ test: .venv/test.txt  ## the tests, slow ones left out
 
 test-slow: .venv/test.txt  ## the slow tests alone
 	$(BIN)/python -m pytest -m slow
+
+# BENCH="--device cuda --shape 0.5b" runs them on a GPU; BENCH=--help tells the rest.
+bench-scoring: .venv/test.txt  ## scoring one adapter against merging it to disk and lm_eval: ten minutes on one core
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.scoring $(BENCH)
+
+bench-training: .venv/test.txt  ## training one adapter against Trainer on padded texts: ten minutes on one core
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.training $(BENCH)
 
 lint: .venv/lint.txt  ## ruff and mypy
 	$(BIN)/ruff check .
