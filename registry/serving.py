@@ -27,8 +27,16 @@ __all__ = ["AdapterModel"]
 class AdapterModel:
     """A base with an adapter merged in, choosing options as the adapter's evaluation did."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: Prompt, base: Base) -> None:
-        self._model, self._tokenizer, self._prompt, self._base = model, tokenizer, prompt, base
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        prompt: Prompt,
+        base: Base,
+        *,
+        chat: bool = False,
+    ) -> None:
+        self._model, self._tokenizer, self._prompt, self._base, self._chat = model, tokenizer, prompt, base, chat
 
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Choose an option for each question.
@@ -47,8 +55,9 @@ class AdapterModel:
         """
         items = [_item(number, row.question, row.options) for number, row in enumerate(data.itertuples(index=False))]
         queries = [self._prompt.query(item) for item in items]
-        encoded = encode_queries(self._tokenizer, [(query.context, query.continuations) for query in queries])
-        questions = ScoringSet.of(encoded, tokens_per_batch=4096, max_length=self._base.max_positions)
+        pairs = [(query.context, query.continuations) for query in queries]
+        encoded = encode_queries(self._tokenizer, pairs, chat=self._chat)
+        questions = ScoringSet(encoded, tokens_per_batch=4096, max_length=self._base.max_positions)
         probabilities = []
         for query, values in zip(queries, loglikelihoods(self._model, questions), strict=True):
             if self._prompt.headline == "acc_norm":
@@ -86,7 +95,8 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
         )
     model = load_base(base, dtype=torch.float32, device="cpu")
     whole = load_adapter(model, Path(path)).merge_and_unload()
-    return AdapterModel(whole, load_tokenizer(base), Prompt(**told["prompt"]), base)
+    chat = told.get("chat_template", False)  # adapters registered before there was the choice were scored plain
+    return AdapterModel(whole, load_tokenizer(base), Prompt(**told["prompt"]), base, chat=chat)
 
 
 def _item(number: int, question: object, options: object) -> Item:

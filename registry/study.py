@@ -12,7 +12,17 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
-__all__ = ["BaseSpec", "BenchmarkSpec", "FilesTask", "LoraSpec", "Recipe", "SplitSpec", "Study"]
+__all__ = [
+    "BaseSpec",
+    "BenchmarkSpec",
+    "FilesTask",
+    "LoraSpec",
+    "Placement",
+    "Quantization",
+    "Recipe",
+    "SplitSpec",
+    "Study",
+]
 
 #: Every dataclass here refuses keys it does not have.
 _STRICT = ConfigDict(extra="forbid")
@@ -20,6 +30,12 @@ _STRICT = ConfigDict(extra="forbid")
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=60)]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+#: Where a base's weights lie; see :class:`Study`.
+Placement = Literal["one", "spread"]
+
+#: Bits per weight of a base's projections, where fewer than its precision has; see :class:`Study`.
+Quantization = Literal["8bit", "4bit"]
 
 
 @dataclass(frozen=True, kw_only=True, config=_STRICT)
@@ -196,7 +212,18 @@ class Study:
     """One transfer study: models × source cells × seeds, each adapter scored on every target cell.
 
     ``tasks`` and ``languages`` choose from what the benchmark offers; empty takes all. ``sources`` narrows the cells
-    that are trained on (``task/language``), never the targets.
+    that are trained on (``task/language``), never the targets. ``chat_template`` puts every scored question into the
+    base's chat template, as the user's turn that the options answer; training texts stay plain.
+
+    Three settings decide speed and memory, not results (beyond rounding): ``tokens_per_batch``, the most tokens that go
+    through a base at once, halved where memory does not suffice (by default 2,048 on a CPU, 32,768 on a GPU);
+    ``adapters_at_once``, how many adapters of one base train together (by default 1 on a CPU, 8 on a GPU, where a small
+    base is bound by launches); ``gradient_checkpointing``, whether activations are computed twice instead of kept.
+
+    ``placement`` is ``one``, the whole base on the worker's device, or ``spread``: accelerate places its layers over
+    all devices of the machine, and holds in the machine's memory what does not fit on them; results are the same up to
+    rounding. ``quantization`` loads the base's projections in 8 or 4 bits by bitsandbytes (LLM.int8(), arXiv
+    2208.07339; NF4, arXiv 2305.14314), the adapters staying in float32; it decides results.
     """
 
     name: Name
@@ -210,7 +237,12 @@ class Study:
     seeds: Annotated[tuple[int, ...], Field(min_length=1)] = (17, 42, 101)
     split: SplitSpec = Field(default_factory=SplitSpec)
     recipe: Recipe = Field(default_factory=Recipe)
-    tokens_per_batch: Positive = 4096
+    chat_template: bool = False
+    placement: Placement = "one"
+    quantization: Quantization | None = None
+    tokens_per_batch: Positive | None = None
+    adapters_at_once: Positive | None = None
+    gradient_checkpointing: bool = False
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import torch
 import yaml
-from peft import PeftModel
+from peft import PeftModel, get_peft_model_state_dict
 
 from registry.cells import Cell
-from registry.lora.adapter import attached, load_adapter, merged
+from registry.lora.adapter import Bank, fresh_adapter, merged, put_on, read_adapter
 from registry.lora.score import ScoringSet, choose, loglikelihoods
 from registry.lora.tokens import encode_examples, encode_queries
-from registry.lora.train import train_adapter
+from registry.lora.train import Assignment, train_adapter
 from registry.models import load_base, load_tokenizer
 from registry.refusal import Refused
 from registry.runner.experiment import prepare
@@ -121,12 +121,18 @@ def test_peft_loads_the_folder_with_the_logits_of_the_trained_adapter(
         [(text.prompt, text.target) for text in texts],
         max_length=recipe.max_length,
     )
-    with attached(model, recipe.lora, seed=42) as trained:
-        train_adapter(trained, examples, recipe, seed=42)
-        expected = logits(trained.eval())
+    fresh = fresh_adapter(model, recipe.lora, seed=42)
+    trained = train_adapter(model, Assignment(fresh, examples, 42), recipe).adapter
+    with put_on(model, Bank(model, [trained])):
+        expected = logits(model)
     untouched = make_llama()
     assert not torch.allclose(logits(untouched), expected, atol=0.1)
-    assert torch.equal(logits(PeftModel.from_pretrained(untouched, str(folder))), expected)
+    loaded = PeftModel.from_pretrained(untouched, str(folder))
+    torch.testing.assert_close(logits(loaded), expected, rtol=1e-5, atol=1e-5)
+    kept = get_peft_model_state_dict(loaded)
+    for name, (a, b) in trained.weights.items():
+        assert torch.equal(kept[f"base_model.model.{name}.lora_A.weight"], a)
+        assert torch.equal(kept[f"base_model.model.{name}.lora_B.weight"], b)
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +147,8 @@ def test_the_served_adapter_chooses_as_the_scorer_does(served, folder, experimen
     encoded = encode_queries(
         load_tokenizer(experiment.bases["tiny"]), [(query.context, query.continuations) for query in queries]
     )
-    with merged(load_adapter(model, folder)) as whole:
-        scores = loglikelihoods(whole, ScoringSet.of(encoded, tokens_per_batch=4096, max_length=256))
+    with merged(model, read_adapter(folder)) as whole:
+        scores = loglikelihoods(whole, ScoringSet(encoded, tokens_per_batch=4096, max_length=256))
     chosen = choose(scores, [query.lengths for query in queries])
     assert len(set(chosen.tolist())) > 1
     asked = pd.DataFrame(

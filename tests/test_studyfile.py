@@ -65,6 +65,12 @@ def test_a_study_file_loads(study) -> None:
     assert (loaded.recipe.lora.rank, loaded.recipe.epochs, loaded.recipe.batch_size) == (4, 1, 8)
 
 
+def test_a_large_bases_settings_are_read_from_the_study(study) -> None:
+    plain, large = load_study(study()), load_study(study("seeds:", "placement: spread\nquantization: 8bit\nseeds:"))
+    assert (plain.placement, plain.quantization) == ("one", None)
+    assert (large.placement, large.quantization) == ("spread", "8bit")
+
+
 @pytest.mark.parametrize("name", study_names())
 def test_every_study_of_the_project_loads_and_begins_with_its_command(name: str) -> None:
     assert load_study(name).name == name
@@ -87,6 +93,8 @@ def test_every_study_of_the_project_loads_and_begins_with_its_command(name: str)
             "mine.yaml:14 in benchmark.tasks.topic: there is no key 'answers_is'; nearest: answer_is",
         ),
         ("{train: 10", "{trian: 10", "mine.yaml:19 in split: there is no key 'trian'; nearest: train"),
+        ("seeds:", "quantisation: 4bit\nseeds:", "mine.yaml:18: there is no key 'quantisation'; nearest: quantization"),
+        ("seeds:", "placment: spread\nseeds:", "mine.yaml:18: there is no key 'placment'; nearest: placement"),
     ],
 )  # fmt: skip
 def test_a_mistyped_key_is_told_with_line_and_nearest_key(study, old: str, new: str, expected: str) -> None:
@@ -115,6 +123,8 @@ def test_a_mistyped_key_is_told_with_line_and_nearest_key(study, old: str, new: 
         ("{language}/train", "{task}/train", "the only placeholder in a file's name is {language}"),
         ("{language}/train", "all/train", "tasks.topic: 'all/train.tsv' names no language"),
         ("train.tsv", "train.xlsx", "'{language}/train.xlsx' is no file of items"),
+        ("seeds:", "quantization: 4\nseeds:", "mine.yaml:18: quantization: input should be '8bit' or '4bit' (got 4)"),
+        ("seeds:", "placement: all\nseeds:", "mine.yaml:18: placement: input should be 'one' or 'spread' (got 'all')"),
         ("train: 10", "manifest: mine, train: 10", "mine.yaml:19: split: a manifest names the items"),
         (
             "      answer:", "      words: {text: {a: {en: b}}}\n      answer:",

@@ -1,87 +1,72 @@
-"""How token sequences are laid out in tensors: siblings behind a shared context, and flat training batches.
+"""How token sequences are laid out for a model: questions with their options as siblings, and training texts.
 
-Both layouts put several sequences into one row, so both carry explicit positions and an explicit 4-D mask: without
-one, transformers reads restarting positions as packed sequences and options would lose their context.
+Flat batches hold tokens one behind another with a :class:`~registry.lora.attention.Layout` that keeps sequences apart.
+Row batches hold one sequence a row, padded on the right: for architectures whose attention cannot take a layout.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedConfig
 
+from registry.lora.attention import Block, Layout, Prefix
 from registry.lora.tokens import Continuations, Example
 
-__all__ = ["FlatBatch", "SiblingBatch", "flat_batch", "sibling_batches", "windowed"]
+__all__ = ["Batch", "Row", "ScoringBatch", "examples_batch", "prefix_batch", "question_rows", "scoring_batch", "split"]
 
-_CONTEXT = 0  # segment of the shared context; options are 1, 2, …; padding shares the last value
+_SAVED_TOKENS = 4096  # a shared beginning costs a pass of its own: it is worth that where it saves so many tokens
+_SHORTEST_IN_BLOCK = 0.75  # attention grows with the square of a block's longest sequence
+_LEVELS = 50  # beginnings within beginnings that are looked for
 
 
 @dataclass(frozen=True, slots=True)
-class SiblingBatch:
-    """Rows of context + option 1 + option 2 + …, and where each option's tokens are predicted.
+class Batch:
+    """What a model reads at once.
 
     Attributes
     ----------
-    tokens, positions, segments : int64, int64, int32 tensors, (rows, length)
+    tokens, positions : int64 tensors, (1, tokens) where flat, (rows, longest) where in rows
     head : int64 tensor, (heads,)
-        Flattened positions at which logits are needed.
-    predictor, predicted : int64 tensors, (option tokens,)
-        For each option token, the index into ``head`` that predicts it, and its token id.
-    owner : int64 tensor, (option tokens,)
-        Which sequence of ``sequences`` the token belongs to.
-    sequences : tuple of (question, option)
+        Positions, counted through the flattened tokens, at which logits are needed.
+    layout : Layout, optional
+        Keeps the sequences of a flat batch apart.
+    padding : int64 tensor, (rows, longest), optional
+        1 where a row has a token, 0 behind its end; of a batch in rows.
     """
 
     tokens: Tensor
     positions: Tensor
-    segments: Tensor
     head: Tensor
-    predictor: Tensor
-    predicted: Tensor
-    owner: Tensor
-    sequences: tuple[tuple[int, int], ...]
+    layout: Layout | None = None
+    padding: Tensor | None = None
 
-    def mask(self) -> Tensor:
-        """Return what each token sees, (rows, 1, length, length): its context and its own segment up to itself."""
-        key, query = self.segments[:, None, None, :], self.segments[:, None, :, None]
-        return ((key == query) | (key == _CONTEXT)) & _causal(self.tokens.shape[1], self.tokens.device)
-
-    def to(self, device: torch.device | str) -> SiblingBatch:
+    def to(self, device: torch.device | str) -> Batch:
         """Return the batch on a device."""
-        parts: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
-        parts |= {name: part.to(device) for name, part in parts.items() if isinstance(part, Tensor)}
-        return SiblingBatch(**parts)
+        layout = None if self.layout is None else self.layout.to(device)
+        padding = None if self.padding is None else self.padding.to(device)
+        return Batch(self.tokens.to(device), self.positions.to(device), self.head.to(device), layout, padding)
 
 
 @dataclass(frozen=True, slots=True)
-class FlatBatch:
-    """Training examples one behind another in a single row, none seeing another.
+class Row:
+    """A question before it is laid out: its context behind a shared beginning, and some of its options.
 
     Attributes
     ----------
-    tokens, positions : int64 tensors, (1, length)
-    mask : bool tensor, (1, 1, length, length)
-    head, labels : int64 tensors, (supervised tokens,)
-        Positions that predict a supervised token, and that token.
+    prefix : tuple of int
+        Beginning of the context that other questions share, computed apart.
+    context : tuple of int
+        The rest of the context, never empty.
+    options : tuple of (number, tokens)
     """
-
-    tokens: Tensor
-    positions: Tensor
-    mask: Tensor
-    head: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One row before padding: a context and some of its question's options."""
 
     question: int
+    prefix: tuple[int, ...]
     context: tuple[int, ...]
     options: tuple[tuple[int, tuple[int, ...]], ...]
 
@@ -90,123 +75,273 @@ class _Row:
         return len(self.context) + sum(len(tokens) - 1 for _, tokens in self.options)
 
 
-def sibling_batches(
-    queries: Sequence[Continuations], *, tokens_per_batch: int, max_length: int
-) -> Iterator[SiblingBatch]:
-    """Lay questions out in padded batches of at most ``tokens_per_batch`` tokens, longest first.
+@dataclass(frozen=True, slots=True)
+class ScoringBatch:
+    """A batch of questions, and where each option's tokens are predicted.
+
+    Attributes
+    ----------
+    predictor, predicted : int64 tensors, (option tokens,)
+        For each option token, the index into ``batch.head`` that predicts it, and its token id.
+    starts : int64 array, (sequences,)
+        Where each option's tokens begin among them.
+    sequences : tuple of (question, option)
+    """
+
+    batch: Batch
+    predictor: Tensor
+    predicted: Tensor
+    starts: np.ndarray
+    sequences: tuple[tuple[int, int], ...]
+
+    def to(self, device: torch.device | str) -> ScoringBatch:
+        """Return the batch on a device."""
+        return ScoringBatch(
+            self.batch.to(device), self.predictor.to(device), self.predicted.to(device), self.starts, self.sequences
+        )
+
+
+def question_rows(queries: Sequence[Continuations], *, max_length: int, siblings: bool = True) -> list[Row]:
+    """Choose what is computed together: one row per question, behind the beginning that many questions share.
 
     Parameters
     ----------
     max_length : int
         Longest input in tokens. A question with a longer option is split into a row per option, each cut from the
         left as lm-evaluation-harness does.
-    """
-    rows = sorted((row for index, query in enumerate(queries) for row in _rows(index, query, max_length)), key=len)
-    rows.reverse()  # the largest batch comes first, so that too little memory shows at once
-    start = 0
-    while start < len(rows):
-        count = max(1, tokens_per_batch // len(rows[start]))
-        yield _sibling_batch(rows[start : start + count])
-        start += count
-
-
-def _rows(index: int, query: Continuations, max_length: int) -> list[_Row]:
-    longest = len(query.context) + max(len(option) for option in query.options) - 1
-    if longest <= max_length:
-        return [_Row(index, query.context, tuple(enumerate(query.options)))]
-    rows = []
-    for number, option in enumerate(query.options):
-        keep = max_length + 1 - len(option)
-        if keep < 1:
-            raise ValueError(f"an option of {len(option)} tokens does not fit a model of {max_length} positions")
-        rows.append(_Row(index, query.context[-keep:], ((number, option),)))
-    return rows
-
-
-def _sibling_batch(rows: Sequence[_Row]) -> SiblingBatch:
-    length = len(rows[0])
-    tokens = torch.zeros(len(rows), length, dtype=torch.long)
-    positions = torch.zeros(len(rows), length, dtype=torch.long)
-    segments = torch.full((len(rows), length), torch.iinfo(torch.int32).max, dtype=torch.int32)
-    head: list[int] = []
-    predictor: list[int] = []
-    predicted: list[int] = []
-    owner: list[int] = []
-    sequences: list[tuple[int, int]] = []
-    for number, row in enumerate(rows):
-        inputs, places, parts = list(row.context), list(range(len(row.context))), [_CONTEXT] * len(row.context)
-        head.append(number * length + len(row.context) - 1)
-        context_head = len(head) - 1
-        for part, (option, ids) in enumerate(row.options, start=1):
-            inner = range(len(head), len(head) + len(ids) - 1)
-            head += range(number * length + len(inputs), number * length + len(inputs) + len(ids) - 1)
-            predictor += [context_head, *inner]
-            predicted += ids
-            owner += [len(sequences)] * len(ids)
-            sequences.append((row.question, option))
-            inputs += ids[:-1]
-            places += range(len(row.context), len(row.context) + len(ids) - 1)
-            parts += [part] * (len(ids) - 1)
-        tokens[number, : len(inputs)] = torch.tensor(inputs)
-        positions[number, : len(inputs)] = torch.tensor(places)
-        segments[number, : len(inputs)] = torch.tensor(parts, dtype=torch.int32)
-    return SiblingBatch(
-        tokens,
-        positions,
-        segments,
-        head=torch.tensor(head),
-        predictor=torch.tensor(predictor),
-        predicted=torch.tensor(predicted),
-        owner=torch.tensor(owner),
-        sequences=tuple(sequences),
-    )
-
-
-def windowed(mask: Tensor, positions: Tensor, config: PreTrainedConfig) -> Tensor | dict[str, Tensor]:
-    """Put a model's sliding window back, which an explicit mask replaces.
-
-    Parameters
-    ----------
-    mask : bool tensor, (rows, 1, length, length)
-    positions : int64 tensor, (rows, length)
+    siblings : bool
+        Whether the options of a question share its context, and questions a beginning; else each option has a row.
 
     Returns
     -------
-    Tensor, or dict of Tensor
-        A mask by kind of layer, where a model has both full and sliding ones.
+    list of Row
+        Those of one prefix together, the longest first, so that too little memory shows at once.
+
+    Raises
+    ------
+    ValueError
+        If an option alone is longer than ``max_length``.
     """
-    text = config.get_text_config()
-    window = getattr(text, "sliding_window", None)
-    layers = set(getattr(text, "layer_types", None) or ["sliding_attention"])
-    if window is None or "sliding_attention" not in layers:
-        return mask
-    near = mask & (positions[:, None, :, None] - positions[:, None, None, :] < window)
-    return {"full_attention": mask, "sliding_attention": near} if "full_attention" in layers else near
+    whole: list[int] = []
+    rows: list[Row] = []
+    for index, query in enumerate(queries):
+        longest = len(query.context) + max(len(option) for option in query.options) - 1
+        if siblings and longest <= max_length:
+            whole.append(index)
+            continue
+        for number, option in enumerate(query.options):
+            keep = max_length + 1 - len(option)
+            if keep < 1:
+                raise ValueError(f"an option of {len(option)} tokens does not fit a model of {max_length} positions")
+            rows.append(Row(index, (), query.context[-keep:], ((number, option),)))
+    whole.sort(key=lambda index: queries[index].context)
+    for indices, shared in _sharing([queries[index].context for index in whole]):
+        for index in (whole[place] for place in indices):
+            query = queries[index]
+            rows.append(Row(index, query.context[:shared], query.context[shared:], tuple(enumerate(query.options))))
+    return sorted(rows, key=lambda row: (len(row.prefix), row.prefix, -len(row), row.question))
 
 
-def flat_batch(examples: Sequence[Example], device: torch.device | str = "cpu") -> FlatBatch:
-    """Lay examples out one behind another. Each one's last token is only a label, never an input."""
-    lengths = torch.tensor([len(example.tokens) - 1 for example in examples])
-    tokens = torch.tensor([token for example in examples for token in example.tokens[:-1]])
-    positions = torch.cat([torch.arange(int(length)) for length in lengths])
-    sequence = torch.repeat_interleave(torch.arange(len(examples)), lengths)
-    starts = torch.cumsum(lengths, 0) - lengths
-    head = torch.cat(
-        [
-            torch.arange(start + example.supervised_from - 1, start + length)
-            for start, length, example in zip(starts.tolist(), lengths.tolist(), examples, strict=True)
+def _sharing(contexts: Sequence[tuple[int, ...]]) -> list[tuple[list[int], int]]:
+    """Divide sorted contexts into groups by a common beginning; return each group's places and its length in tokens.
+
+    A group inside another takes its members away where its longer beginning saves enough of their tokens.
+    """
+    groups: list[tuple[list[int], int]] = []
+
+    def worth(saved: int, members: Sequence[int]) -> bool:
+        return saved * (len(members) - 1) >= _SAVED_TOKENS
+
+    def divide(places: range, depth: int, shared: int, level: int) -> list[int]:
+        """Part contexts that agree up to ``depth``; return those that keep their ``shared`` first tokens."""
+        left: list[int] = []
+        for _, branch in groupby(places, key=lambda place: contexts[place][depth]):
+            members = list(branch)
+            # A context that ends here keeps its last token; shorter ones are sorted first.
+            ended = [place for place in members if len(contexts[place]) == depth + 1]
+            left += ended
+            members = members[len(ended) :]
+            if not members:
+                continue
+            common = _common(contexts[members[0]], contexts[members[-1]])
+            inner = range(members[0], members[-1] + 1)
+            if (
+                common <= depth
+                or level == _LEVELS
+                or not worth(max(map(len, contexts[inner.start : inner.stop])), members)
+            ):
+                left += members
+            elif worth(common - shared, members):
+                rest = divide(inner, common, common, level + 1)
+                if worth(common - shared, rest):
+                    groups.append((rest, common))
+                else:
+                    left += rest
+            else:
+                left += divide(inner, common, shared, level + 1)
+        return left
+
+    groups.append((divide(range(len(contexts)), 0, 0, 0), 0))
+    return groups
+
+
+def _common(one: tuple[int, ...], other: tuple[int, ...]) -> int:
+    """Length of the common beginning of two contexts, short of the last token of either: a row keeps one."""
+    limit = min(len(one), len(other)) - 1
+    return next((place for place in range(limit) if one[place] != other[place]), limit)
+
+
+def split(rows: Sequence[Row], tokens_per_batch: int) -> list[list[Row]]:
+    """Divide rows into batches of one prefix each and at most ``tokens_per_batch`` tokens, but at least one row."""
+    batches: list[list[Row]] = []
+    tokens = 0
+    for row in rows:
+        if not batches or batches[-1][-1].prefix != row.prefix or tokens + len(row) > tokens_per_batch:
+            batches.append([])
+            tokens = 0
+        batches[-1].append(row)
+        tokens += len(row)
+    return batches
+
+
+def prefix_batch(prefix: Sequence[int]) -> Batch:
+    """Lay a shared beginning out alone; run once, it fills ``layout.prefix``."""
+    sequence = torch.arange(len(prefix))[None]
+    layout = Layout([Block(sequence, sequence)], sequence[0], Prefix(len(prefix)))
+    return Batch(torch.tensor([prefix]), sequence, sequence[0, -1:], layout)
+
+
+def scoring_batch(rows: Sequence[Row], *, flat: bool = True) -> ScoringBatch:
+    """Lay questions out, flat with their options as siblings, or one sequence per row of a padded tensor."""
+    head: list[int] = []
+    predictor: list[int] = []
+    predicted: list[int] = []
+    starts: list[int] = []
+    sequences: list[tuple[int, int]] = []
+    inputs: list[list[int]] = []
+    places: list[list[int]] = []
+    segments: list[list[int]] = []
+    longest, base = max(map(len, rows)), 0
+    for row in rows:
+        first = len(row.prefix) + len(row.context)
+        inputs.append(list(row.context))
+        places.append(list(range(len(row.prefix), first)))
+        segments.append([0] * len(row.context))
+        context_head = len(head)
+        head.append(base + len(row.context) - 1)
+        for part, (option, ids) in enumerate(row.options, start=1):
+            inner = len(ids) - 1
+            starts.append(len(predicted))
+            predictor += [context_head, *range(len(head), len(head) + inner)]
+            predicted += ids
+            sequences.append((row.question, option))
+            head += range(base + len(inputs[-1]), base + len(inputs[-1]) + inner)
+            inputs[-1] += ids[:-1]
+            places[-1] += range(first, first + inner)
+            segments[-1] += [part] * inner
+        base += len(row) if flat else longest
+    heads = torch.tensor(head)
+    batch = _flat(inputs, places, segments, heads) if flat else _in_rows(inputs, heads)
+    return ScoringBatch(
+        batch, torch.tensor(predictor), torch.tensor(predicted), np.array(starts, dtype=np.int64), tuple(sequences)
+    )
+
+
+def examples_batch(groups: Sequence[Sequence[Example]], *, flat: bool = True) -> tuple[Batch, Tensor, list[int]]:
+    """Lay training texts out, those of each adapter in a slice of its own of equal length.
+
+    Each text's last token is only a label, never an input. Slices are filled up to the longest with tokens that
+    nothing sees. In rows there is one adapter.
+
+    Returns
+    -------
+    batch : Batch
+    labels : int64 tensor, (supervised tokens,)
+        The token to be predicted at each of ``batch.head``, adapter by adapter.
+    counts : list of int
+        Supervised tokens of each adapter.
+    """
+    texts = [example for group in groups for example in group]
+    inputs = [example.tokens[:-1] for example in texts]
+    if flat:
+        lengths = [[len(example.tokens) - 1 for example in group] for group in groups]
+        slice_length = max(map(sum, lengths))
+        offsets = [
+            number * slice_length + before
+            for number, group in enumerate(lengths)
+            for before in accumulate([0, *group[:-1]])
         ]
-    )
-    labels = torch.tensor([token for example in examples for token in example.tokens[example.supervised_from :]])
-    mask = (sequence[:, None] == sequence[None, :]) & _causal(len(tokens), "cpu")
-    return FlatBatch(
-        tokens[None].to(device),
-        positions[None].to(device),
-        mask[None, None].to(device),
-        head.to(device),
-        labels.to(device),
-    )
+    else:
+        longest = max(map(len, inputs))
+        offsets = [number * longest for number in range(len(inputs))]
+    head = [
+        start + place
+        for start, example in zip(offsets, texts, strict=True)
+        for place in range(example.supervised_from - 1, len(example.tokens) - 1)
+    ]
+    labels = torch.tensor([token for example in texts for token in example.tokens[example.supervised_from :]])
+    counts = [sum(len(example.tokens) - example.supervised_from for example in group) for group in groups]
+    heads = torch.tensor(head)
+    if not flat:
+        return _in_rows(inputs, heads), labels, counts
+    places = [range(len(part)) for part in inputs]
+    batch = _flat(inputs, places, None, heads, offsets=offsets, length=len(groups) * slice_length)
+    return batch, labels, counts
 
 
-def _causal(length: int, device: torch.device | str) -> Tensor:
-    return torch.ones(length, length, dtype=torch.bool, device=device).tril()
+def _flat(
+    inputs: Sequence[Sequence[int]],
+    places: Sequence[Sequence[int]],
+    segments: Sequence[Sequence[int]] | None,
+    head: Tensor,
+    *,
+    offsets: Sequence[int] | None = None,
+    length: int | None = None,
+) -> Batch:
+    """Lay sequences out one behind another, or from ``offsets`` on in a row of ``length`` tokens."""
+    lengths = np.array([len(part) for part in inputs])
+    if offsets is None:
+        offsets = (np.cumsum(lengths) - lengths).tolist()
+    total = length or int(lengths.sum())
+    tokens, positions = np.zeros(total, dtype=np.int64), np.zeros(total, dtype=np.int64)
+    back = np.zeros(total, dtype=np.int64)
+    blocks: list[Block] = []
+    base = 0
+    for members in _by_length(lengths):
+        longest = int(lengths[members[0]])
+        rows, places_in = np.zeros((2, len(members), longest), dtype=np.int64)
+        parts = np.full((len(members), longest), np.iinfo(np.int64).max)
+        for row, number in enumerate(members):
+            start, count = offsets[number], int(lengths[number])
+            here = slice(start, start + count)
+            tokens[here], positions[here] = inputs[number], places[number]
+            end = offsets[number + 1] if number + 1 < len(offsets) else total
+            # What fills up comes from the sequence itself: a broken neighbour's not-a-number would spread.
+            rows[row], rows[row, :count] = start, np.arange(start, start + count)
+            places_in[row, :count] = places[number]
+            back[start:end], back[here] = base + row * longest, np.arange(count) + base + row * longest
+            if segments is not None:
+                parts[row, :count] = segments[number]
+        base += len(members) * longest
+        own = torch.from_numpy(parts) if segments is not None else None
+        blocks.append(Block(torch.from_numpy(rows), torch.from_numpy(places_in), own))
+    layout = Layout(blocks, torch.from_numpy(back))
+    return Batch(torch.from_numpy(tokens)[None], torch.from_numpy(positions)[None], head, layout)
+
+
+def _by_length(lengths: np.ndarray) -> list[list[int]]:
+    """Divide sequences into blocks that are not padded much, the longest first."""
+    blocks: list[list[int]] = []
+    for number in np.argsort(-lengths, kind="stable").tolist():
+        if not blocks or lengths[number] < _SHORTEST_IN_BLOCK * lengths[blocks[-1][0]]:
+            blocks.append([])
+        blocks[-1].append(number)
+    return blocks
+
+
+def _in_rows(inputs: Iterable[Sequence[int]], head: Tensor) -> Batch:
+    rows = [torch.tensor(ids, dtype=torch.long) for ids in inputs]
+    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    padding = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    positions = torch.arange(tokens.shape[1]).expand(len(rows), -1)
+    return Batch(tokens, positions, head, padding=padding)

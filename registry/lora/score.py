@@ -1,54 +1,108 @@
 """Log-likelihoods of options behind their contexts, as lm-evaluation-harness defines them.
 
-One row per question: the context is computed once and the options stand behind it as siblings. Logits are computed only
-where an option's token is predicted, and the log-softmax is taken in float32 whatever the model's dtype.
+A question's context is computed once and its options stand behind it as siblings; a beginning that many questions share
+is computed once for all of them. The log-softmax is taken in float32 whatever the model's dtype.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+import gc
+import logging
+from collections.abc import Callable, Sequence
+from itertools import chain
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 
-from registry.lora.batches import SiblingBatch, sibling_batches, windowed
+from registry.lora.attention import Prefix
+from registry.lora.batches import Row, ScoringBatch, prefix_batch, question_rows, scoring_batch, split
+from registry.lora.forward import Forward, input_device, reading, takes_flat
 from registry.lora.tokens import Continuations
 
-__all__ = ["ScoringSet", "choose", "loglikelihoods"]
+__all__ = ["ScoringSet", "choose", "is_out_of_memory", "loglikelihoods"]
+
+_log = logging.getLogger(__name__)
+# Float32 copies of logits are made in parts of so many numbers: on a CPU few enough to stay in its cache.
+_LOGITS_AT_ONCE = {"cpu": 2**18, "cuda": 2**26}
 
 
-@dataclass(frozen=True)
 class ScoringSet:
     """Questions laid out once, to be scored under any number of adapters.
 
+    Parameters
+    ----------
+    queries : sequence of Continuations
+    tokens_per_batch : int
+        Tokens that a model is given at once, to begin with; halved where memory does not suffice.
+    max_length : int
+        Longest input in tokens; see :func:`registry.lora.batches.question_rows`.
+
     Attributes
     ----------
-    batches : list of SiblingBatch
     options : tuple of int
         Number of options of each question, in the questions' order.
-    tokens : int
-        Tokens that one pass runs through the model, padding left out.
+    tokens_per_batch : int
+        What it is now.
     """
 
-    batches: list[SiblingBatch]
-    options: tuple[int, ...]
-    tokens: int
+    def __init__(self, queries: Sequence[Continuations], *, tokens_per_batch: int, max_length: int) -> None:
+        self.options = tuple(len(query.options) for query in queries)
+        self.tokens_per_batch = tokens_per_batch
+        self._queries = queries
+        self._max_length = max_length
+        self._flat = True
+        self._rows: list[list[Row]] = []
+        self._laid_out: list[ScoringBatch | None] = []
+        self.lay_out(flat=True)
 
-    @classmethod
-    def of(
-        cls, queries: Sequence[Continuations], *, tokens_per_batch: int, max_length: int, device: str = "cpu"
-    ) -> ScoringSet:
-        """Lay questions out; see :func:`registry.lora.batches.sibling_batches`."""
-        batches = [
-            batch.to(device)
-            for batch in sibling_batches(queries, tokens_per_batch=tokens_per_batch, max_length=max_length)
-        ]
-        tokens = sum(len(query.context) + sum(len(option) - 1 for option in query.options) for query in queries)
-        return cls(batches, tuple(len(query.options) for query in queries), tokens)
+    @property
+    def batches(self) -> int:
+        """Number of batches."""
+        return len(self._rows)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that one pass runs through the model, shared beginnings once, padding left out."""
+        prefixes = {rows[0].prefix for rows in self._rows}
+        return sum(map(len, prefixes)) + sum(len(row) for rows in self._rows for row in rows)
+
+    @property
+    def predictions(self) -> int:
+        """Positions at which one pass computes logits."""
+        return sum(1 + len(row) - len(row.context) for rows in self._rows for row in rows)
+
+    def lay_out(self, *, flat: bool) -> None:
+        """Lay the questions out flat with their options as siblings, or one option per row."""
+        if self._rows and flat == self._flat:
+            return
+        self._flat = flat
+        self._set(0, question_rows(self._queries, max_length=self._max_length, siblings=flat))
+
+    def halve(self, number: int) -> None:
+        """Lay the questions from batch ``number`` on out in batches of half the tokens."""
+        self.tokens_per_batch = max(1, min(self.tokens_per_batch, sum(map(len, self._rows[number]))) // 2)
+        self._set(number, chain.from_iterable(self._rows[number:]))
+
+    def prefix(self, number: int) -> tuple[int, ...]:
+        """Return the beginning that a batch's questions share."""
+        return self._rows[number][0].prefix
+
+    def rows(self, number: int) -> int:
+        """Return how many rows a batch has."""
+        return len(self._rows[number])
+
+    def batch(self, number: int) -> ScoringBatch:
+        """Return a batch, in this machine's memory."""
+        batch = self._laid_out[number]
+        if batch is None:
+            batch = self._laid_out[number] = scoring_batch(self._rows[number], flat=self._flat)
+        return batch
+
+    def _set(self, number: int, rows: Sequence[Row] | chain[Row]) -> None:
+        self._rows[number:] = split(list(rows), self.tokens_per_batch)
+        self._laid_out[number:] = [None] * (len(self._rows) - number)
 
 
 def loglikelihoods(
@@ -66,14 +120,39 @@ def loglikelihoods(
     -------
     list of float64 arrays, (options,)
         Summed log-probability of each option's tokens given its context, in nats, question by question.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If not even one question fits into memory.
     """
     scores = [np.full(options, np.nan) for options in questions.options]
-    with torch.inference_mode(), _head_at(model) as place:
-        for number, batch in enumerate(questions.batches, start=1):
-            for (question, option), value in zip(batch.sequences, _batch(model, batch, place), strict=True):
-                scores[question][option] = value
-            if progress is not None:
-                progress(number / len(questions.batches))
+    flat, device = takes_flat(model), input_device(model)
+    questions.lay_out(flat=flat)
+    number, prefix = 0, None
+    with torch.inference_mode(), reading(model, flat=flat) as forward:
+        while number < questions.batches:
+            try:
+                if prefix is None or prefix[0] != questions.prefix(number):
+                    prefix = (questions.prefix(number), _prefix(forward, questions.prefix(number), device))
+                batch = questions.batch(number)
+                values = _batch(forward, batch, prefix[1], device)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error) or questions.rows(number) == 1:
+                    raise
+                error.__traceback__ = None  # its frames hold what did not fit
+                questions.halve(number)
+                _log.warning("out of memory: scoring goes on with %d tokens at once", questions.tokens_per_batch)
+            else:
+                for (question, option), value in zip(batch.sequences, values, strict=True):
+                    scores[question][option] = value
+                number += 1
+                if progress is not None:
+                    progress(number / questions.batches)
+                continue
+            gc.collect()
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
     return scores
 
 
@@ -88,33 +167,34 @@ def choose(scores: Sequence[np.ndarray], lengths: Sequence[Sequence[int]] | None
     return np.array([int(np.argmax(row / np.asarray(length))) for row, length in pairs], dtype=np.int64)
 
 
-def _batch(model: PreTrainedModel, batch: SiblingBatch, place: Callable[[Tensor], None]) -> list[float]:
-    place(batch.head)
-    mask = windowed(batch.mask(), batch.positions, model.config)
-    logits = model(input_ids=batch.tokens, position_ids=batch.positions, attention_mask=mask, use_cache=False).logits[0]
-    logprobs = torch.log_softmax(logits.float(), dim=-1)[batch.predictor, batch.predicted]
-    sums = torch.zeros(len(batch.sequences), dtype=torch.float32, device=logprobs.device)
-    values: list[float] = sums.index_add_(0, batch.owner, logprobs).tolist()
-    return values
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice: torch has a class for that on GPUs alone."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
-@contextmanager
-def _head_at(model: PreTrainedModel) -> Iterator[Callable[[Tensor], None]]:
-    """Have the LM head see only chosen (row, column) positions; the yielded function says which.
+def _prefix(forward: Forward, tokens: tuple[int, ...], device: torch.device) -> Prefix | None:
+    """Compute keys and values of a shared beginning."""
+    if not tokens:
+        return None
+    batch = prefix_batch(tokens).to(device)
+    forward(batch)
+    assert batch.layout is not None and batch.layout.prefix is not None
+    batch.layout.prefix.filled = True
+    return batch.layout.prefix
 
-    ``logits_to_keep`` takes one set of columns for all rows. A hook on the head takes any set, and leaves whatever an
-    architecture does to its logits afterwards (soft-capping, scaling) in place.
-    """
-    chosen: list[Tensor] = []
 
-    def gather(_: nn.Module, arguments: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (arguments[0].flatten(0, 1)[chosen[0]][None], *arguments[1:])
+def _batch(forward: Forward, batch: ScoringBatch, prefix: Prefix | None, device: torch.device) -> np.ndarray:
+    batch = batch.to(device)
+    if prefix is not None:
+        assert batch.batch.layout is not None
+        batch.batch.layout.prefix = prefix
+    logprobs = _logprobs(forward(batch.batch), batch.predictor, batch.predicted)
+    found: np.ndarray = np.add.reduceat(logprobs.double().cpu().numpy(), batch.starts)
+    return found
 
-    def place(index: Tensor) -> None:
-        chosen[:] = [index]
 
-    hook = model.get_output_embeddings().register_forward_pre_hook(gather)  # type: ignore[no-untyped-call]
-    try:
-        yield place
-    finally:
-        hook.remove()
+def _logprobs(logits: Tensor, predictor: Tensor, predicted: Tensor) -> Tensor:
+    """Log-probability in float32 of each predicted token, at its row of ``logits``."""
+    at_once = max(1, _LOGITS_AT_ONCE.get(logits.device.type, 2**24) // logits.shape[1])
+    normaliser = torch.cat([part.float().logsumexp(dim=1) for part in logits.split(at_once)])
+    return logits[predictor, predicted].float() - normaliser[predictor]

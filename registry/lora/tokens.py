@@ -1,17 +1,21 @@
 """Texts to token ids, by the conventions of lm-evaluation-harness.
 
 The context is encoded alone, the continuation is what encoding both together adds; trailing spaces of the context move
-to the continuation; special tokens are the tokenizer's default; over-long inputs lose their left side.
+to the continuation; special tokens are the tokenizer's default, but a text that spells out the token that texts begin
+with gets no second one; over-long inputs lose their left side. With a chat template the context is the user's turn and
+the options stand at the start of the model's, without the space that divides them from a plain context.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
-__all__ = ["Continuations", "Example", "encode_examples", "encode_queries"]
+from registry.refusal import Refused
+
+__all__ = ["Continuations", "Example", "encode_examples", "encode_queries", "require_chat_template"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +35,24 @@ class Example:
 
 
 def encode_queries(
-    tokenizer: PreTrainedTokenizerBase, queries: Iterable[tuple[str, tuple[str, ...]]]
+    tokenizer: PreTrainedTokenizerBase, queries: Iterable[tuple[str, tuple[str, ...]]], *, chat: bool = False
 ) -> list[Continuations]:
     """Encode (context, continuations) pairs, in order.
 
+    Parameters
+    ----------
+    chat : bool
+        Whether to put the contexts into the tokenizer's chat template.
+
     Raises
     ------
+    Refused
+        If there is no chat template to put them into.
     ValueError
         If a continuation adds no token to its context, or the context has none: it could not be scored.
     """
-    moved = [_move_trailing_space(context, options) for context, options in queries]
+    asked = _as_chat(tokenizer, queries) if chat else queries
+    moved = [_move_trailing_space(context, options) for context, options in asked]
     contexts = _encode(tokenizer, [context for context, _ in moved])
     wholes = iter(_encode(tokenizer, [context + option for context, options in moved for option in options]))
     encoded = []
@@ -52,6 +64,12 @@ def encode_queries(
             raise ValueError(f"an option adds no token behind {context[-60:]!r}: {options}")
         encoded.append(Continuations(tuple(ids), continuations))
     return encoded
+
+
+def require_chat_template(tokenizer: PreTrainedTokenizerBase, base: str) -> None:
+    """Refuse a base whose tokenizer has no chat template."""
+    if not tokenizer.chat_template:
+        raise Refused(f"the base {base!r} has no chat template to score with; set chat_template: false")
 
 
 def encode_examples(
@@ -71,9 +89,36 @@ def encode_examples(
     return examples
 
 
+def _as_chat(
+    tokenizer: PreTrainedTokenizerBase, queries: Iterable[tuple[str, tuple[str, ...]]]
+) -> list[tuple[str, tuple[str, ...]]]:
+    """Put contexts into the chat template and take the delimiting space off the options."""
+    require_chat_template(tokenizer, tokenizer.name_or_path)
+    pairs = list(queries)
+    turns = [[{"role": "user", "content": context}] for context, _ in pairs]
+    rendered = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True) if turns else []
+    return [
+        (str(context), tuple(option.removeprefix(" ") for option in options))
+        for context, (_, options) in zip(rendered, pairs, strict=True)
+    ]
+
+
 def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[str]) -> list[list[int]]:
-    ids: list[list[int]] = tokenizer(texts, return_attention_mask=False)["input_ids"] if texts else []
-    return ids
+    beginning = _beginning(tokenizer)
+    begun = [beginning is not None and text.startswith(beginning) for text in texts]
+    encoded: dict[bool, Iterator[list[int]]] = {}
+    for has in set(begun):
+        chosen = [text for text, there in zip(texts, begun, strict=True) if there is has]
+        encoded[has] = iter(tokenizer(chosen, add_special_tokens=not has, return_attention_mask=False)["input_ids"])
+    return [next(encoded[has]) for has in begun]
+
+
+def _beginning(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return the token that texts begin with, spelled out: the end-of-text token where there is none for beginnings."""
+    for token in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if token is not None:
+            return str(tokenizer.decode(token))
+    return None
 
 
 def _move_trailing_space(context: str, options: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:

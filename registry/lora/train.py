@@ -1,33 +1,74 @@
-"""Fine-tuning one LoRA adapter, step by step what transformers' Trainer does with the same batches.
+"""Fine-tuning LoRA adapters, step by step what transformers' Trainer does with the same batches.
 
 AdamW, linear warm-up and decay, gradient norm clipped, cross-entropy averaged over a batch's supervised tokens. Batches
-are flat (no padding), and the LM head runs only at positions that carry a loss.
+are flat (no padding), and the LM head runs only at positions that carry a loss. Several adapters can train at once on
+one frozen base: each has its own data order, loss, clipping, schedule, optimiser and best epoch, and becomes what it
+would become alone; they share the passes through the base, of which a small one leaves a GPU mostly idle.
 """
 
 from __future__ import annotations
 
+import gc
+import json
+import logging
 import math
+import os
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
+import numpy as np
 import torch
-from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
-from registry.lora.batches import FlatBatch, flat_batch, windowed
+from registry.lora.adapter import Adapter, Bank, put_on
+from registry.lora.batches import examples_batch
+from registry.lora.forward import Forward, input_device, reading, takes_flat
+from registry.lora.score import is_out_of_memory
 from registry.lora.tokens import Example
 from registry.study import Recipe
 
-__all__ = ["Training", "hold_out", "train_adapter"]
+__all__ = ["Assignment", "Training", "hold_out", "mean_loss", "train_adapter", "train_adapters"]
+
+_log = logging.getLogger(__name__)
+_SAVED_AFTER_SECONDS = 30.0  # an epoch is saved where repeating what came since the last would take longer
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One adapter to be trained.
+
+    Attributes
+    ----------
+    adapter : Adapter
+        Where it starts; left as it is.
+    examples : sequence of Example
+    seed : int
+        Decides the order of the examples in every epoch, and dropout.
+    checkpoint : Path, optional
+        File that keeps finished epochs of a long training. A training that finds it there goes on from it and ends
+        with the same weights bit for bit; the caller removes it once the adapter is safe.
+    """
+
+    adapter: Adapter
+    examples: Sequence[Example]
+    seed: int
+    checkpoint: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """What happened in training.
+    """What came of a training.
 
     Attributes
     ----------
+    adapter : Adapter
+        The weights of the best epoch.
     losses, learning_rates : list of float
         One per optimiser step; nats per supervised token.
     validation_losses : list of float
@@ -35,16 +76,24 @@ class Training:
     kept_epoch : int
         Epoch (from 1) whose weights the adapter has.
     tokens : int
-        Input tokens seen, over all epochs.
+        Input tokens trained on, over all epochs, padding left out.
+    validation_tokens : int
+        Input tokens of the validations.
+    predictions, validation_predictions : int
+        Supervised tokens of both.
     seconds : float
-        Wall time.
+        Wall time; of a training shared with other adapters, its share by tokens.
     """
 
+    adapter: Adapter
     losses: list[float]
     learning_rates: list[float]
     validation_losses: list[float]
     kept_epoch: int
     tokens: int
+    validation_tokens: int
+    predictions: int
+    validation_predictions: int
     seconds: float
 
 
@@ -57,111 +106,387 @@ def hold_out(examples: Sequence[Example], recipe: Recipe) -> tuple[list[Example]
 
 
 def train_adapter(
-    model: PeftModel,
-    examples: Sequence[Example],
+    base: PreTrainedModel,
+    assignment: Assignment,
     recipe: Recipe,
     *,
-    seed: int,
+    tokens_per_batch: int | None = None,
+    gradient_checkpointing: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Training:
-    """Train the attached adapter in place; afterwards it holds the weights of the best epoch.
-
-    Parameters
-    ----------
-    seed : int
-        Decides the order of the examples in every epoch, and dropout.
-    progress : callable, optional
-        Told the share of steps done, in [0, 1].
+    """Train one adapter; see :func:`train_adapters`.
 
     Raises
     ------
     FloatingPointError
         If a loss is not finite: the learning rate is too high for this base, or the base is broken.
     """
-    started = time.perf_counter()
-    training, held = hold_out(examples, recipe)
-    if not training:
-        raise ValueError(f"{len(examples)} examples leave none to train on at validation={recipe.validation}")
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    steps_per_epoch = math.ceil(len(training) / recipe.batch_size)
-    steps = steps_per_epoch * recipe.epochs
-    optimiser = torch.optim.AdamW(parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, _linear(steps, math.ceil(steps * recipe.warmup)))
-    losses: list[float] = []
-    rates: list[float] = []
-    validation: list[float] = []
-    best: dict[str, Tensor] | None = None
-    tokens = 0
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for _ in range(recipe.epochs):
-            model.train()
-            for batch in _batches(training, recipe.batch_size, device=parameters[0].device):
-                rates.append(float(schedule.get_last_lr()[0]))
-                losses.append(_step(model, batch, parameters, optimiser, recipe.clip, step=len(losses)))
-                schedule.step()
-                tokens += batch.tokens.numel()
-                if progress is not None:
-                    progress(len(losses) / steps)
-            model.eval()
-            if held:
-                validation.append(mean_loss(model, held, batch_size=recipe.batch_size))
-                if validation[-1] == min(validation):
-                    best = {name: weight.clone() for name, weight in get_peft_model_state_dict(model).items()}
-    if best is not None:
-        set_peft_model_state_dict(model, best)
-    kept = 1 + validation.index(min(validation)) if validation else recipe.epochs
-    return Training(losses, rates, validation, kept, tokens, time.perf_counter() - started)
+    (result,) = train_adapters(
+        base,
+        [assignment],
+        recipe,
+        tokens_per_batch=tokens_per_batch,
+        gradient_checkpointing=gradient_checkpointing,
+        progress=progress,
+    )
+    if isinstance(result, FloatingPointError):
+        raise result
+    return result
 
 
-def mean_loss(model: PeftModel, examples: Sequence[Example], *, batch_size: int) -> float:
-    """Mean cross-entropy over all supervised tokens, in nats; a short last batch weighs no more than its tokens."""
-    device = next(model.parameters()).device
-    total, count = 0.0, 0
-    with torch.inference_mode():
-        for start in range(0, len(examples), batch_size):
-            batch = flat_batch(examples[start : start + batch_size], device)
-            total += _loss(model, batch, reduction="sum").item()
-            count += batch.labels.numel()
-    return total / count
-
-
-def _batches(examples: Sequence[Example], size: int, *, device: torch.device) -> list[FlatBatch]:
-    order = torch.randperm(len(examples)).tolist()
-    return [
-        flat_batch([examples[i] for i in order[start : start + size]], device) for start in range(0, len(order), size)
-    ]
-
-
-def _step(
-    model: PeftModel,
-    batch: FlatBatch,
-    parameters: list[torch.nn.Parameter],
-    optimiser: torch.optim.Optimizer,
-    clip: float,
+def train_adapters(
+    base: PreTrainedModel,
+    assignments: Sequence[Assignment],
+    recipe: Recipe,
     *,
-    step: int,
-) -> float:
-    loss = _loss(model, batch, reduction="mean")
-    value = loss.item()
-    if not math.isfinite(value):
-        raise FloatingPointError(f"the loss is {value} at step {step}: try a lower learning_rate, or precision fp32")
-    loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(parameters, clip)
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
-    return value
+    tokens_per_batch: int | None = None,
+    gradient_checkpointing: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> list[Training | FloatingPointError]:
+    """Train adapters together on one frozen base, each to what it would become alone.
+
+    Parameters
+    ----------
+    tokens_per_batch : int, optional
+        Most tokens that run through the base at once. A larger step is done in parts whose gradients add up to that
+        of the whole; halved where memory does not suffice.
+    gradient_checkpointing : bool
+        Whether a layer's activations are computed again in the backward pass instead of kept: a third more time,
+        several times less memory, the same result.
+    progress : callable, optional
+        Told the share of steps done, in [0, 1].
+
+    Returns
+    -------
+    list
+        In the order given; an error in the place of an adapter whose loss was not finite, the others train on.
+
+    Raises
+    ------
+    torch.OutOfMemoryError
+        If not even one text fits into memory.
+    """
+    flat = takes_flat(base)
+    if not flat and len(assignments) > 1:  # rows have no slices
+
+        def part(number: int) -> Callable[[float], None] | None:
+            return None if progress is None else lambda share: progress((number + share) / len(assignments))
+
+        return [
+            result
+            for number, one in enumerate(assignments)
+            for result in train_adapters(
+                base,
+                [one],
+                recipe,
+                tokens_per_batch=tokens_per_batch,
+                gradient_checkpointing=gradient_checkpointing,
+                progress=part(number),
+            )
+        ]
+    bank = Bank(base, [assignment.adapter for assignment in assignments])
+    courses = [_Course(number, assignment, recipe, bank) for number, assignment in enumerate(assignments)]
+    done, steps = 0, sum(course.steps_left for course in courses)
+    with put_on(base, bank), reading(base, flat=flat) as forward, _training(base, gradient_checkpointing):
+        passes = _Passes(base, bank, forward, flat, tokens_per_batch)
+        while active := [course for course in courses if course.steps_left]:
+            started = time.perf_counter()
+            groups = [course.next_group() for course in active]
+            losses = passes.step(active, groups)
+            for course, loss in zip(active, losses, strict=True):
+                course.finish_step(loss)
+            ended = [course for course in active if course.epoch_ended and course.error is None]
+            held = [course for course in ended if course.held]
+            if held:
+                base.eval()
+                found = passes.losses(held, [course.held for course in held], recipe.batch_size)
+                base.train()
+                for course, loss in zip(held, found, strict=True):
+                    course.validated(loss)
+            spent = time.perf_counter() - started
+            weights = [sum(len(example.tokens) for example in group) for group in groups]
+            for course, weight in zip(active, weights, strict=True):
+                course.log.seconds += spent * weight / sum(weights)
+            for course in ended:
+                course.save()
+            done += len(active)
+            if progress is not None:
+                progress(done / steps)
+    return [course.result() for course in courses]
 
 
-def _loss(model: PeftModel, batch: FlatBatch, *, reduction: str) -> Tensor:
-    logits = model(
-        input_ids=batch.tokens,
-        position_ids=batch.positions,
-        attention_mask=windowed(batch.mask, batch.positions, model.config),
-        use_cache=False,  # with a cache, packed rows silently attend across sequences
-        logits_to_keep=batch.head,
-    ).logits[0]
-    return torch.nn.functional.cross_entropy(logits.float(), batch.labels, reduction=reduction)
+def mean_loss(base: PreTrainedModel, adapter: Adapter, examples: Sequence[Example], *, batch_size: int) -> float:
+    """Mean cross-entropy over all supervised tokens, in nats; a short last batch weighs no more than its tokens."""
+    bank, flat = Bank(base, [adapter]), takes_flat(base)
+    with put_on(base, bank), reading(base, flat=flat) as forward:
+        return _Passes(base, bank, forward, flat, None).losses_of([0], [examples], batch_size)[0]
+
+
+@dataclass
+class _Log:
+    """What a training has left behind so far, as a checkpoint keeps it."""
+
+    losses: list[float] = field(default_factory=list)
+    learning_rates: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    epochs: int = 0
+    tokens: int = 0
+    validation_tokens: int = 0
+    predictions: int = 0
+    validation_predictions: int = 0
+    seconds: float = 0.0
+
+
+class _Course:
+    """One adapter's way through its training: order, optimiser, schedule, best epoch."""
+
+    def __init__(self, number: int, assignment: Assignment, recipe: Recipe, bank: Bank) -> None:
+        self.number = number
+        self.seed = assignment.seed
+        self.examples, self.held = hold_out(assignment.examples, recipe)
+        if not self.examples:
+            given = len(assignment.examples)
+            raise ValueError(f"{given} examples leave none to train on at validation={recipe.validation}")
+        self.log = _Log()
+        self.error: FloatingPointError | None = None
+        self._recipe = recipe
+        self._bank = bank
+        self._parameters = bank.parameters[number]
+        self._checkpoint = assignment.checkpoint
+        self._saved_seconds = 0.0
+        self._best: Adapter | None = None
+        self._per_epoch = math.ceil(len(self.examples) / recipe.batch_size)
+        self._optimiser = torch.optim.AdamW(
+            self._parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+        total = self._per_epoch * recipe.epochs
+        self._schedule = torch.optim.lr_scheduler.LambdaLR(
+            self._optimiser, _linear(total, math.ceil(total * recipe.warmup))
+        )
+        self._orders = torch.Generator().manual_seed(assignment.seed)
+        self._groups: Iterator[list[Example]] = iter(())
+        if self._checkpoint is not None and self._checkpoint.exists():
+            try:
+                self._resume(self._checkpoint)
+            except SafetensorError as error:
+                _log.warning("%s cannot be read (%s): the training starts again", self._checkpoint, error)
+
+    @property
+    def steps_left(self) -> int:
+        return 0 if self.error else self._per_epoch * self._recipe.epochs - len(self.log.losses)
+
+    @property
+    def epoch_ended(self) -> bool:
+        return len(self.log.losses) % self._per_epoch == 0
+
+    def next_group(self) -> list[Example]:
+        """Return the texts of the next step."""
+        if self.epoch_ended:
+            order = torch.randperm(len(self.examples), generator=self._orders).tolist()
+            size = self._recipe.batch_size
+            starts = range(0, len(order), size)
+            self._groups = iter([[self.examples[i] for i in order[start : start + size]] for start in starts])
+        group = next(self._groups)
+        self.log.tokens += _tokens(group)
+        self.log.predictions += _supervised(group)
+        return group
+
+    def finish_step(self, loss: float) -> None:
+        """Take the step whose gradient has been computed."""
+        step = len(self.log.losses)
+        if not math.isfinite(loss):
+            self.error = FloatingPointError(
+                f"the loss is {loss} at step {step}: try a lower learning_rate, or precision fp32"
+            )
+        else:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._recipe.clip)
+            self.log.learning_rates.append(float(self._schedule.get_last_lr()[0]))
+            self.log.losses.append(loss)
+            self._optimiser.step()
+            self._schedule.step()
+            self.log.epochs = len(self.log.losses) // self._per_epoch
+        self._optimiser.zero_grad(set_to_none=True)
+
+    def validated(self, loss: float) -> None:
+        """Record an epoch's validation loss, and keep its weights if they are the best yet."""
+        self.log.validation_losses.append(loss)
+        self.log.validation_tokens += _tokens(self.held)
+        self.log.validation_predictions += _supervised(self.held)
+        if loss == min(self.log.validation_losses):
+            self._best = self._bank.adapter(self.number)
+
+    def result(self) -> Training | FloatingPointError:
+        """Return what came of it."""
+        if self.error is not None:
+            return self.error
+        log, validation = self.log, self.log.validation_losses
+        return Training(
+            adapter=self._best or self._bank.adapter(self.number),
+            losses=log.losses,
+            learning_rates=log.learning_rates,
+            validation_losses=validation,
+            kept_epoch=1 + validation.index(min(validation)) if validation else self._recipe.epochs,
+            tokens=log.tokens,
+            validation_tokens=log.validation_tokens,
+            predictions=log.predictions,
+            validation_predictions=log.validation_predictions,
+            seconds=log.seconds,
+        )
+
+    def save(self) -> None:
+        """Keep an epoch's end in the checkpoint file, whole or not at all."""
+        if self._checkpoint is None or self.log.seconds - self._saved_seconds < _SAVED_AFTER_SECONDS:
+            return
+        states = [self._optimiser.state[parameter] for parameter in self._parameters]
+        tensors = {f"weight/{place}": weight.detach() for place, weight in enumerate(self._parameters)}
+        for name in ("exp_avg", "exp_avg_sq", "step"):
+            tensors |= {f"{name}/{place}": state[name] for place, state in enumerate(states)}
+        if self._best is not None:
+            best = [weight for pair in self._best.weights.values() for weight in pair]
+            tensors |= {f"best/{place}": weight for place, weight in enumerate(best)}
+        self._saved_seconds = self.log.seconds
+        unfinished = self._checkpoint.with_suffix(f".{os.getpid()}.part")
+        try:
+            self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+            save_file(
+                {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
+                unfinished,
+                metadata={"log": json.dumps(asdict(self.log))},
+            )
+            unfinished.replace(self._checkpoint)
+        except (OSError, SafetensorError) as error:  # a full disk must not cost the training itself
+            unfinished.unlink(missing_ok=True)
+            _log.warning("%s: %s; a training that is interrupted will start again", self._checkpoint, error)
+
+    def _resume(self, file: Path) -> None:
+        with safe_open(file, framework="pt") as saved:
+            self.log = _Log(**json.loads(saved.metadata()["log"]))
+            tensors = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118
+        self._saved_seconds = self.log.seconds
+        names = self._bank.names
+
+        def adapter(kind: str) -> Adapter:
+            weights = [tensors[f"{kind}/{place}"] for place in range(2 * len(names))]
+            pairs = zip(weights[::2], weights[1::2], strict=True)
+            return Adapter(self._bank.spec, dict(zip(names, pairs, strict=True)))
+
+        self._bank.load(self.number, adapter("weight"))
+        if "best/0" in tensors:
+            self._best = adapter("best")
+        for place, parameter in enumerate(self._parameters):
+            on = {"step": "cpu"} if parameter.device.type == "cpu" else {}
+            self._optimiser.state[parameter] = {
+                name: tensors[f"{name}/{place}"].to(on.get(name, parameter.device))
+                for name in ("step", "exp_avg", "exp_avg_sq")
+            }
+        self._schedule.last_epoch = len(self.log.losses)
+        for group, rate, factor in zip(
+            self._optimiser.param_groups, self._schedule.base_lrs, self._schedule.lr_lambdas, strict=True
+        ):
+            group["lr"] = rate * factor(self._schedule.last_epoch)
+        self._schedule._last_lr = [group["lr"] for group in self._optimiser.param_groups]
+        for _ in range(self.log.epochs):  # the orders of the epochs that are done
+            torch.randperm(len(self.examples), generator=self._orders)
+
+
+@dataclass
+class _Passes:
+    """Forward and backward passes of several adapters' texts, in parts that fit into memory."""
+
+    base: PreTrainedModel
+    bank: Bank
+    forward: Forward
+    flat: bool
+    budget: int | None
+
+    def step(self, courses: Sequence[_Course], groups: Sequence[Sequence[Example]]) -> list[float]:
+        """Leave in every adapter's parameters the gradient of its mean loss; return the losses."""
+        numbers = [course.number for course in courses]
+        seeds = [hash((course.seed, len(course.log.losses))) for course in courses]
+        counts = [_supervised(group) for group in groups]
+        while True:
+            try:
+                sums = torch.zeros(len(groups), dtype=torch.float64)
+                for places, parts in self._parts(groups):
+                    totals = self._sums([numbers[place] for place in places], parts, [seeds[place] for place in places])
+                    means = totals / torch.tensor([counts[place] for place in places], device=totals.device)
+                    means.sum().backward()
+                    sums[places] += means.detach().double().cpu()
+                return sums.tolist()
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                self._halve(error, groups)
+            for number in numbers:
+                for parameter in self.bank.parameters[number]:
+                    parameter.grad = None
+            gc.collect()
+            if input_device(self.base).type == "cuda":
+                torch.cuda.empty_cache()
+
+    def losses(self, courses: Sequence[_Course], groups: Sequence[Sequence[Example]], batch_size: int) -> list[float]:
+        """Mean loss of each adapter on its own texts."""
+        return self.losses_of([course.number for course in courses], groups, batch_size)
+
+    def losses_of(self, numbers: Sequence[int], groups: Sequence[Sequence[Example]], batch_size: int) -> list[float]:
+        """Mean loss of each adapter on its own texts, ``batch_size`` at a time."""
+        sums = torch.zeros(len(groups), dtype=torch.float64)
+        with torch.inference_mode():
+            for start in range(0, max(map(len, groups)), batch_size):
+                taken = [group[start : start + batch_size] for group in groups]
+                here = [place for place, group in enumerate(taken) if group]
+                for places, parts in self._parts([taken[place] for place in here]):
+                    among = [here[place] for place in places]
+                    sums[among] += self._sums([numbers[place] for place in among], parts, None).double().cpu()
+        return (sums / torch.tensor([_supervised(group) for group in groups])).tolist()
+
+    def _sums(self, numbers: list[int], groups: list[Sequence[Example]], seeds: list[int] | None) -> Tensor:
+        """Summed loss of each adapter over its texts."""
+        device = input_device(self.base)
+        batch, labels, counts = examples_batch(groups, flat=self.flat)
+        self.bank.use(numbers, counts, seeds=seeds)
+        logits = self.forward(batch.to(device))
+        losses = torch.nn.functional.cross_entropy(logits.float(), labels.to(logits.device), reduction="none")
+        return torch.stack([part.sum() for part in losses.split(counts)])
+
+    def _parts(self, groups: Sequence[Sequence[Example]]) -> Iterator[tuple[list[int], list[Sequence[Example]]]]:
+        """Divide every adapter's texts into parts that together keep to the budget; yield places and parts."""
+        tokens = len(groups) * max(_tokens(group) for group in groups)
+        count = 1 if self.budget is None else math.ceil(tokens / self.budget)
+        count = min(count, max(map(len, groups)))
+        divided = [np.array_split(np.arange(len(group)), count) for group in groups]
+        for number in range(count):
+            places = [place for place, parts in enumerate(divided) if len(parts[number])]
+            yield places, [[groups[place][i] for i in divided[place][number]] for place in places]
+
+    def _halve(self, error: RuntimeError, groups: Sequence[Sequence[Example]]) -> None:
+        whole = len(groups) * max(_tokens(group) for group in groups)
+        budget = min(self.budget or whole, whole) // 2
+        smallest = len(groups) * max(len(example.tokens) - 1 for group in groups for example in group)
+        if not is_out_of_memory(error) or budget < smallest // 2:
+            raise error
+        error.__traceback__ = None  # its frames hold what did not fit
+        self.budget = max(1, budget)
+        _log.warning("out of memory: training goes on with %d tokens at once", self.budget)
+
+
+@contextmanager
+def _training(base: PreTrainedModel, gradient_checkpointing: bool) -> Iterator[None]:
+    if gradient_checkpointing:
+        base.activation_checkpointing_enable({"use_reentrant": False})
+    base.train()
+    try:
+        yield
+    finally:
+        base.eval()
+        if gradient_checkpointing:
+            base.activation_checkpointing_disable()
+
+
+def _supervised(examples: Sequence[Example]) -> int:
+    return sum(len(example.tokens) - example.supervised_from for example in examples)
+
+
+def _tokens(examples: Sequence[Example]) -> int:
+    return sum(len(example.tokens) - 1 for example in examples)
 
 
 def _linear(steps: int, warmup: int) -> Callable[[int], float]:

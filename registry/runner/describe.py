@@ -38,8 +38,14 @@ log = logging.getLogger(__name__)
 
 
 def parameters(design: Study) -> dict[str, object]:
-    """Return the recipe as MLflow parameters, nested names joined by dots."""
-    return dict(_flat("", asdict(design.recipe)))
+    """Return the recipe and the way of scoring as MLflow parameters, nested names joined by dots."""
+    others = {
+        "chat_template": design.chat_template,
+        "quantization": design.quantization,
+        "placement": design.placement,
+        "gradient_checkpointing": design.gradient_checkpointing,
+    }
+    return dict(_flat("", asdict(design.recipe))) | others
 
 
 def study_yaml(design: Study) -> str:

@@ -94,7 +94,11 @@ def _computed(experiment: Experiment, base: Base, rate: float) -> tuple[float, f
 
 def _scored_tokens(experiment: Experiment, cell: Cell, items: tuple[Item, ...], tokenizer: object) -> float:
     queries = [experiment.items.prompts[cell.task].query(item) for item in items[:_SAMPLE]]
-    encoded = encode_queries(tokenizer, [(query.context, query.continuations) for query in queries])  # type: ignore[arg-type]
+    encoded = encode_queries(
+        tokenizer,  # type: ignore[arg-type]
+        [(query.context, query.continuations) for query in queries],
+        chat=experiment.study.chat_template,
+    )
     return len(items) * statistics.fmean(len(q.context) + sum(len(option) - 1 for option in q.options) for q in encoded)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from registry.benchmarks import AlignedItems, align, load_benchmark
 from registry.cells import Cell, Grid
-from registry.models import Base, resolve_base
+from registry.models import Base, load_tokenizer, require_quantization, resolve_base
 from registry.refusal import Refused, unknown
 from registry.runner.fingerprint import fingerprint
 from registry.study import Study
@@ -82,6 +82,7 @@ class Experiment:
             base=base.revision,
             train=self.items.digest(source, "train"),
             recipe=recipe,
+            quantization=self.study.quantization,
             seed=seed,
         )
         return Job(model, source, seed, finetune, self._evaluation_fingerprint(model, finetune))
@@ -104,6 +105,8 @@ class Experiment:
             subject=subject,
             test=self.items.test_digest(self.grid),
             precision=self.study.recipe.precision,
+            quantization=self.study.quantization,
+            chat_template=self.study.chat_template,
         )
 
 
@@ -113,13 +116,24 @@ def prepare(study: Study) -> Experiment:
     Raises
     ------
     Refused
-        If a model, task, language or source does not exist, or the items cannot be aligned.
+        If a model, task, language or source does not exist, the items cannot be aligned, a base lacks the chat
+        template that the study asks for, or the library is wanting that loads quantised bases.
     """
+    require_quantization(study.quantization)
     benchmark = load_benchmark(study.benchmark)
     grid = benchmark.select(study.tasks, study.languages)
     sources = tuple(source_cell(name, grid) for name in study.sources) or grid.cells
     bases = {spec.name: resolve_base(spec, trust_remote_code=study.trust_remote_code) for spec in study.models}
+    if study.chat_template:
+        _require_chat_templates(bases.values())
     return Experiment(study, bases, grid, sources, align(benchmark, grid, study.split))
+
+
+def _require_chat_templates(bases: Iterable[Base]) -> None:
+    from registry.lora.tokens import require_chat_template  # brings torch, which other plans have no need of
+
+    for base in bases:
+        require_chat_template(load_tokenizer(base), base.name)
 
 
 def source_cell(name: str, grid: Grid) -> Cell:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import islice, takewhile
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 
@@ -22,6 +25,9 @@ from registry.runner.progress import Board
 from registry.study import Study
 from registry.tracking.runs import reap
 from registry.tracking.store import open_store
+
+if TYPE_CHECKING:  # brings torch, which a plan with nothing to do has no need of
+    from registry.runner.resident import Progress, Resident
 
 __all__ = ["Failure", "default_workers", "run_plan"]
 
@@ -37,10 +43,12 @@ class Failure:
     reason: str
 
 
-def default_workers() -> int:
-    """One worker per GPU, else one per CPU core that this process may use."""
+def default_workers(study: Study) -> int:
+    """One worker per GPU, else one per CPU core that this process may use; one alone where a base takes every GPU."""
     import torch
 
+    if study.placement == "spread":
+        return 1
     return torch.cuda.device_count() or len(os.sched_getaffinity(0))
 
 
@@ -65,26 +73,77 @@ def _in_process(
 ) -> list[Failure]:
     resident = _resident(experiment, client, experiment_id, number=0)
     failures: list[Failure] = []
-    for job, step in plan.todo:
-        if step is not Step.TRAIN and job.model in _without_baseline(failures):
-            failures.append(Failure(job, _NO_BASELINE))
+    left = list(plan.todo)
+    while left:
+        tasks = _together(left, left[0], adapters_at_once(experiment.study))
+        left = left[len(tasks) :]
+        failed = _without_baseline(failures)
+        if tasks[0][0].model in failed and tasks[0][1] is not Step.TRAIN:
+            failures += [Failure(job, _NO_BASELINE) for job, _ in tasks]
             continue
-        board.started(0, job)
-        try:
-            resident.do(job, step, lambda phase, share, job=job: board.moved(0, phase, share))
-        except Exception as error:
-            failures.append(Failure(job, f"{type(error).__name__}: {error}"))
-            board.failed(0, job, traceback.format_exc())
-        else:
-            board.done(0, job)
+        for job, error in _done(resident, tasks, board):
+            if error is None:
+                board.done(0, job)
+            else:
+                failures.append(Failure(job, _reason(error)))
+                board.failed(0, job, _trace(error))
+        board.idle(0)
     return failures
+
+
+def _done(resident: Resident, tasks: list[tuple[Job, Step]], board: Board) -> Iterator[tuple[Job, Exception | None]]:
+    board.started(0, _label(tasks))
+    return _results(resident, tasks, lambda phase, share: board.moved(0, phase, share))
+
+
+def _results(
+    resident: Resident, tasks: Sequence[tuple[Job, Step]], progress: Progress
+) -> Iterator[tuple[Job, Exception | None]]:
+    """Do jobs of one base; what goes wrong before any of them can be told apart is the reason of all that are left."""
+    left = [job for job, _ in tasks]
+    try:
+        for job, error in resident.do(tasks, progress):
+            left.remove(job)
+            yield job, error
+    except Exception as error:
+        for job in left:
+            yield job, error
+
+
+def adapters_at_once(study: Study) -> int:
+    """How many adapters of one base train together: as the study says, else 8 on a GPU and 1 on a CPU."""
+    import torch
+
+    return study.adapters_at_once or (8 if torch.cuda.is_available() else 1)
+
+
+def _together(left: Sequence[tuple[Job, Step]], first: tuple[Job, Step], most: int) -> list[tuple[Job, Step]]:
+    """Return a task, and what else is trained with it: fine-tunes of the same base and kind that come with it."""
+    if first[1] not in (Step.TRAIN, Step.TRAIN_AND_EVALUATE):
+        return [first]
+    start = left.index(first)
+    alike = takewhile(lambda task: task[1] is first[1] and task[0].model == first[0].model, left[start:])
+    return list(islice(alike, most))
+
+
+def _label(tasks: Sequence[tuple[Job, Step]]) -> str:
+    more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
+    return f"{tasks[0][0]}{more}"
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
+
+
+def _trace(error: Exception) -> str:
+    return "".join(traceback.format_exception(error))
 
 
 def _without_baseline(failures: Iterable[Failure]) -> set[str]:
     return {failure.job.model for failure in failures if failure.job.source is None}
 
 
-def _resident(experiment: Experiment, client: MlflowClient, experiment_id: str, *, number: int) -> Any:
+def _resident(experiment: Experiment, client: MlflowClient, experiment_id: str, *, number: int) -> Resident:
     import torch
 
     from registry.runner.records import Records
@@ -104,7 +163,7 @@ class _Worker:
     process: BaseProcess
     pipe: Connection
     ready: bool = False
-    task: tuple[Job, Step] | None = None
+    tasks: list[tuple[Job, Step]] = field(default_factory=list)
     model: str | None = None
 
 
@@ -122,15 +181,19 @@ class _Pool:
     _attempts: dict[Job, int] = field(default_factory=dict)
     _workers: dict[int, _Worker] = field(default_factory=dict)
 
+    @cached_property
+    def _at_once(self) -> int:
+        return adapters_at_once(self.experiment.study)
+
     def run(self, count: int) -> list[Failure]:
         """Start ``count`` processes, work the plan off, end them."""
         self._left = list(self.plan.todo)
         try:
             for number in range(count):
                 self._start(number)
-            while self._left or any(worker.task for worker in self._workers.values()):
+            while self._left or any(worker.tasks for worker in self._workers.values()):
                 self._deal()
-                if not any(worker.task for worker in self._workers.values()) and all(
+                if not any(worker.tasks for worker in self._workers.values()) and all(
                     worker.ready for worker in self._workers.values()
                 ):
                     break  # what is left waits for a baseline that failed
@@ -152,16 +215,20 @@ class _Pool:
 
     def _deal(self) -> None:
         for worker in self._workers.values():
-            if worker.ready and worker.task is None and (task := self._next(worker.model)) is not None:
-                self._left.remove(task)
-                worker.task, worker.model = task, task[0].model
-                worker.pipe.send(task)
-                self.board.started(worker.number, task[0])
+            if worker.ready and not worker.tasks and (tasks := self._next(worker.model)):
+                for task in tasks:
+                    self._left.remove(task)
+                worker.tasks, worker.model = tasks, tasks[0][0].model
+                worker.pipe.send(tasks)
+                self.board.started(worker.number, _label(tasks))
 
-    def _next(self, holding: str | None) -> tuple[Job, Step] | None:
-        """Choose a job whose baseline is there: of the base held, else of the base fewest others work on."""
+    def _next(self, holding: str | None) -> list[tuple[Job, Step]]:
+        """Choose a job whose baseline is there, of the base held, else of the base fewest others work on; and company.
+
+        Towards the end fewer are trained together, so that no worker is left without.
+        """
         waiting = {job.model for job, step in self._left if step is Step.BASELINE}
-        waiting |= {w.task[0].model for w in self._workers.values() if w.task and w.task[1] is Step.BASELINE}
+        waiting |= {job.model for w in self._workers.values() for job, step in w.tasks if step is Step.BASELINE}
         failed = _without_baseline(self.failures)
         open_ = [
             task
@@ -169,11 +236,16 @@ class _Pool:
             if task[1] in (Step.BASELINE, Step.TRAIN) or task[0].model not in waiting | failed
         ]
         if not open_:
-            return None
+            return []
         held = [worker.model for worker in self._workers.values()]
-        return min(
+        first = min(
             open_, key=lambda task: (task[1] is not Step.BASELINE, task[0].model != holding, held.count(task[0].model))
         )
+        if first[0] in self._attempts:
+            return [first]  # whatever ended its worker, the others are kept apart from it
+        share = math.ceil(len(open_) / len(self._workers))
+        unblemished = [task for task in open_ if task[0] not in self._attempts]
+        return _together(unblemished, first, min(self._at_once, share))
 
     def _listen(self) -> None:
         by_pipe = {worker.pipe: worker for worker in self._workers.values()}
@@ -192,22 +264,26 @@ class _Pool:
             worker.ready = True
         elif kind == "moved":
             self.board.moved(worker.number, *message)
-        elif worker.task is not None:
-            job, worker.task = worker.task[0], None
+        else:
+            job, *rest = message
+            worker.tasks = [task for task in worker.tasks if task[0] != job]
             if kind == "done":
                 self.board.done(worker.number, job)
             else:
-                self.failures.append(Failure(job, message[0]))
-                self.board.failed(worker.number, job, message[1])
+                self.failures.append(Failure(job, rest[0]))
+                self.board.failed(worker.number, job, rest[1])
+            if not worker.tasks:
+                self.board.idle(worker.number)
 
     def _died(self, worker: _Worker) -> None:
-        """Put a dead worker's job back and start another in its place."""
+        """Put a dead worker's jobs back and start another in its place."""
         worker.process.join()
         reap(self.client, self.experiment_id)
-        code, task = worker.process.exitcode, worker.task
+        code = worker.process.exitcode
         if not worker.ready:
             raise RuntimeError(f"a worker ended with exit code {code} before its first job; see its message above")
-        if task is not None:
+        self.board.idle(worker.number)
+        for task in reversed(worker.tasks):
             attempts = self._attempts[task[0]] = self._attempts.get(task[0], 1) + 1
             if attempts > _ATTEMPTS:
                 self.failures.append(Failure(task[0], f"its worker died {_ATTEMPTS} times, last with exit code {code}"))
@@ -250,13 +326,8 @@ def _work(number: int, study: Study, uri: str, experiment_id: str, pipe: Connect
     resident = _resident(prepare(study), open_store(uri), experiment_id, number=number)
     pipe.send(("ready",))
     while True:
-        job, step = pipe.recv()
-        try:
-            resident.do(job, step, lambda phase, share: pipe.send(("moved", phase, share)))
-        except Exception as error:
-            pipe.send(("failed", f"{type(error).__name__}: {error}", traceback.format_exc()))
-        else:
-            pipe.send(("done",))
+        for job, error in _results(resident, pipe.recv(), lambda phase, share: pipe.send(("moved", phase, share))):
+            pipe.send(("done", job) if error is None else ("failed", job, _reason(error), _trace(error)))
 
 
 def _exit(*_: object) -> None:

@@ -37,7 +37,7 @@ class Board:
         )
         self._jobs, self._what = jobs, what
         self._done = self._failed = 0
-        self._doing: dict[int, tuple[Job, str, float]] = {}
+        self._doing: dict[int, tuple[str, str, float]] = {}
         self._began = self._said = time.monotonic()
 
     def __enter__(self) -> Board:
@@ -50,9 +50,9 @@ class Board:
         if not self._terminal and self._jobs:
             self._say()
 
-    def started(self, worker: int, job: Job) -> None:
-        """A worker took a job."""
-        self._doing[worker] = (job, "", 0.0)
+    def started(self, worker: int, what: str) -> None:
+        """A worker took a job, or several that are trained together."""
+        self._doing[worker] = (what, "", 0.0)
         self.refresh()
 
     def moved(self, worker: int, phase: str, share: float) -> None:
@@ -63,16 +63,19 @@ class Board:
 
     def done(self, worker: int, job: Job) -> None:
         """A job is done and recorded."""
-        self._doing.pop(worker, None)
         self._done += 1
         self._bar.update(1)
         self.refresh()
 
     def failed(self, worker: int, job: Job, trace: str) -> None:
         """A job could not be done."""
-        self._doing.pop(worker, None)
         self._failed += 1
         self.note(f"failed: {job}\n{trace}".rstrip())
+
+    def idle(self, worker: int) -> None:
+        """A worker has nothing left to do."""
+        self._doing.pop(worker, None)
+        self.refresh()
 
     def note(self, text: str) -> None:
         """Say something without disturbing the bar."""

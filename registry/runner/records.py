@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from registry.cells import Cell, Regime, regime_of
+from registry.lora.cost import Usage
 from registry.lora.train import Training
 from registry.runner import describe
 from registry.runner.experiment import Experiment, Job
@@ -25,7 +26,7 @@ from registry.tracking.evaluations import (
     recorded_scores,
     score_metrics,
 )
-from registry.tracking.names import Kind, Tag, registered_model, run_name
+from registry.tracking.names import Kind, Tag, registered_model, run_name, usage_metrics
 from registry.tracking.runs import Recording, finished_by_fingerprint, recorded
 
 __all__ = ["Records"]
@@ -47,8 +48,14 @@ class Records:
     device: str
 
     @contextmanager
-    def opened(self, kind: Kind, job: Job) -> Iterator[Recording]:
-        """Open the run of one half of a job, with its tags, parameters, description and fingerprint."""
+    def opened(self, kind: Kind, job: Job, *, seconds_ago: float = 0.0) -> Iterator[Recording]:
+        """Open the run of one half of a job, with its tags, parameters, description and fingerprint.
+
+        Parameters
+        ----------
+        seconds_ago : float
+            How long its work has been going on already.
+        """
         with recorded(
             self.client,
             self.experiment_id,
@@ -57,6 +64,7 @@ class Records:
             tags=self._tags(job, job.finetune if kind is Kind.FINETUNE else job.evaluate),
             params=describe.parameters(self.experiment.study) | {"device": self.device},
             description=describe.run(kind, self.experiment, job),
+            seconds_ago=seconds_ago,
         ) as recording:
             yield recording
 
@@ -77,18 +85,24 @@ class Records:
         self._inputs(recording, {"training": [source]}, {source: self.experiment.items.digest(source, "train")})
         self._files(recording, [source.task])
 
-    def training(self, recording: Recording, training: Training) -> None:
-        """Record the curves of a training and what came of it."""
+    def usage(self, recording: Recording, phase: str, usage: Usage) -> None:
+        """Record what a phase of a job took."""
+        recording.metrics(
+            usage_metrics(
+                phase,
+                seconds=usage.seconds,
+                tokens=usage.tokens,
+                flop=usage.flop,
+                peak_memory_gb=usage.peak_memory_gb,
+            )
+        )
+
+    def training(self, recording: Recording, training: Training, usage: Usage) -> None:
+        """Record the curves of a training, what came of it and what it took."""
         recording.curves({"train/loss": training.losses, "train/learning_rate": training.learning_rates})
         recording.curves({"validation/loss": training.validation_losses})
-        recording.metrics(
-            {
-                "train/final_loss": training.losses[-1],
-                "train/kept_epoch": training.kept_epoch,
-                "seconds/train": training.seconds,
-                "tokens/train": training.tokens,
-            }
-        )
+        recording.metrics({"train/final_loss": training.losses[-1], "train/kept_epoch": training.kept_epoch})
+        self.usage(recording, "train", usage)
 
     def adapter(self, recording: Recording, job: Job, folder: Path, training: Training) -> RegisteredAdapter:
         """Register a PEFT folder as the next version of its (base, source cell)."""
@@ -184,4 +198,5 @@ class Records:
             "base": {"name": base.name, "reference": base.reference, "revision": base.revision},
             "source": str(source),
             "prompt": asdict(self.experiment.items.prompts[source.task]),
+            "chat_template": self.experiment.study.chat_template,
         }

@@ -95,7 +95,7 @@ def prospect(
     identity = experiment_id(client, study.name)
     reaped = [] if dry_run else reap(client, identity)
     plan = make_plan(experiment, client, identity, jobs=jobs(experiment) if jobs else None, train_only=train_only)
-    count = workers or (default_workers() if plan.todo else 1)
+    count = workers or (default_workers(study) if plan.todo else 1)
     return Prospect(experiment, client, identity, plan, count, len(reaped))
 
 

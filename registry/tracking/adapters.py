@@ -118,9 +118,7 @@ def weights_digest(folder: Path) -> str:
 
 def _write_mlmodel(folder: Path, *, run_id: str, model_id: str, metadata: Mapping[str, Any]) -> None:
     model = Model(run_id=run_id, model_id=model_id, signature=_SIGNATURE, metadata=dict(metadata))
-    add_to_model(  # type: ignore[no-untyped-call]
-        model, loader_module=LOADER, conda_env="conda.yaml", model_config={"base_path": ""}
-    )
+    add_to_model(model, loader_module=LOADER, conda_env="conda.yaml", model_config={"base_path": ""})
     shutil.copyfile(PROJECT / "conda.yaml", folder / "conda.yaml")
     model.save(str(folder / "MLmodel"))
 

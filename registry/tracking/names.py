@@ -26,6 +26,7 @@ __all__ = [
     "registered_model",
     "run_name",
     "score",
+    "usage_metrics",
 ]
 
 
@@ -110,6 +111,18 @@ def positive_rate(regime: Regime) -> str:
 def harm_rate(regime: Regime) -> str:
     """Metric of the share of a regime's targets with delta <= -1 pp, in percent."""
     return f"harm_rate/{regime}"
+
+
+def usage_metrics(phase: str, *, seconds: float, tokens: int, flop: float, peak_memory_gb: float) -> dict[str, float]:
+    """Metrics of what a phase, ``train`` or ``score``, took: wall time, tokens, TFLOP, both per second, memory."""
+    return {
+        f"seconds/{phase}": seconds,
+        f"tokens/{phase}": tokens,
+        f"tokens_per_second/{phase}": tokens / seconds,
+        f"tflop/{phase}": flop / 1e12,
+        f"tflop_per_second/{phase}": flop / 1e12 / seconds,
+        f"peak_memory_gb/{phase}": peak_memory_gb,
+    }
 
 
 def parse_cell(metric: str, quantity: str) -> Cell | None:

@@ -77,8 +77,15 @@ def recorded(
     tags: Mapping[str, object],
     params: Mapping[str, object] | None = None,
     description: str = "",
+    seconds_ago: float = 0.0,
 ) -> Iterator[Recording]:
-    """Open a run, keep its heartbeat, and end it: FINISHED, FAILED on an error, KILLED on an interrupt."""
+    """Open a run, keep its heartbeat, and end it: FINISHED, FAILED on an error, KILLED on an interrupt.
+
+    Parameters
+    ----------
+    seconds_ago : float
+        How long its work has been going on before it is opened.
+    """
     every = {
         Tag.KIND: kind,
         Tag.WORKER: _worker(),
@@ -89,6 +96,7 @@ def recorded(
     }
     run = client.create_run(
         experiment_id,
+        start_time=int((time.time() - seconds_ago) * 1000),
         run_name=name,
         tags={key: str(value) for key, value in every.items()} | {MLFLOW_RUN_NAME: name},
     )

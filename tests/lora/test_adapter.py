@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from peft import PeftModel, get_peft_model_state_dict
+from accelerate import cpu_offload
+from peft import PeftModel
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from registry.lora.adapter import attached, loaded, merged, save_adapter
+from registry.lora.adapter import Bank, fresh_adapter, merged, put_on, read_adapter, save_adapter
 from registry.study import LoraSpec
 
 SPEC = LoraSpec(rank=4, alpha=8)
@@ -31,108 +33,179 @@ def assert_equal_states(found: dict[str, Tensor], expected: dict[str, Tensor]) -
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_a_merged_adapter_gives_the_logits_of_the_attached_one(llama, adapter) -> None:
-    adapter.eval()
-    with_adapter = logits(adapter)
-    with adapter.disable_adapter():
-        without = logits(adapter)
-    assert (with_adapter - without).abs().max() > 0.1
-    with merged(adapter) as whole:
+def test_a_merged_adapter_gives_the_logits_of_pefts(llama, adapter, peft) -> None:
+    without = logits(llama)
+    with peft(llama, adapter.spec, adapter=adapter) as model:
+        expected = logits(model.eval())
+    assert (expected - without).abs().max() > 0.1
+    with merged(llama, adapter) as whole:
         assert whole is llama
-        torch.testing.assert_close(logits(whole), with_adapter, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(logits(whole), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_adapter_that_is_put_on_gives_the_logits_of_pefts(llama, adapter, peft) -> None:
+    with peft(llama, adapter.spec, adapter=adapter) as model:
+        expected = logits(model.eval())
+    with put_on(llama, Bank(llama, [adapter])):
+        torch.testing.assert_close(logits(llama), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_several_adapters_that_are_put_on_give_each_its_own_logits(llama, adapter, randomise, peft) -> None:
+    adapters = [adapter, randomise(adapter, seed=6), randomise(adapter, seed=7)]
+    expected = []
+    for one in adapters:
+        with peft(llama, one.spec, adapter=one) as model:
+            expected.append(logits(model.eval()))
+    bank = Bank(llama, adapters)
+    with put_on(llama, bank), torch.inference_mode():
+        found = llama(TOKENS.repeat(3, 1)).logits
+        bank.use([2, 0], [0, 0])
+        some = llama(TOKENS.repeat(2, 1)).logits
+    torch.testing.assert_close(found, torch.cat(expected), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(some, torch.cat([expected[2], expected[0]]), rtol=1e-5, atol=1e-5)
+
+
+def test_gradients_of_an_adapter_that_is_put_on_are_pefts(llama, adapter, peft) -> None:
+    with peft(llama, adapter.spec, adapter=adapter) as model:
+        model.train()
+        model(TOKENS).logits.square().mean().backward()
+        expected = [weight.grad for name, weight in model.named_parameters() if "lora_" in name]
+    bank = Bank(llama, [adapter])
+    with put_on(llama, bank):
+        llama(TOKENS).logits.square().mean().backward()
+    found = [weight.grad for weight in bank.parameters[0]]
+    assert len(found) == len(expected) == 2 * len(adapter.weights)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-7)
+    assert all(weight.grad is None for weight in llama.parameters())
 
 
 @pytest.mark.parametrize("fails", [False, True], ids=["in peace", "after an exception"])
-def test_weights_and_logits_are_restored_exactly_after_a_merge(llama, adapter, fails: bool) -> None:
-    adapter.eval()
-    weights, before = state(adapter), logits(adapter)
-    try:
-        with merged(adapter) as whole:
-            assert not torch.equal(whole.model.layers[0].mlp.down_proj.weight, weights_of(weights, "0.mlp.down_proj"))
-            if fails:
-                raise RuntimeError("scoring failed")
-    except RuntimeError:
-        assert fails
-    assert_equal_states(state(adapter), weights)
-    assert torch.equal(logits(adapter), before)
-
-
-def weights_of(weights: dict[str, Tensor], module: str) -> Tensor:
-    (found,) = [weight for name, weight in weights.items() if f"{module}.base_layer.weight" in name]
-    return found
-
-
-@pytest.mark.parametrize("fails", [False, True], ids=["in peace", "after an exception"])
-def test_the_base_is_itself_again_when_an_adapter_is_taken_off(llama, randomise, fails: bool) -> None:
+@pytest.mark.parametrize("how", ["merged", "put on"])
+def test_the_base_is_itself_again_bit_for_bit(llama, adapter, how: str, fails: bool) -> None:
     weights, before = state(llama), logits(llama)
     try:
-        with attached(llama, SPEC, seed=3) as model, merged(model):
-            randomise(model)
+        with merged(llama, adapter) if how == "merged" else put_on(llama, Bank(llama, [adapter])):
+            assert not torch.equal(logits(llama), before)
             if fails:
-                raise RuntimeError("training failed")
+                raise RuntimeError("scoring failed")
     except RuntimeError:
         assert fails
     assert_equal_states(state(llama), weights)
     assert torch.equal(logits(llama), before)
     assert not any(parameter.requires_grad for parameter in llama.parameters())
+    assert not any("forward" in module.__dict__ for module in llama.modules())
 
 
-def test_a_fresh_adapter_is_decided_by_its_seed_alone_and_changes_nothing_yet(llama) -> None:
+def test_weights_that_cannot_be_merged_are_run_beside(llama, adapter) -> None:
+    """As quantised weights, or those that accelerate holds elsewhere."""
+    with merged(llama, adapter):
+        expected = logits(llama)
+
+    class Held(nn.Parameter):
+        pass
+
+    for name in list(adapter.weights)[::2]:
+        module = llama.get_submodule(name)
+        module.weight = Held(module.weight.data, requires_grad=False)
+    before = state(llama)
+    with merged(llama, adapter):
+        now = state(llama)
+        changed = [name for name in before if not torch.equal(now[name], before[name])]
+        assert len(changed) == len(adapter.weights) // 2
+        torch.testing.assert_close(logits(llama), expected, rtol=1e-5, atol=1e-5)
+    assert_equal_states(state(llama), before)
+
+
+def test_a_base_held_in_other_memory_gives_the_same_logits(make_llama, adapter) -> None:
+    with merged(make_llama(), adapter) as whole:
+        expected = logits(whole)
+    offloaded = cpu_offload(make_llama(), execution_device=torch.device("cpu"))
+    assert next(offloaded.parameters()).device.type == "meta"
+    with merged(offloaded, adapter):
+        torch.testing.assert_close(logits(offloaded), expected, rtol=1e-5, atol=1e-5)
+    fresh, expected_fresh = (fresh_adapter(base, SPEC, seed=1).weights for base in (offloaded, make_llama()))
+    assert all(torch.equal(fresh[name][0], expected_fresh[name][0]) for name in expected_fresh)
+
+
+def test_a_bf16_sum_is_rounded_once(llama, adapter) -> None:
+    base = llama.to(torch.bfloat16)
+    name, (a, b) = next(iter(adapter.weights.items()))
+    exact = base.get_submodule(name).weight.double() + adapter.scaling * (b.double() @ a.double())
+    with merged(base, adapter):
+        assert torch.equal(base.get_submodule(name).weight, exact.bfloat16())
+
+
+def test_a_fresh_adapter_is_that_of_peft_and_changes_nothing_yet(llama, peft) -> None:
+    before = logits(llama)
+    found = fresh_adapter(llama, SPEC, seed=9)
+    with peft(llama, SPEC, seed=9) as model:
+        for name, (a, b) in found.weights.items():
+            layer = model.base_model.model.get_submodule(name)
+            assert torch.equal(a, layer.lora_A["default"].weight)
+            assert torch.equal(b, layer.lora_B["default"].weight)
+    with merged(llama, found):
+        assert torch.equal(logits(llama), before)
+    assert found.parameters == sum(a.numel() + b.numel() for a, b in found.weights.values())
+
+
+def test_a_fresh_adapter_is_decided_by_its_seed_alone(llama) -> None:
     def fresh(seed: int) -> dict[str, Tensor]:
         torch.rand(3)  # wherever the global generator stands
-        with attached(llama, SPEC, seed=seed) as model:
-            assert torch.equal(logits(model.eval()), before)
-            return {name: weight.clone() for name, weight in get_peft_model_state_dict(model).items()}
+        return {name: a for name, (a, _) in fresh_adapter(llama, SPEC, seed=seed).weights.items()}
 
-    before = logits(llama)
-    assert_equal_states(fresh(1), fresh(1))
-    one, other = fresh(1), fresh(2)
-    assert all(torch.equal(one[name], other[name]) == ("lora_B" in name) for name in one)
+    one, again, other = fresh(1), fresh(1), fresh(2)
+    assert_equal_states(one, again)
+    assert not any(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_attaching_leaves_the_global_generator_where_it_stands(llama) -> None:
+def test_making_an_adapter_leaves_the_global_generator_where_it_stands(llama) -> None:
     before = torch.get_rng_state()
-    with attached(llama, SPEC, seed=1):
-        pass
+    fresh_adapter(llama, SPEC, seed=1)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_a_base_without_the_projections_is_refused_and_left_alone(llama) -> None:
     before = state(llama)
-    with pytest.raises(ValueError, match="c_attn"), attached(llama, LoraSpec(targets=("c_attn",)), seed=1):
-        pass
+    with pytest.raises(ValueError, match="c_attn"):
+        fresh_adapter(llama, LoraSpec(targets=("c_attn",)), seed=1)
     assert_equal_states(state(llama), before)
 
 
 def test_only_the_named_projections_are_adapted(llama) -> None:
-    with attached(llama, LoraSpec(rank=3, targets=("q_proj", "up_proj")), seed=1) as model:
-        adapted = get_peft_model_state_dict(model)
-    assert {name.split(".lora_")[0].rpartition(".")[2] for name in adapted} == {"q_proj", "up_proj"}
-    assert {min(weight.shape) for weight in adapted.values()} == {3}
+    adapted = fresh_adapter(llama, LoraSpec(rank=3, targets=("q_proj", "up_proj")), seed=1).weights
+    assert {name.rpartition(".")[2] for name in adapted} == {"q_proj", "up_proj"}
+    assert {len(a) for a, _ in adapted.values()} == {3}
 
 
-def test_peft_loads_a_saved_adapter_with_exactly_the_same_logits(make_llama, adapter, tmp_path: Path) -> None:
-    expected = logits(adapter.eval())
+def test_peft_loads_a_saved_adapter_with_the_logits_of_the_one_put_on(make_llama, adapter, tmp_path: Path) -> None:
+    base = make_llama()
+    with put_on(base, Bank(base, [adapter])):
+        expected = logits(base)
     save_adapter(adapter, tmp_path, base_reference="owner/base", base_revision="abc")
-    fresh = PeftModel.from_pretrained(make_llama(), str(tmp_path))
-    assert torch.equal(logits(fresh), expected)
+    loaded = PeftModel.from_pretrained(make_llama(), str(tmp_path))
+    torch.testing.assert_close(logits(loaded), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_a_saved_adapter_loads_again_with_exactly_the_same_logits_and_is_taken_off(
-    llama, randomise, tmp_path: Path
-) -> None:
-    before = state(llama)
-    with attached(llama, SPEC, seed=3) as model:
-        randomise(model)
-        expected = logits(model.eval())
-        with merged(model) as whole:
-            expected_merged = logits(whole)
-        save_adapter(model, tmp_path, base_reference="owner/base", base_revision=None)
-    with loaded(llama, tmp_path) as model:
-        assert torch.equal(logits(model), expected)
-        with merged(model) as whole:
-            assert torch.equal(logits(whole), expected_merged)
-    assert_equal_states(state(llama), before)
+def test_a_folder_is_what_peft_itself_would_write(make_llama, adapter, peft, tmp_path: Path) -> None:
+    save_adapter(adapter, tmp_path / "ours", base_reference="owner/base", base_revision=None)
+    with peft(make_llama(), adapter.spec, adapter=adapter) as model:
+        model.peft_config["default"].base_model_name_or_path = "owner/base"
+        model.save_pretrained(str(tmp_path / "pefts"), save_embedding_layers=False)
+    ours, pefts = (json.loads((tmp_path / who / "adapter_config.json").read_text()) for who in ("ours", "pefts"))
+    assert ours == pefts
+    ours, pefts = (load_file(tmp_path / who / "adapter_model.safetensors") for who in ("ours", "pefts"))
+    assert set(ours) == set(pefts)
+    assert all(torch.equal(ours[name], pefts[name]) for name in pefts)
+
+
+def test_a_saved_adapter_is_read_again_to_the_bit(adapter, tmp_path: Path) -> None:
+    save_adapter(adapter, tmp_path, base_reference="owner/base", base_revision=None)
+    found = read_adapter(tmp_path)
+    assert (found.spec.rank, found.scaling, set(found.spec.targets)) == (4, 2.0, set(adapter.spec.targets))
+    assert set(found.weights) == set(adapter.weights)
+    for name, pair in adapter.weights.items():
+        assert all(torch.equal(one, other) for one, other in zip(found.weights[name], pair, strict=True))
 
 
 def test_a_saved_adapter_is_two_files_that_name_the_base_by_its_reference(adapter, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from registry.benchmarks import demo
 from registry.benchmarks.prompts import PROMPTS
 from registry.cells import Cell
 from registry.lora.tokens import encode_examples, encode_queries
+from registry.refusal import Refused
 
 
 def harness_pair(tokenizer, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -97,6 +98,56 @@ def test_a_tokenizer_that_begins_texts_does_so_once_and_never_in_an_option() -> 
     (example,) = encode_examples(tokenizer, [("a", "cc")], max_length=10)
     assert example.tokens.count(begin) == 1
     assert example.tokens[example.supervised_from :] == encoded.options[1]
+
+
+CHAT = (
+    "{{ bos_token }}{% for turn in messages %}[{{ turn['content'] }}]{% endfor %}"
+    "{% if add_generation_prompt %}>\n{% endif %}"
+)
+
+
+@pytest.fixture
+def chat_tokenizer(tokenizer) -> PreTrainedTokenizerFast:
+    """The shared tokenizer, made to begin texts with a token, and with a chat template that spells it out."""
+    backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
+    backend.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)])
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token="<s>", chat_template=CHAT)
+
+
+def test_in_a_chat_the_context_is_the_users_turn_and_an_option_the_start_of_the_models(chat_tokenizer) -> None:
+    queries = [("one? ", (" a", "  bb")), ("two?", ("ccc", " d"))]
+    first, second = encode_queries(chat_tokenizer, queries, chat=True)
+    assert chat_tokenizer.decode(first.context) == "<s>[one? ]>"
+    assert [chat_tokenizer.decode(option) for option in first.options] == ["\na", "\n bb"]
+    assert chat_tokenizer.decode(second.context) == "<s>[two?]>"
+    assert [chat_tokenizer.decode(option) for option in second.options] == ["\nccc", "\nd"]
+
+
+def test_a_beginning_that_is_spelled_out_is_not_doubled(chat_tokenizer) -> None:
+    begin = chat_tokenizer.bos_token_id
+    queries = [("<s>one:", (" a", " b")), ("two:", (" a", " b"))]
+    for encoded in (*encode_queries(chat_tokenizer, queries), *encode_queries(chat_tokenizer, queries[1:], chat=True)):
+        assert encoded.context.count(begin) == 1
+        assert encoded.context[0] == begin
+
+
+def test_no_query_makes_no_chat(chat_tokenizer) -> None:
+    assert encode_queries(chat_tokenizer, [], chat=True) == []
+
+
+def test_a_chat_without_a_template_is_refused(tokenizer) -> None:
+    with pytest.raises(Refused, match=r"no chat template.*chat_template: false"):
+        encode_queries(tokenizer, [("one:", (" a", " b"))], chat=True)
+
+
+def test_a_text_without_a_prompt_carries_the_loss_from_its_first_predicted_token_on(tokenizer, chat_tokenizer) -> None:
+    for used, first in ((tokenizer, 0), (chat_tokenizer, 1)):
+        (example,) = encode_examples(used, [("", "Question: one?\nAnswer: the cat")], max_length=100)
+        assert example.supervised_from == 1
+        text = used.decode(example.tokens[first:])
+        assert text == "Question: one?\nAnswer: the cat"
+    (cut,) = encode_examples(chat_tokenizer, [("", "Question: one?\nAnswer: the cat")], max_length=5)
+    assert (len(cut.tokens), cut.supervised_from) == (5, 1)
 
 
 def test_the_loss_stands_on_the_target_alone(tokenizer) -> None:

@@ -23,9 +23,9 @@ from transformers import (
 )
 
 from registry.lora import train
-from registry.lora.adapter import attached
+from registry.lora.adapter import Adapter, fresh_adapter
 from registry.lora.tokens import Example
-from registry.lora.train import Training, hold_out, mean_loss, train_adapter
+from registry.lora.train import Assignment, Training, hold_out, mean_loss, train_adapter, train_adapters
 from registry.study import LoraSpec, Recipe
 
 RECIPE = Recipe(lora=LoraSpec(rank=4, alpha=8), learning_rate=1e-2, epochs=2, batch_size=8, warmup=0.2, validation=0.0)
@@ -33,37 +33,50 @@ RECIPE = Recipe(lora=LoraSpec(rank=4, alpha=8), learning_rate=1e-2, epochs=2, ba
 
 @dataclass
 class Trained:
-    """What came of a training: its account, the adapter's weights, the batches in the order they were used."""
+    """What came of a training, and the batches in the order they were used."""
 
     training: Training
-    weights: dict[str, Tensor]
     batches: list[list[Example]]
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        return weights_of(self.training.adapter)
 
 
 @pytest.fixture
 def run(make_llama, monkeypatch):
     """Train a fresh adapter on a fresh base and note the batches."""
 
-    def do(examples: Sequence[Example], recipe: Recipe = RECIPE, *, seed: int = 1, model=None) -> Trained:
+    def do(examples: Sequence[Example], recipe: Recipe = RECIPE, *, seed: int = 1, model=None, **options) -> Trained:
         batches: list[list[Example]] = []
-        flat_batch = train.flat_batch
+        lay_out = train.examples_batch
 
-        def noted(examples: Sequence[Example], *rest: object) -> object:
-            batches.append(list(examples))
-            return flat_batch(examples, *rest)
+        def noted(groups: Sequence[Sequence[Example]], **fields: object) -> object:
+            batches.extend(list(group) for group in groups)
+            return lay_out(groups, **fields)
 
-        monkeypatch.setattr(train, "flat_batch", noted)
-        with attached(model or make_llama(), recipe.lora, seed=7) as adapter:
-            training = train_adapter(adapter, examples, recipe, seed=seed)
-            weights = weights_of(adapter)
-        monkeypatch.undo()
-        return Trained(training, weights, batches)
+        base = model or make_llama()
+        with monkeypatch.context() as patch:
+            patch.setattr(train, "examples_batch", noted)
+            training = train_adapter(base, assignment(base, examples, recipe, seed=seed), recipe, **options)
+        return Trained(training, batches)
 
     return do
 
 
-def weights_of(model: PeftModel) -> dict[str, Tensor]:
-    return {name: weight.detach().clone() for name, weight in get_peft_model_state_dict(model).items()}
+def assignment(base, examples: Sequence[Example], recipe: Recipe = RECIPE, *, seed: int = 1, **fields) -> Assignment:
+    return Assignment(fresh_adapter(base, recipe.lora, seed=7), examples, seed, **fields)
+
+
+def weights_of(model: PeftModel | Adapter) -> dict[str, Tensor]:
+    """Weights by PEFT's names."""
+    if isinstance(model, PeftModel):
+        return {name: weight.detach().clone() for name, weight in get_peft_model_state_dict(model).items()}
+    return {
+        f"base_model.model.{name}.lora_{letter}.weight": weight.clone()
+        for name, pair in model.weights.items()
+        for letter, weight in zip("AB", pair, strict=True)
+    }
 
 
 def padded(examples: Sequence[Example]) -> dict[str, Tensor]:
@@ -108,12 +121,12 @@ def assert_close(found: dict[str, Tensor], expected: dict[str, Tensor], toleranc
         torch.testing.assert_close(found[name], expected[name], rtol=0, atol=tolerance)
 
 
-def test_training_lowers_the_loss(make_llama, examples) -> None:
-    with attached(make_llama(), RECIPE.lora, seed=7) as model:
-        before = mean_loss(model, examples, batch_size=8)
-        training = train_adapter(model, examples, RECIPE, seed=1)
-        assert mean_loss(model, examples, batch_size=8) < 0.8 * before
-        assert training.losses[0] == pytest.approx(before, rel=0.5)
+def test_training_lowers_the_loss(llama, examples) -> None:
+    given = assignment(llama, examples)
+    before = mean_loss(llama, given.adapter, examples, batch_size=8)
+    training = train_adapter(llama, given, RECIPE)
+    assert mean_loss(llama, training.adapter, examples, batch_size=8) < 0.8 * before
+    assert training.losses[0] == pytest.approx(before, rel=0.5)
 
 
 def test_every_example_is_seen_once_in_each_epoch_in_another_order(run, examples) -> None:
@@ -130,13 +143,14 @@ def test_every_example_is_seen_once_in_each_epoch_in_another_order(run, examples
 def test_training_changes_the_adapter_and_not_one_bit_of_the_base(make_llama, examples) -> None:
     base = make_llama()
     before = {name: weight.clone() for name, weight in base.state_dict().items()}
-    with attached(base, RECIPE.lora, seed=7) as model:
-        fresh = weights_of(model)
-        train_adapter(model, examples, RECIPE, seed=1)
-        trained = weights_of(model)
-        assert not any(torch.equal(trained[name], fresh[name]) for name in fresh)
-        left = {name for name, weight in model.named_parameters() if weight.grad is not None and "lora_" not in name}
-        assert not left
+    given = assignment(base, examples)
+    fresh = weights_of(given.adapter)
+    trained = weights_of(train_adapter(base, given, RECIPE).adapter)
+    assert not any(torch.equal(trained[name], fresh[name]) for name in fresh)
+    assert all(torch.equal(weights_of(given.adapter)[name], fresh[name]) for name in fresh), "what is given stays"
+    assert all(weight.grad is None for weight in base.parameters())
+    assert not any("forward" in module.__dict__ or module._forward_hooks for module in base.modules())
+    assert not base.training
     after = base.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
@@ -161,10 +175,12 @@ def test_training_leaves_the_global_generator_where_it_stands(run, examples) -> 
 
 
 @pytest.mark.parametrize("weight_decay", [0.0, 0.1])
-def test_losses_and_weights_are_those_of_a_plain_padded_loop(make_llama, run, examples, weight_decay: float) -> None:
+def test_losses_and_weights_are_those_of_a_plain_padded_loop(
+    make_llama, peft, run, examples, weight_decay: float
+) -> None:
     recipe = dataclasses.replace(RECIPE, weight_decay=weight_decay)
     trained = run(examples, recipe)
-    with attached(make_llama(), recipe.lora, seed=7) as model:
+    with peft(make_llama(), recipe.lora, seed=7) as model:
         model.train()
         expected = plain_training(model, trained.batches, recipe)
         weights = weights_of(model)
@@ -192,20 +208,20 @@ class _SequentialTrainer(Trainer):
 
 
 def test_losses_rates_and_weights_are_those_of_transformers_trainer(
-    make_llama, monkeypatch, examples, tmp_path: Path
+    make_llama, monkeypatch, peft, examples, tmp_path: Path
 ) -> None:
     rows = examples[:24] + examples[6:]
     recipe = dataclasses.replace(RECIPE, epochs=1, clip=0.5, weight_decay=0.1)
-    with attached(make_llama(), recipe.lora, seed=7) as model:
+    with peft(make_llama(), recipe.lora, seed=7) as model:
         trainer = _SequentialTrainer(
             model=model, args=_arguments(recipe, tmp_path), train_dataset=rows, data_collator=padded
         )
         trainer.train()
         expected = weights_of(model)
     monkeypatch.setattr(torch, "randperm", lambda count, **_: torch.arange(count))
-    with attached(make_llama(), recipe.lora, seed=7) as model:
-        training = train_adapter(model, rows, recipe, seed=1)
-        weights = weights_of(model)
+    base = make_llama()
+    training = train_adapter(base, assignment(base, rows, recipe), recipe)
+    weights = weights_of(training.adapter)
     assert len(trainer.losses) == 6
     assert training.losses == pytest.approx(trainer.losses, abs=1e-5)
     assert training.learning_rates == pytest.approx(trainer.rates, rel=1e-9)
@@ -229,7 +245,7 @@ def _arguments(recipe: Recipe, folder: Path) -> TrainingArguments:
     )
 
 
-def test_losses_are_right_where_a_text_is_longer_than_the_sliding_window(tokenizer, run, examples) -> None:
+def test_losses_are_right_where_a_text_is_longer_than_the_sliding_window(tokenizer, peft, run, examples) -> None:
     config = MistralConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -243,7 +259,7 @@ def test_losses_are_right_where_a_text_is_longer_than_the_sliding_window(tokeniz
     torch.manual_seed(0)
     model = MistralForCausalLM(config).eval().requires_grad_(False)
     trained = run(examples, model=model)
-    with attached(model, RECIPE.lora, seed=7) as adapter:
+    with peft(model, RECIPE.lora, seed=7) as adapter:
         expected = plain_training(adapter, trained.batches, RECIPE)
     assert trained.training.losses == pytest.approx(expected, abs=1e-5)
 
@@ -253,15 +269,14 @@ def test_the_rate_rises_over_the_warm_up_and_falls_to_nearly_zero(run, examples)
     assert rates == pytest.approx([1e-2 * factor for factor in (0, 1 / 2, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6)])
 
 
-def test_the_epoch_with_the_lowest_validation_loss_is_kept(make_llama, examples) -> None:
+def test_the_epoch_with_the_lowest_validation_loss_is_kept(llama, examples) -> None:
     recipe = dataclasses.replace(RECIPE, learning_rate=0.05, warmup=0.0, epochs=5, validation=0.4)
-    with attached(make_llama(), recipe.lora, seed=7) as model:
-        training = train_adapter(model, examples, recipe, seed=1)
-        _, held = hold_out(examples, recipe)
-        assert len(training.validation_losses) == 5
-        assert training.kept_epoch == 1 + training.validation_losses.index(min(training.validation_losses))
-        assert 1 < training.kept_epoch < 5, "neither the first nor the last, or nothing is shown"
-        assert mean_loss(model, held, batch_size=8) == min(training.validation_losses)
+    training = train_adapter(llama, assignment(llama, examples, recipe), recipe)
+    _, held = hold_out(examples, recipe)
+    assert len(training.validation_losses) == 5
+    assert training.kept_epoch == 1 + training.validation_losses.index(min(training.validation_losses))
+    assert 1 < training.kept_epoch < 5, "neither the first nor the last, or nothing is shown"
+    assert mean_loss(llama, training.adapter, held, batch_size=8) == min(training.validation_losses)
 
 
 def test_without_validation_the_last_epoch_is_kept(run, examples) -> None:
@@ -269,27 +284,24 @@ def test_without_validation_the_last_epoch_is_kept(run, examples) -> None:
     assert (training.kept_epoch, training.validation_losses) == (2, [])
 
 
-def test_the_mean_loss_weighs_tokens_not_batches(adapter, examples) -> None:
+def test_the_mean_loss_weighs_tokens_not_batches(llama, peft, adapter, examples) -> None:
     counts = [len(example.tokens) - example.supervised_from for example in examples]
     assert len(set(counts)) > 1
-    with torch.inference_mode():
-        expected = sum(plain_loss(adapter.eval(), [example], "sum").item() for example in examples) / sum(counts)
+    with torch.inference_mode(), peft(llama, adapter.spec, adapter=adapter) as model:
+        expected = sum(plain_loss(model.eval(), [example], "sum").item() for example in examples) / sum(counts)
     for batch_size in (1, 7, 100):
-        assert mean_loss(adapter, examples, batch_size=batch_size) == pytest.approx(expected, abs=1e-5)
+        assert mean_loss(llama, adapter, examples, batch_size=batch_size) == pytest.approx(expected, abs=1e-5)
 
 
-def test_a_loss_that_is_not_finite_stops_the_training_with_its_step(make_llama, examples) -> None:
+def test_a_loss_that_is_not_finite_stops_the_training_with_its_step(llama, examples) -> None:
     recipe = dataclasses.replace(RECIPE, learning_rate=1e30, warmup=0.0)
-    with (
-        attached(make_llama(), recipe.lora, seed=7) as model,
-        pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step 1.*lower learning_rate"),
-    ):
-        train_adapter(model, examples, recipe, seed=1)
+    with pytest.raises(FloatingPointError, match=r"the loss is (nan|inf) at step 1.*lower learning_rate"):
+        train_adapter(llama, assignment(llama, examples, recipe), recipe)
 
 
-def test_no_examples_are_refused(adapter) -> None:
+def test_no_examples_are_refused(llama) -> None:
     with pytest.raises(ValueError, match="0 examples leave none"):
-        train_adapter(adapter, [], RECIPE, seed=1)
+        train_adapter(llama, assignment(llama, []), RECIPE)
 
 
 def test_what_is_held_out_is_decided_by_the_validation_seed_alone(examples) -> None:
@@ -310,3 +322,163 @@ def test_a_held_out_example_is_never_trained_on(run, examples) -> None:
     seen = [example for batch in trained.batches if batch[0] not in held for example in batch]
     assert validated == held * recipe.epochs
     assert not [example for example in seen if example in held]
+
+
+# Memory and time
+
+
+@pytest.mark.parametrize("tokens", [1, 40, 100])
+def test_a_step_in_parts_is_the_step_as_a_whole(run, examples, tokens: int) -> None:
+    whole, parts = run(examples), run(examples, tokens_per_batch=tokens)
+    assert len(parts.batches) > len(whole.batches)
+    assert parts.training.losses == pytest.approx(whole.training.losses, abs=1e-5)
+    assert_close(parts.weights, whole.weights, 1e-4)
+
+
+def test_gradient_checkpointing_changes_no_bit(run, examples) -> None:
+    recipe = dataclasses.replace(RECIPE, lora=LoraSpec(rank=4, alpha=8, dropout=0.2))
+    kept, again = run(examples, recipe), run(examples, recipe, gradient_checkpointing=True)
+    assert again.training.losses == kept.training.losses
+    assert all(torch.equal(again.weights[name], kept.weights[name]) for name in kept.weights)
+
+
+def test_gradient_checkpointing_keeps_fewer_activations(llama, examples) -> None:
+    def kept(**options) -> int:
+        seen: dict[int, int] = {}
+
+        def note(tensor: Tensor) -> Tensor:
+            seen[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        recipe = dataclasses.replace(RECIPE, epochs=1, batch_size=30)
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+            train_adapter(llama, assignment(llama, examples, recipe), recipe, **options)
+        return sum(seen.values())
+
+    assert kept(gradient_checkpointing=True) < 0.6 * kept()
+
+
+class _Small:
+    """Memory that a batch of more than so many tokens does not fit into."""
+
+    def __init__(self, model, tokens: int, error: type[RuntimeError], message: str) -> None:
+        self.refused: list[int] = []
+
+        def forward(*arguments, input_ids: Tensor, **fields):
+            if input_ids.numel() > tokens:
+                self.refused.append(input_ids.numel())
+                raise error(message)
+            return own(*arguments, input_ids=input_ids, **fields)
+
+        own = model.forward
+        model.forward = forward
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory."),
+        (RuntimeError, "[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+    ],
+)
+def test_too_little_memory_halves_the_batch_and_training_goes_on(
+    make_llama, run, examples, caplog, error: type[RuntimeError], message: str
+) -> None:
+    expected, base = run(examples), make_llama()
+    memory = _Small(base, 60, error, message)
+    found = run(examples, model=base)
+    assert 1 <= len(memory.refused) <= 4, "what was found to be too much is not tried again"
+    assert "out of memory" in caplog.text
+    assert found.training.losses == pytest.approx(expected.training.losses, abs=1e-5)
+    assert_close(found.weights, expected.weights, 1e-4)
+
+
+def test_one_text_that_does_not_fit_into_memory_ends_the_training(make_llama, run, examples) -> None:
+    base = make_llama()
+    _Small(base, 5, torch.OutOfMemoryError, "CUDA out of memory.")
+    with pytest.raises(torch.OutOfMemoryError):
+        run(examples, model=base)
+
+
+# Several adapters at once
+
+
+@pytest.mark.parametrize("flat", [True, False], ids=["flat", "in rows"])
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_adapters_trained_at_once_become_what_each_becomes_alone(
+    make_llama, monkeypatch, examples, dropout: float, flat: bool
+) -> None:
+    monkeypatch.setattr(train, "takes_flat", lambda _: flat)
+    recipe = dataclasses.replace(
+        RECIPE, lora=LoraSpec(rank=4, alpha=8, dropout=dropout), validation=0.2, learning_rate=0.06, epochs=4, clip=0.3
+    )
+    base = make_llama()
+    given = [
+        Assignment(fresh_adapter(base, recipe.lora, seed=seed), part, seed)
+        for seed, part in ((1, examples), (2, examples[:13]), (3, examples[5:]), (4, examples[20:]))
+    ]
+    together = train_adapters(base, given, recipe)
+    assert len({training.kept_epoch for training in together}) > 1, "their best epochs differ"
+    for one, training in zip(given, together, strict=True):
+        alone = train_adapter(base, one, recipe)
+        assert len(training.losses) == len(alone.losses)
+        assert training.losses == pytest.approx(alone.losses, abs=1e-5)
+        assert training.learning_rates == alone.learning_rates
+        assert training.validation_losses == pytest.approx(alone.validation_losses, abs=1e-5)
+        assert (training.kept_epoch, training.tokens) == (alone.kept_epoch, alone.tokens)
+        assert_close(weights_of(training.adapter), weights_of(alone.adapter), 1e-4)
+
+
+def test_an_adapter_whose_loss_is_not_finite_does_not_stop_the_others(llama, randomise, examples) -> None:
+    broken = randomise(fresh_adapter(llama, RECIPE.lora, seed=1))
+    broken = dataclasses.replace(broken, weights={n: (a * math.inf, b) for n, (a, b) in broken.weights.items()})
+    sound = assignment(llama, examples)
+    failed, trained = train_adapters(llama, [Assignment(broken, examples, 1), sound], RECIPE)
+    assert isinstance(failed, FloatingPointError)
+    assert trained.losses == pytest.approx(train_adapter(llama, sound, RECIPE).losses, abs=1e-5)
+
+
+def test_adapters_of_different_shapes_are_not_trained_at_once(llama, examples) -> None:
+    other = Assignment(fresh_adapter(llama, LoraSpec(rank=2), seed=1), examples, 1)
+    with pytest.raises(ValueError, match="one shape"):
+        train_adapters(llama, [assignment(llama, examples), other], RECIPE)
+
+
+# Resuming
+
+
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_a_training_that_was_killed_goes_on_to_the_same_bits(
+    make_llama, monkeypatch, examples, tmp_path: Path, epochs: int
+) -> None:
+    monkeypatch.setattr(train, "_SAVED_AFTER_SECONDS", 0.0)
+    recipe = dataclasses.replace(
+        RECIPE, epochs=3, validation=0.2, weight_decay=0.1, lora=LoraSpec(rank=4, alpha=8, dropout=0.1)
+    )
+    base, file = make_llama(), tmp_path / "checkpoints" / "one.safetensors"
+    undisturbed = train_adapter(base, assignment(base, examples, recipe), recipe)
+    steps = len(undisturbed.losses)
+
+    def kill(share: float) -> None:
+        if share > epochs / 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(base, assignment(base, examples, recipe, checkpoint=file), recipe, progress=kill)
+    shares: list[float] = []
+    resumed = train_adapter(
+        make_llama(), assignment(base, examples, recipe, checkpoint=file), recipe, progress=shares.append
+    )
+    assert len(shares) == steps - steps * epochs // 3, "what was done is not done again"
+    assert resumed.losses == undisturbed.losses
+    assert resumed.learning_rates == undisturbed.learning_rates
+    assert resumed.validation_losses == undisturbed.validation_losses
+    assert (resumed.tokens, resumed.kept_epoch) == (undisturbed.tokens, undisturbed.kept_epoch)
+    found, expected = weights_of(resumed.adapter), weights_of(undisturbed.adapter)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert [path.name for path in file.parent.iterdir()] == ["one.safetensors"]
+
+
+def test_a_short_training_writes_no_checkpoint(llama, examples, tmp_path: Path) -> None:
+    train_adapter(llama, assignment(llama, examples, checkpoint=tmp_path / "one.safetensors"), RECIPE)
+    assert not list(tmp_path.iterdir())

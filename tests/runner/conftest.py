@@ -54,7 +54,8 @@ class Records:
         found: dict[tuple[str, str], object] = {}
         for kind in (Kind.BASELINE, Kind.FINETUNE, Kind.EVALUATE):
             for fingerprint, run in self.finished(kind).items():
-                metrics = {key: value for key, value in run.data.metrics.items() if not key.startswith("seconds/")}
+                taken = ("seconds/", "tokens_per_second/", "tflop_per_second/", "peak_memory_gb/")
+                metrics = {key: value for key, value in run.data.metrics.items() if not key.startswith(taken)}
                 found[kind, fingerprint] = metrics, self.digest(run)
         return found
 

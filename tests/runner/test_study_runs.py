@@ -174,16 +174,16 @@ def test_a_baseline_below_chance_is_tagged_and_logged(few_records, rerun, caplog
 
 
 def test_a_job_that_fails_is_told_and_the_others_go_on(records, rerun, monkeypatch, finished) -> None:
-    train = resident.train_adapter
+    train = resident.train_adapters
 
-    def failing(model, examples, recipe, *, seed, progress):
-        if seed == 42 and examples == broken:
-            raise FloatingPointError("the loss is nan at step 3")
-        broken[:] = broken or examples
-        return train(model, examples, recipe, seed=seed, progress=progress)
+    def failing(base, assignments, recipe, **options):
+        if assignments[0].seed == 42 and assignments[0].examples == broken:
+            return [FloatingPointError("the loss is nan at step 3")]
+        broken[:] = broken or assignments[0].examples
+        return train(base, assignments, recipe, **options)
 
     broken: list[object] = []  # the examples of the first cell
-    monkeypatch.setattr(resident, "train_adapter", failing)
+    monkeypatch.setattr(resident, "train_adapters", failing)
     failures = rerun(records)
     assert [(str(failure.job), failure.reason) for failure in failures] == [
         ("tiny kind/en seed 42", "FloatingPointError: the loss is nan at step 3")
@@ -195,6 +195,47 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(records, rerun, monkeypat
     monkeypatch.undo()
     assert rerun(records) == []
     assert records.results() == finished.results()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_adapters_trained_together_are_recorded_one_by_one(records, finished, rerun, workers: int) -> None:
+    records = dataclasses.replace(records, study=dataclasses.replace(records.study, adapters_at_once=3))
+    assert rerun(records, workers=workers) == []
+    records.assert_complete()
+    for kind in (Kind.FINETUNE, Kind.EVALUATE):
+        alone, together = finished.finished(kind), records.finished(kind)
+        assert set(together) == set(alone), "how many train together decides no fingerprint"
+        for fingerprint, run in together.items():
+            assert run.info.end_time > run.info.start_time
+            for name, value in alone[fingerprint].data.metrics.items():
+                if name.startswith(("train/", "validation/")):
+                    assert run.data.metrics[name] == pytest.approx(value, abs=1e-4), name
+
+
+def test_one_adapter_of_several_that_fails_does_not_stop_the_others(records, rerun, monkeypatch) -> None:
+    train = resident.train_adapters
+
+    def failing(base, assignments, recipe, **options):
+        found = train(base, assignments, recipe, **options)
+        return [FloatingPointError("the loss is nan at step 3"), *found[1:]] if len(found) > 2 else found
+
+    records = dataclasses.replace(records, study=dataclasses.replace(records.study, adapters_at_once=6))
+    monkeypatch.setattr(resident, "train_adapters", failing)
+    failures = rerun(records)
+    assert [failure.reason for failure in failures] == ["FloatingPointError: the loss is nan at step 3"]
+    assert len(records.runs(Kind.FINETUNE, "FAILED")) == 1
+    assert len(records.finished(Kind.EVALUATE)) == 7
+
+
+def test_every_run_tells_what_it_took(finished) -> None:
+    for kind, phase in ((Kind.FINETUNE, "train"), (Kind.EVALUATE, "score"), (Kind.BASELINE, "score")):
+        for run in finished.finished(kind).values():
+            metrics = run.data.metrics
+            assert metrics[f"tokens_per_second/{phase}"] == pytest.approx(
+                metrics[f"tokens/{phase}"] / metrics[f"seconds/{phase}"]
+            )
+            assert metrics[f"tflop_per_second/{phase}"] > 0
+            assert 0.1 < metrics[f"peak_memory_gb/{phase}"] < 20
 
 
 def test_without_a_baseline_nothing_is_trained(few_records, rerun, monkeypatch) -> None:
@@ -217,7 +258,7 @@ def test_what_another_process_did_since_the_plan_was_made_is_not_done_again(few_
     before = {run.info.run_id for run in few_records.runs()}
     worker = resident.Resident(Records(stale.experiment, stale.client, stale.experiment_id, "cpu"))
     for job, step in stale.plan.todo:
-        worker.do(job, step, lambda phase, share: None)
+        assert [error for _, error in worker.do([(job, step)], lambda phase, share: None)] == [None]
     assert {run.info.run_id for run in few_records.runs()} == before
 
 
