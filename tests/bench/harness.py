@@ -70,7 +70,7 @@ def harness_command(
     command = [str(program), "--model", "hf", "--model_args", f"pretrained={model},dtype={settings.dtype}"]
     command += ["--tasks", ",".join(f"bench_{file.stem}" for file in sorted(tasks.glob("*.yaml")))]
     command += ["--include_path", str(tasks), "--batch_size", str(settings.harness_batch), "--device", settings.device]
-    command += ["--log_samples", "--output_path", str(output)]
+    command += ["--log_samples", "--output_path", str(output), "--apply_chat_template"]
     return command + ([] if limit is None else ["--limit", str(limit)])
 
 

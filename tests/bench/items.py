@@ -1,7 +1,8 @@
 """The workload: questions in the four styles of the study and training texts, as long as the multilingual data's.
 
 Mean lengths in tokens: ARC question 35, options 7; HellaSwag context 60, endings 25; TruthfulQA question 18, choices
-13, behind a primer of about 200; Global-MMLU 140 with its listed options. They vary log-normally.
+13, behind a primer of about 200; Global-MMLU 140 with its listed options. They vary log-normally. Questions stand in a
+chat template, as in the published evaluation; training texts do not.
 """
 
 from __future__ import annotations

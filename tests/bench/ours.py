@@ -28,7 +28,9 @@ def encode(
     tokenizer: PreTrainedTokenizerBase, questions: Sequence[Question], *, tokens_per_batch: int, device: str
 ) -> tuple[ScoringSet, list[Continuations]]:
     """Lay questions out once for all adapters of a process; the scorer takes them to the device batch by batch."""
-    queries = encode_queries(tokenizer, [(question.context, question.continuations) for question in questions])
+    queries = encode_queries(
+        tokenizer, [(question.context, question.continuations) for question in questions], chat=True
+    )
     return ScoringSet(queries, tokens_per_batch=tokens_per_batch, max_length=2048), queries
 
 

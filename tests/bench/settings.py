@@ -37,8 +37,8 @@ class Settings:
     questions: int = 0
     examples: int = 0
     epochs: int = 1
-    text_tokens: int = 100
-    tokens_per_batch: int = 4096
+    text_tokens: int = 80
+    tokens_per_batch: int = 2048
     harness_batch: int = 1
     seed: int = 17
 

@@ -15,6 +15,13 @@ from registry.benchmarks.demo.tokenizer import train_tokenizer
 
 __all__ = ["Writer", "learn_tokenizer"]
 
+#: A system turn before the user's, as the templates of Llama-3 and Qwen2.5 have it when none is given.
+_CHAT = (
+    "{% for message in messages %}{% if loop.first %}<|system|>\n"
+    "You are an assistant who answers every question briefly and in the language in which it is asked.<|end|>\n"
+    "{% endif %}<|{{ message['role'] }}|>\n{{ message['content'] }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
 _FORMS = 40_000
 _CORPUS = 400_000  # words
 _ONSETS = ("b", "br", "c", "ch", "d", "dr", "f", "g", "gl", "h", "j", "k", "kl", "l", "m", "n", "p", "pr", "r", "s")
@@ -33,9 +40,10 @@ def learn_tokenizer(scaffold: Sequence[str], *, vocabulary: int) -> PreTrainedTo
     forms, weights = _lexicon()
     drawn = iter(random.Random(1).choices(forms, cum_weights=weights, k=_CORPUS))
     lines = [" ".join(islice(drawn, 40)) for _ in range(_CORPUS // 40)]
-    tokenizer = train_tokenizer([*lines, *(list(scaffold) * 500)], vocabulary=vocabulary)
+    tokenizer = train_tokenizer([*lines, *([*scaffold, _CHAT] * 500)], vocabulary=vocabulary)
     if len(tokenizer) != vocabulary:
         raise RuntimeError(f"the corpus gave {len(tokenizer)} tokens, not {vocabulary}")
+    tokenizer.chat_template = _CHAT
     return tokenizer
 
 
