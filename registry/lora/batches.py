@@ -19,7 +19,7 @@ from registry.lora.tokens import Continuations, Example
 
 __all__ = ["Batch", "Row", "ScoringBatch", "examples_batch", "prefix_batch", "question_rows", "scoring_batch", "split"]
 
-_SAVED_TOKENS = 4096  # a shared beginning costs a pass of its own: it is worth that where it saves so many tokens
+_SAVED_TOKENS = 256  # a shared beginning costs a pass of its own: on a CPU it is worth that from so many tokens on
 _SHORTEST_IN_BLOCK = 0.75  # attention grows with the square of a block's longest sequence
 _LEVELS = 50  # beginnings within beginnings that are looked for
 
@@ -101,7 +101,9 @@ class ScoringBatch:
         )
 
 
-def question_rows(queries: Sequence[Continuations], *, max_length: int, siblings: bool = True) -> list[Row]:
+def question_rows(
+    queries: Sequence[Continuations], *, max_length: int, siblings: bool = True, worth: int | None = None
+) -> list[Row]:
     """Choose what is computed together: one row per question, behind the beginning that many questions share.
 
     Parameters
@@ -111,6 +113,8 @@ def question_rows(queries: Sequence[Continuations], *, max_length: int, siblings
         left as lm-evaluation-harness does.
     siblings : bool
         Whether the options of a question share its context, and questions a beginning; else each option has a row.
+    worth : int, optional
+        Tokens that a shared beginning must save to be computed apart.
 
     Returns
     -------
@@ -135,14 +139,14 @@ def question_rows(queries: Sequence[Continuations], *, max_length: int, siblings
                 raise ValueError(f"an option of {len(option)} tokens does not fit a model of {max_length} positions")
             rows.append(Row(index, (), query.context[-keep:], ((number, option),)))
     whole.sort(key=lambda index: queries[index].context)
-    for indices, shared in _sharing([queries[index].context for index in whole]):
+    for indices, shared in _sharing([queries[index].context for index in whole], worth or _SAVED_TOKENS):
         for index in (whole[place] for place in indices):
             query = queries[index]
             rows.append(Row(index, query.context[:shared], query.context[shared:], tuple(enumerate(query.options))))
     return sorted(rows, key=lambda row: (len(row.prefix), row.prefix, -len(row), row.question))
 
 
-def _sharing(contexts: Sequence[tuple[int, ...]]) -> list[tuple[list[int], int]]:
+def _sharing(contexts: Sequence[tuple[int, ...]], least: int) -> list[tuple[list[int], int]]:
     """Divide sorted contexts into groups by a common beginning; return each group's places and its length in tokens.
 
     A group inside another takes its members away where its longer beginning saves enough of their tokens.
@@ -150,7 +154,7 @@ def _sharing(contexts: Sequence[tuple[int, ...]]) -> list[tuple[list[int], int]]
     groups: list[tuple[list[int], int]] = []
 
     def worth(saved: int, members: Sequence[int]) -> bool:
-        return saved * (len(members) - 1) >= _SAVED_TOKENS
+        return saved * (len(members) - 1) >= least
 
     def divide(places: range, depth: int, shared: int, level: int) -> list[int]:
         """Part contexts that agree up to ``depth``; return those that keep their ``shared`` first tokens."""

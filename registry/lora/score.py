@@ -37,7 +37,9 @@ class ScoringSet:
     tokens_per_batch : int
         Tokens that a model is given at once, to begin with; halved where memory does not suffice.
     max_length : int
-        Longest input in tokens; see :func:`registry.lora.batches.question_rows`.
+        Longest input in tokens.
+    worth : int, optional
+        Tokens that a shared beginning must save to be computed apart; see :func:`registry.lora.batches.question_rows`.
 
     Attributes
     ----------
@@ -47,11 +49,14 @@ class ScoringSet:
         What it is now.
     """
 
-    def __init__(self, queries: Sequence[Continuations], *, tokens_per_batch: int, max_length: int) -> None:
+    def __init__(
+        self, queries: Sequence[Continuations], *, tokens_per_batch: int, max_length: int, worth: int | None = None
+    ) -> None:
         self.options = tuple(len(query.options) for query in queries)
         self.tokens_per_batch = tokens_per_batch
         self._queries = queries
         self._max_length = max_length
+        self._worth = worth
         self._flat = True
         self._rows: list[list[Row]] = []
         self._laid_out: list[ScoringBatch | None] = []
@@ -78,7 +83,7 @@ class ScoringSet:
         if self._rows and flat == self._flat:
             return
         self._flat = flat
-        self._set(0, question_rows(self._queries, max_length=self._max_length, siblings=flat))
+        self._set(0, question_rows(self._queries, max_length=self._max_length, siblings=flat, worth=self._worth))
 
     def halve(self, number: int) -> None:
         """Lay the questions from batch ``number`` on out in batches of half the tokens."""
