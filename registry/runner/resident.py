@@ -31,7 +31,7 @@ from registry.tracking.runs import Recording
 
 __all__ = ["Progress", "Resident"]
 
-_WORTH = 4096  # tokens that a shared beginning must save: a pass of its own costs a GPU its launches
+_GPU_WORTH = 4096  # tokens that a shared beginning must save: a pass of its own costs a GPU its launches
 
 #: Told what a job is doing and the share of it done, in [0, 1].
 Progress = Callable[[str, float], None]
@@ -117,7 +117,7 @@ class Resident:
             ),
             tokens_per_batch=self._tokens_per_batch,
             max_length=base.max_positions,
-            worth=_WORTH,
+            worth=None if self.records.device == "cpu" else _GPU_WORTH,
         )
         dtype = torch.bfloat16 if study.recipe.precision == "bf16" else torch.float32
         model = load_base(base, dtype=dtype, device=device, placement=study.placement, quantization=study.quantization)

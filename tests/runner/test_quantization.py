@@ -12,7 +12,8 @@ def fingerprints(experiment: Experiment) -> set[str]:
     return {name for job in experiment.jobs() for name in (job.finetune, job.evaluate) if name is not None}
 
 
-def test_every_quantisation_has_runs_of_its_own(small_study) -> None:
+def test_every_quantisation_has_runs_of_its_own(small_study, monkeypatch) -> None:
+    monkeypatch.setattr("registry.models.find_spec", lambda name: object())  # fingerprints load nothing
     found = [
         fingerprints(prepare(small_study(("seeds:", f"quantization: {bits}\nseeds:"))))
         for bits in ("null", "8bit", "4bit")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import statistics
 from statistics import fmean
 
@@ -54,7 +55,10 @@ def test_what_is_done_is_not_done_again(finished, monkeypatch, rerun) -> None:
 def test_two_workers_come_to_the_same_results_bit_for_bit(finished, records, rerun) -> None:
     assert rerun(records, workers=2) == []
     records.assert_complete()
-    assert len({run.data.tags[Tag.WORKER] for run in records.runs(Kind.EVALUATE)}) == 2
+    # The first to be ready may do all of so small a study; none of it may be done here.
+    here, there = ({run.data.tags[Tag.WORKER] for run in r.runs(Kind.EVALUATE)} for r in (finished, records))
+    assert all(f":{os.getpid()}-" in worker for worker in here)
+    assert not any(f":{os.getpid()}-" in worker for worker in there)
     assert records.results() == finished.results()
 
 
