@@ -4,7 +4,7 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-slow bench-scoring bench-training lint clean
+.PHONY: help setup demo ui test test-slow bench-scoring bench-training bench-growth lint clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -31,6 +31,9 @@ bench-scoring: .venv/test.txt  ## scoring one adapter against merging it to disk
 
 bench-training: .venv/test.txt  ## training one adapter against Trainer on padded texts: ten minutes on one core
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.training $(BENCH)
+
+bench-growth: .venv/test.txt  ## what twice the items, adapters and training texts cost: ten minutes on one core
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.growth $(BENCH)
 
 lint: .venv/lint.txt  ## ruff and mypy
 	$(BIN)/ruff check .

@@ -92,6 +92,24 @@ def score(folder: Path, settings: Settings) -> dict[str, Any]:
     }
 
 
+def score_several(folder: Path, settings: Settings, adapters: str) -> dict[str, Any]:
+    """Score the adapter several times over, as a process that stays does with different ones."""
+    base = load_base(folder / "base", device=settings.device, dtype=settings.dtype)
+    with torch.inference_mode():
+        base(torch.tensor([[5, 6, 7, 8]], device=settings.device))  # all its weights are in memory from here on
+    memory = Memory(settings.device)
+    scoring_set, _ = ours.encode(
+        AutoTokenizer.from_pretrained(folder / "base"),
+        items.read_questions(folder / "questions.json"),
+        tokens_per_batch=settings.tokens_per_batch,
+        device=settings.device,
+    )
+    before = clock(settings.device)
+    for _ in range(int(adapters)):
+        ours.score_adapter(base, folder / "adapter", scoring_set)
+    return {"seconds": clock(settings.device) - before, "memory": memory.peak()}
+
+
 def train(folder: Path, settings: Settings) -> dict[str, Any]:
     """Train one adapter with this project's engine."""
     base, examples, chosen = _to_train(folder, settings)
@@ -173,6 +191,7 @@ _TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "prepare": prepare,
     "merge": merge,
     "score": score,
+    "score_several": score_several,
     "train": train,
     "trainer": trainer,
 }
