@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from registry.benchmarks.aligned import AlignedItems, Benchmark, align
 from registry.benchmarks.files import files_benchmark
+from registry.benchmarks.hub import hub_benchmark
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS, Prompt
 from registry.benchmarks.splits import SPLITS, Manifest, Split
@@ -24,12 +25,12 @@ def load_benchmark(spec: BenchmarkSpec) -> Benchmark:
     Raises
     ------
     Refused
-        If the study's description of a files benchmark does not fit its folder.
+        If the study's description of a files benchmark does not fit its folder, or a hub's mirror is not there.
     """
-    return files_benchmark(spec) if spec.kind == "files" else _demo_benchmark()
+    return {"demo": _demo_benchmark, "files": files_benchmark, "hub": hub_benchmark}[spec.kind](spec)
 
 
-def _demo_benchmark() -> Benchmark:
+def _demo_benchmark(_: BenchmarkSpec) -> Benchmark:
     from registry.benchmarks import demo  # its texts are built on import, so only a study that uses them pays
 
     prompts = dict.fromkeys(demo.TASKS, PROMPTS["text"])

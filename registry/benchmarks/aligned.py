@@ -5,8 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Literal
 
+from tqdm import tqdm
+
+from registry.benchmarks.agreement import agreeing, check_disjoint, disjoint, settle
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import Prompt
 from registry.benchmarks.splits import SPLITS, Manifest, Pools, Split, draw_manifest, read_manifest, shown
@@ -18,6 +22,10 @@ from registry.study import SplitSpec
 __all__ = ["AlignedItems", "Benchmark", "align"]
 
 
+def _none_broken(cell: Cell, split: Split) -> Mapping[str, str]:
+    return {}
+
+
 @dataclass(frozen=True)
 class Benchmark:
     """Where items come from.
@@ -25,7 +33,7 @@ class Benchmark:
     Attributes
     ----------
     name
-        "demo" or "files".
+        "demo", "files" or "hub".
     grid
         Every task and language offered.
     prompts
@@ -34,6 +42,13 @@ class Benchmark:
         ``pool(cell, split)`` returns every item of a cell's split, checked, in the source's order.
     one_pool
         Tasks whose splits both come from the same items, so that one must be drawn from what the other left.
+    published
+        Whether the items are others' and nobody here can correct them: what is wrong with some is then left out of a
+        draw by default, not refused.
+    numbered
+        Tasks whose ids only number the rows, which need not be the same question in every language.
+    broken
+        ``broken(cell, split)`` returns what is wrong with the rows that are no items, by id, once the pool was read.
     """
 
     name: str
@@ -41,6 +56,9 @@ class Benchmark:
     prompts: Mapping[str, Prompt]
     pool: Callable[[Cell, Split], tuple[Item, ...]]
     one_pool: frozenset[str] = frozenset()
+    published: bool = False
+    numbered: frozenset[str] = frozenset()
+    broken: Callable[[Cell, Split], Mapping[str, str]] = _none_broken
 
     def select(self, tasks: Iterable[str] = (), languages: Iterable[str] = ()) -> Grid:
         """Return the grid of the named tasks and languages, all of them where none is named.
@@ -111,31 +129,66 @@ def align(benchmark: Benchmark, grid: Grid, split: SplitSpec) -> AlignedItems:
         If the ids differ between languages, translations disagree on the answer or the number of options, a question
         is in both training and test, or too few items exist.
     """
-    folder = located(split.manifest) if split.manifest else None
+    _check_counts(benchmark, split)
+    prompts = {task: benchmark.prompts[task] for task in grid.tasks}
     chosen: dict[str, Manifest] = {}
     items: dict[tuple[Cell, Split], tuple[Item, ...]] = {}
-    for task in grid.tasks:
-        pools = _pools(benchmark, task, grid.languages)
-        if folder:
-            manifest = read_manifest(task, folder, pools)
-        else:
-            manifest = draw_manifest(task, pools, split, one_pool=task in benchmark.one_pool)
-        _check_answers(task, pools, manifest)
-        for language in grid.languages:
-            for part in SPLITS:
-                known = pools[part][language]
-                items[Cell(task, language), part] = tuple(known[id] for id in manifest.ids(part))
-        chosen[task] = manifest
-    if split.overlap == "refuse":
+    with tqdm(total=len(grid), desc="reading items", unit="cell", delay=2, leave=False, disable=None) as bar:
+        for task in grid.tasks:
+            pools = _pools(benchmark, task, grid.languages, bar.update)
+            chosen[task] = _manifest(benchmark, task, pools, split)
+            for language in grid.languages:
+                for part in SPLITS:
+                    known = pools[part][language]
+                    items[Cell(task, language), part] = tuple(known[id] for id in chosen[task].ids(part))
+    # A manifest says which items are used, so of its ids none is dropped.
+    if (split.overlap or _default(benchmark, split)) == "refuse" or (split.manifest and split.overlap == "drop"):
         for cell in grid:
-            _check_disjoint(cell, items[cell, "train"], items[cell, "test"])
-    digests = {(cell, part): _digest(found, benchmark.prompts[cell.task]) for (cell, part), found in items.items()}
-    return AlignedItems(grid, benchmark.prompts, chosen, items, digests)
+            check_disjoint(cell, items[cell, "train"], items[cell, "test"])
+    digests = {(cell, part): _digest(found, prompts[cell.task]) for (cell, part), found in items.items()}
+    return AlignedItems(grid, prompts, chosen, items, digests)
 
 
-def _pools(benchmark: Benchmark, task: str, languages: Iterable[str]) -> Pools:
-    cells = {language: Cell(task, language) for language in languages}
-    return {split: {language: _by_id(benchmark, cell, split) for language, cell in cells.items()} for split in SPLITS}
+def _check_counts(benchmark: Benchmark, split: SplitSpec) -> None:
+    """Refuse a number of items for a task that the benchmark does not have."""
+    for part in SPLITS:
+        counts = split.train if part == "train" else split.test
+        for task in counts if isinstance(counts, dict) else ():
+            if task not in (*benchmark.grid.tasks, "default"):
+                raise unknown("task", task, (*benchmark.grid.tasks, "default"), where=f"split.{part}")
+
+
+def _manifest(benchmark: Benchmark, task: str, pools: Pools, split: SplitSpec) -> Manifest:
+    """Draw or read a task's items, what the study does not say about faults being settled by the benchmark."""
+    default = _default(benchmark, split)
+    missing = split.missing or default
+    differing: Literal["refuse", "drop", "allow"] = "allow" if task in benchmark.numbered else default
+    differing = split.differing or differing
+    if split.manifest:
+        broken = {part: {one: benchmark.broken(Cell(task, one), part) for one in pools[part]} for part in SPLITS}
+        manifest = read_manifest(task, located(split.manifest), pools, broken=broken, drop=missing == "drop")
+    else:
+        kept = agreeing(task, pools) if differing == "drop" else pools
+        if (split.overlap or default) == "drop":
+            kept = disjoint(task, kept, one_pool=task in benchmark.one_pool)
+        manifest = draw_manifest(task, kept, replace(split, missing=missing), one_pool=task in benchmark.one_pool)
+    return settle(task, pools, manifest, differing, numbered=task in benchmark.numbered)
+
+
+def _default(benchmark: Benchmark, split: SplitSpec) -> Literal["refuse", "drop"]:
+    """Return what is done about faulty items where the study does not say."""
+    return "drop" if benchmark.published and not split.manifest else "refuse"
+
+
+def _pools(benchmark: Benchmark, task: str, languages: Iterable[str], read: Callable[[], object]) -> Pools:
+    pools: dict[Split, dict[str, dict[str, Item]]] = {"train": {}, "test": {}}
+    for language in languages:
+        cell = Cell(task, language)
+        pools["train"][language] = _by_id(benchmark, cell, "train")
+        once = task in benchmark.one_pool
+        pools["test"][language] = pools["train"][language] if once else _by_id(benchmark, cell, "test")
+        read()
+    return pools
 
 
 def _by_id(benchmark: Benchmark, cell: Cell, split: Split) -> dict[str, Item]:
@@ -145,37 +198,6 @@ def _by_id(benchmark: Benchmark, cell: Cell, split: Split) -> dict[str, Item]:
         ids = [item.id for item in items]
         raise Refused(f"{cell} {split}: ids used twice: {shown(sorted(id for id in found if ids.count(id) > 1))}")
     return found
-
-
-def _check_answers(task: str, pools: Pools, manifest: Manifest) -> None:
-    """Refuse translations with another right option, or more or fewer options: one of the files is wrong."""
-    for split in SPLITS:
-        first, *others = pools[split].items()
-        for language, items in others:
-            kinds = {id: (_shape(first[1][id]), _shape(items[id])) for id in manifest.ids(split)}
-            wrong = [id for id, (one, other) in kinds.items() if one != other]
-            if wrong:
-                where = f"{task} {split}: {len(wrong)} ids have another answer or number of options"
-                remedy = "correct the files, or leave the ids out by a manifest"
-                raise Refused(f"{where} in {language} than in {first[0]}: {shown(wrong)}; {remedy}")
-
-
-def _shape(item: Item) -> tuple[int, int]:
-    return len(item.options), item.answer
-
-
-def _check_disjoint(cell: Cell, train: tuple[Item, ...], test: tuple[Item, ...]) -> None:
-    """Refuse a question with the same options in training and test, whatever its ids there."""
-    trained = {_content(item): item.id for item in train}
-    both = [f"{trained[_content(item)]} = {item.id}" for item in test if _content(item) in trained]
-    if both:
-        remedy = "leave them out by a manifest, or set split.overlap: allow"
-        where = f"{cell}: {len(both)} questions are in training and in test (train id = test id)"
-        raise Refused(f"{where}: {shown(both)}; {remedy}")
-
-
-def _content(item: Item) -> tuple[str, frozenset[str]]:
-    return item.question, frozenset(item.options)
 
 
 def _digest(items: tuple[Item, ...], prompt: Prompt) -> str:

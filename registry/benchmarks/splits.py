@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
+import multiprocessing
 import random
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -19,13 +21,18 @@ from registry.benchmarks.tables import Problems, Row, read_table
 from registry.refusal import Refused, unknown
 from registry.study import SplitSpec
 
-__all__ = ["SPLITS", "Manifest", "Pools", "Split", "draw_manifest", "read_manifest", "shown"]
+__all__ = ["SPLITS", "Broken", "Manifest", "Pools", "Split", "draw_manifest", "read_manifest", "shown", "warn"]
+
+_log = logging.getLogger(__name__)
 
 Split = Literal["train", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 #: The items one task offers: split → language → id → item.
 Pools = Mapping[Split, Mapping[str, Mapping[str, Item]]]
+
+#: Rows of a task that are no items: split → language → id → what is wrong.
+Broken = Mapping[Split, Mapping[str, Mapping[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,12 @@ def shown(names: Iterable[str], limit: int = 8) -> str:
     return ", ".join(ordered[:limit]) + (f" and {more} more" if more > 0 else "")
 
 
+def warn(text: str) -> None:
+    """Warn about the data, in a study's first process alone: the workers it starts choose the same items again."""
+    if multiprocessing.parent_process() is None:
+        _log.warning(text)
+
+
 def draw_manifest(task: str, pools: Pools, spec: SplitSpec, *, one_pool: bool = False) -> Manifest:
     """Draw a task's items from the ids that every language has.
 
@@ -71,11 +84,11 @@ def draw_manifest(task: str, pools: Pools, spec: SplitSpec, *, one_pool: bool = 
     Refused
         If languages lack ids and ``spec.missing`` is not ``drop``, or fewer items exist than asked for.
     """
-    train = _shuffled(f"{task} train", pools["train"], spec)
+    wanted = {split: spec.count(split, task) for split in SPLITS}
     if one_pool:
-        return _divide(task, train, spec)
-    test = _shuffled(f"{task} test", pools["test"], spec)
-    return Manifest(_first(f"{task} train", train, spec.train), _first(f"{task} test", test, spec.test))
+        return _divide(task, _shuffled(task, pools["train"], spec), **wanted)
+    ids = {split: _shuffled(f"{task} {split}", pools[split], spec) for split in SPLITS}
+    return Manifest(**{split: _first(f"{task} {split}", ids[split], wanted[split]) for split in SPLITS})
 
 
 def _shuffled(where: str, languages: Mapping[str, Mapping[str, Item]], spec: SplitSpec) -> tuple[str, ...]:
@@ -91,11 +104,11 @@ def _first(where: str, ids: tuple[str, ...], count: int) -> tuple[str, ...]:
     return ids[: count or None]
 
 
-def _divide(task: str, ids: tuple[str, ...], spec: SplitSpec) -> Manifest:
+def _divide(task: str, ids: tuple[str, ...], train: int, test: int) -> Manifest:
     """Divide the ids of one pool; the split of which all items are asked for gets what the other leaves."""
-    train, test = spec.train or len(ids) - spec.test, spec.test or len(ids) - spec.train
+    asked = f"{train or 'all'} to train on and {test or 'all'} to test on"
+    train, test = train or len(ids) - test, test or len(ids) - train
     if not (train > 0 and test > 0 and train + test <= len(ids)):
-        asked = f"{spec.train or 'all'} to train on and {spec.test or 'all'} to test on"
         remedy = "give split.train or split.test, together at most as many"
         raise Refused(f"{task}: {asked} of the {len(ids)} items that both come from; {remedy}")
     return Manifest(ids[:train], ids[-test:])
@@ -105,17 +118,30 @@ def _common_ids(where: str, languages: Mapping[str, Mapping[str, Item]], spec: S
     """Return the ids that every language has; a silent intersection would change the study, so it must be asked for."""
     every: set[str] = set().union(*languages.values())
     common = every.intersection(*languages.values())
-    if common != every and spec.missing == "refuse":
-        lacking = {language: sorted(every - set(items)) for language, items in languages.items()}
-        lines = [f"  {language} lacks {len(ids)}: {shown(ids)}" for language, ids in lacking.items() if ids]
-        told = f"{where}: {len(every - common)} ids are not in every language"
-        remedy = f"complete the files, leave languages out, or use the {len(common)} common ids by split.missing: drop"
-        raise Refused("\n".join([f"{told}; {remedy}", *lines]))
-    return common
+    if common == every:
+        return common
+    lacking = {language: sorted(every - set(items)) for language, items in languages.items()}
+    told = f"{where}: {len(every - common)} ids are not in every language"
+    if spec.missing == "drop":
+        counts = ", ".join(f"{language} {len(ids)}" for language, ids in lacking.items() if ids)
+        warn(f"{told} and are left out, {len(common)} stay; lacking: {counts}")
+        return common
+    lines = [f"  {language} lacks {len(ids)}: {shown(ids)}" for language, ids in lacking.items() if ids]
+    remedy = f"complete the files, leave languages out, or use the {len(common)} common ids by split.missing: drop"
+    raise Refused("\n".join([f"{told}; {remedy}", *lines]))
 
 
-def read_manifest(task: str, folder: Path, pools: Pools) -> Manifest:
+def read_manifest(
+    task: str, folder: Path, pools: Pools, *, broken: Broken | None = None, drop: bool = False
+) -> Manifest:
     """Read ``<task>.csv`` of a manifest folder and hold it against what the languages have.
+
+    Parameters
+    ----------
+    broken
+        What is wrong with the rows that are no items.
+    drop
+        Whether ids that only some languages have are left out instead of refused.
 
     Raises
     ------
@@ -128,21 +154,27 @@ def read_manifest(task: str, folder: Path, pools: Pools) -> Manifest:
     table = read_table(path)
     if table.columns != ("split", "id"):
         raise Refused(f"{path}:1: the header is {','.join(table.columns)!r}; a manifest's is 'split,id'")
-    return _manifest(path, table.rows, pools)
+    return _manifest(path, table.rows, _Offer(pools, broken or {}), drop=drop)
 
 
-def _manifest(path: Path, rows: tuple[Row, ...], pools: Pools) -> Manifest:
+def _manifest(path: Path, rows: tuple[Row, ...], offer: _Offer, *, drop: bool) -> Manifest:
     problems = Problems(path)
     lines: dict[tuple[str, str], int] = {}
+    dropped: list[str] = []
     for row in rows:
         split, id = (str(row.values[column]).strip() for column in ("split", "id"))
-        fault = _fault(split, id, pools)
+        fault = offer.fault(split, id)
         if (split, id) in lines:
             fault = f"{split},{id} already stands in line {lines[split, id]}; delete one of them"
+        elif fault and drop and offer.knows(split, id):
+            dropped.append(f"{split},{id}")
+            continue
         if fault:
             problems.add(row.line, fault)
         lines.setdefault((split, id), row.line)
     problems.refuse()
+    if dropped:
+        warn(f"{path}: {len(dropped)} items are not in every language and are left out: {shown(dropped)}")
     ids = {split: tuple(id for named, id in lines if named == split) for split in SPLITS}
     for split in SPLITS:
         if not ids[split]:
@@ -150,12 +182,35 @@ def _manifest(path: Path, rows: tuple[Row, ...], pools: Pools) -> Manifest:
     return Manifest(**ids)
 
 
-def _fault(split: str, id: str, pools: Pools) -> str | None:
-    """Say what is wrong with a manifest's row, if anything."""
-    for name in SPLITS:
-        if split == name:
-            lacking = [language for language, items in pools[name].items() if id not in items]
-            everywhere = len(lacking) == len(pools[name])
-            where = "any language" if everywhere else shown(lacking)
-            return f"{split} has no item {id!r} in {where}; correct the id or delete the row" if lacking else None
-    return str(unknown("split", split, SPLITS))
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """The items of a task, and the rows that are none, as a manifest's rows are held against them."""
+
+    pools: Pools
+    broken: Broken
+
+    def fault(self, split: str, id: str) -> str | None:
+        """Say what is wrong with a manifest's row, if anything."""
+        for name in SPLITS:
+            if split == name:
+                return self._lacking(name, id)
+        return str(unknown("split", split, SPLITS))
+
+    def knows(self, split: str, id: str) -> bool:
+        """Whether any language has the id, as an item or as a row that is none."""
+        return any(
+            split == name and id in ids
+            for part in (self.pools, self.broken)
+            for name in SPLITS
+            for ids in part.get(name, {}).values()
+        )
+
+    def _lacking(self, split: Split, id: str) -> str | None:
+        languages = self.pools[split]
+        for language, faults in self.broken.get(split, {}).items():
+            if id in faults:
+                remedy = "delete the row, or leave such rows out by split.missing: drop"
+                return f"{split} item {id!r} is broken in {language}: {faults[id]}; {remedy}"
+        lacking = [language for language, items in languages.items() if id not in items]
+        where = "any language" if len(lacking) == len(languages) else shown(lacking)
+        return f"{split} has no item {id!r} in {where}; correct the id or delete the row" if lacking else None

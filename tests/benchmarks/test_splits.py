@@ -146,6 +146,25 @@ def test_a_question_in_training_and_test() -> None:
     assert ids(aligned(leaked, overlap="allow").train(EN)) == ids(aligned(leaked, overlap="allow").train(DE))
 
 
+def test_a_question_in_training_and_test_can_be_dropped_from_training_in_every_language() -> None:
+    items = pools(["1", "2", "3"], ["4", "5"])
+    items[EN, "test"] = (items[EN, "test"][0], replace(items[EN, "train"][1], id="5"))
+    found = aligned(items, overlap="drop")
+    assert all(sorted(ids(found.train(cell))) == ["1", "3"] for cell in GRID)
+    assert all(sorted(ids(found.test(cell))) == ["4", "5"] for cell in GRID)
+    published = replace(benchmark(items), published=True)
+    assert len(align(published, GRID, SplitSpec()).train(DE)) == 2
+    assert len(align(published, GRID, SplitSpec(overlap="allow")).train(DE)) == 3
+
+
+def test_of_one_question_under_two_ids_of_one_pool_the_first_is_kept() -> None:
+    items = pools(["1", "2", "3", "4"], [])
+    items[IT, "train"] = (*items[IT, "train"][:3], replace(items[IT, "train"][1], id="4"))
+    items |= {(cell, "test"): items[cell, "train"] for cell in GRID}
+    found = aligned(items, one_pool=True, train=1, test=2, overlap="drop")
+    assert sorted(ids(found.train(DE)) + ids(found.test(DE))) == ["1", "2", "3"]
+
+
 def test_digests_tell_every_difference() -> None:
     items = pools(["1", "2"], ["t"])
     base = aligned(items)
