@@ -2,6 +2,10 @@
 
 1 GB is 10⁹ bytes throughout. The terms follow what the engine keeps: flat batches without padding, the LM head at
 chosen positions only, adapters in float32, merged copies beside the base's weights while an adapter is scored.
+
+Full fine-tuning of n weights of d bytes takes 12 n bytes more on the device (gradients and AdamW's two moments in
+float32), 4 n more again where d is not 4 (the float32 weights that are moved), and 2 d n in the machine's memory (the
+base's own weights and the best epoch's): for 8 billion in bf16 16 + 128 GB and 32 GB, in fp32 32 + 96 GB and 64 GB.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-__all__ = ["HEADROOM", "Memory", "memory_needed", "require_memory", "weight_bytes"]
+__all__ = ["HEADROOM", "Memory", "memory_needed", "require_full_memory", "require_memory", "weight_bytes"]
 
 #: Free memory that loading asks for, in multiples of the weights: buffers, the allocator's rounding, a first batch.
 HEADROOM = 1.1
@@ -26,19 +30,21 @@ HEADROOM = 1.1
 _QUANTISED: dict[Quantization, float] = {"8bit": 1.0, "4bit": 0.5 + 1 / 64 + 4 / (64 * 256)}
 
 _ADAPTER_TRAINING = 16  # bytes per parameter: value, gradient and AdamW's two moments, float32 each
+_FULL_TRAINING = 12  # bytes per weight of a base: gradient and AdamW's two moments
 _FLOAT32_LOGITS = 2**26  # the scorer makes float32 copies of so many logits at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Bytes that training adapters on a base takes, and scoring one; each sum is a peak, an upper estimate.
+    """Bytes that training adapters on a base, or all of it, takes, and scoring; each sum is a peak, an upper estimate.
 
     Attributes
     ----------
     weights : int
         The base's.
     adapters : int
-        In training: values, gradients, AdamW's two moments, all float32, and copies in the base's dtype.
+        In training: values, gradients, AdamW's two moments, all float32, and copies in the base's dtype. Where every
+        weight is trained, what that takes beside the weights.
     activations : int
         In training: kept for the backward pass.
     passing : int
@@ -49,6 +55,9 @@ class Memory:
         quantised: the adapter is then added to what the layers compute.
     scored : int
         In scoring: the adapter, and the most that exists for a moment of logits, activations, or float32 sums.
+    aside : int
+        In the machine's memory besides, whatever the device: the base's own weights, while others that were all trained
+        stand in their place, and a copy of these.
     """
 
     weights: int
@@ -57,6 +66,7 @@ class Memory:
     passing: int
     merged: int
     scored: int
+    aside: int = 0
 
     @property
     def training(self) -> int:
@@ -71,7 +81,7 @@ class Memory:
 
 def memory_needed(
     base: PreTrainedModel,
-    spec: LoraSpec,
+    spec: LoraSpec | None,
     *,
     tokens_per_batch: int,
     dtype: torch.dtype,
@@ -94,10 +104,15 @@ def memory_needed(
     them V (d + 8) of logits per supervised position. An adapter's parameter takes 16 bytes, and d for its copy in
     ``dtype`` where that is not float32.
 
+    Where every weight is trained, d t r goes, and 2 d h comes, what the norms' own weights are multiplied with; and for
+    a moment the largest weight's gradient, d each.
+
     Parameters
     ----------
     base : PreTrainedModel
         May lie on ``meta``: its configuration and shapes are read, no weight.
+    spec : LoraSpec or None
+        None where every weight is trained.
     tokens_per_batch : int
         Tokens run through the base at once, those of all adapters together.
     dtype : torch.dtype
@@ -108,6 +123,10 @@ def memory_needed(
         Share of positions that need logits, in [0, 1]; 1 where the loss is on the whole text.
     """
     tokens, width, config = tokens_per_batch, dtype.itemsize, base.config.get_text_config()
+    if spec is None:
+        return _full_needed(
+            base, tokens=tokens, width=width, checkpointing=checkpointing, predictions=round(tokens * supervised)
+        )
     targeted = _targeted(base, spec)
     parameters = spec.rank * sum(module.in_features + module.out_features for module in targeted)
     largest = max((module.weight.numel() for module in targeted), default=0)
@@ -124,6 +143,26 @@ def memory_needed(
         passing=max(logits * (width + 8), between + (layer if checkpointing else 0)),
         merged=0 if quantization else width * sum(module.weight.numel() for module in targeted),
         scored=4 * parameters + max(width * logits + 4 * min(logits, _FLOAT32_LOGITS), between, 8 * largest),
+    )
+
+
+def _full_needed(base: PreTrainedModel, *, tokens: int, width: int, checkpointing: bool, predictions: int) -> Memory:
+    """Estimate what training every weight takes; see :func:`memory_needed`."""
+    config = base.config.get_text_config()
+    sizes = [weight.numel() for weight in base.parameters()]
+    layer = tokens * (_kept_per_token(config, width, inner=0) + 2 * width * config.hidden_size)
+    entering = tokens * width * config.hidden_size
+    between = tokens * ((8 + 2 * width) * config.hidden_size + 3 * width * _intermediate(config))
+    logits = predictions * config.vocab_size
+    passing = max(logits * (width + 8), between + (layer if checkpointing else 0))
+    return Memory(
+        weights=width * sum(sizes),
+        adapters=_full_bytes(width) * sum(sizes),
+        activations=config.num_hidden_layers * (entering if checkpointing else layer),
+        passing=passing + width * max(sizes),
+        merged=0,
+        scored=max(width * logits + 4 * min(logits, _FLOAT32_LOGITS), between),
+        aside=2 * width * sum(sizes),
     )
 
 
@@ -193,6 +232,40 @@ def require_memory(
     )
 
 
+def require_full_memory(base: PreTrainedModel, name: str, *, device: str, placement: Placement = "one") -> None:
+    """Refuse to train every weight of a loaded base where what that takes besides its weights does not fit.
+
+    Activations are not counted: batches are halved until they fit.
+
+    Raises
+    ------
+    Refused
+        With the arithmetic and what can be done.
+    """
+    import torch
+
+    on_gpu = torch.device(device).type == "cuda"
+    if on_gpu:
+        torch.cuda.empty_cache()  # what a former training left is free
+    count, width = sum(weight.numel() for weight in base.parameters()), base.dtype.itemsize
+    trained, aside = _full_bytes(width), 2 * width
+    demands = [(trained, True), (aside, False)] if on_gpu else [(trained + aside, False)]
+    for each, there in demands:
+        # Like quantised weights, what an optimiser moves is never held in the machine's memory.
+        free, where = _free(device if there else "cpu", placement if there else "one", "8bit" if there else None)
+        if free is not None and HEADROOM * each * count > free:
+            raise Refused(
+                f"every weight of model {name!r} cannot be trained in {where}: {count / 1e9:.3g} B parameters × {each} "
+                f"bytes × {HEADROOM:g} headroom = {HEADROOM * each * count / 1e9:.3g} GB beside the weights, free are "
+                f"{free / 1e9:.3g} GB; set recipe.method to lora, or take a smaller model"
+            )
+
+
+def _full_bytes(width: int) -> int:
+    """Return the bytes per weight that full fine-tuning takes beside the weight that the passes run on."""
+    return _FULL_TRAINING + (0 if width == 4 else 4)
+
+
 def _free(device: str, placement: Placement, quantization: Quantization | None) -> tuple[int | None, str]:
     """Return the bytes free where weights are to go, None where nobody can tell, and the place in words."""
     import psutil
@@ -204,7 +277,7 @@ def _free(device: str, placement: Placement, quantization: Quantization | None) 
         on_gpus = sum(torch.cuda.mem_get_info(number)[0] for number in gpus)
         if quantization is None:
             return on_gpus + main, f"the memory of {len(gpus)} GPUs and of the machine"
-        return on_gpus, f"the memory of {len(gpus)} GPUs (quantised weights are never held in the machine's)"
+        return on_gpus, f"the memory of {len(gpus)} GPUs (such weights are never held in the machine's)"
     if kind == "cpu" or placement == "spread":
         return main, "the machine's memory"
     return (torch.cuda.mem_get_info(device)[0], f"the memory of {device}") if kind == "cuda" else (None, device)

@@ -16,11 +16,13 @@ from typing import Any, cast
 import torch
 from peft import LoraConfig, PeftModel, inject_adapter_in_model
 from peft.tuners.lora import LoraLayer
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from registry.refusal import Refused
 from registry.study import LoraSpec
 
 __all__ = [
@@ -36,6 +38,9 @@ __all__ = [
 ]
 
 _PREFIX = "base_model.model."  # what PEFT's files put before a module's name
+
+#: What PEFT, JSON, safetensors and the checks of a specification raise at files that are not as they should be.
+_MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError)
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,26 @@ def save_adapter(adapter: Adapter, folder: Path, *, base_reference: str, base_re
 
 
 def read_adapter(folder: Path) -> Adapter:
-    """Read the adapter saved in a PEFT folder."""
+    """Read the adapter saved in a PEFT folder; nothing in it is unpickled, no class that it names is loaded.
+
+    Raises
+    ------
+    Refused
+        If the folder holds no LoRA adapter, or its weights do not fit together.
+    """
+    try:
+        adapter = _read(folder)
+    except _MALFORMED as error:
+        told = f"{type(error).__name__}: {str(error)[:300]}"
+        raise Refused(f"{folder} holds no LoRA adapter that can be read ({told}); pull or train it again") from None
+    for name, (a, b) in adapter.weights.items():
+        if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == adapter.spec.rank:
+            shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+            raise Refused(f"{folder}: the weights of {name[:200]!r} are {shapes}, the rank is {adapter.spec.rank}")
+    return adapter
+
+
+def _read(folder: Path) -> Adapter:
     config = LoraConfig.from_pretrained(str(folder))
     tensors = load_file(folder / "adapter_model.safetensors")
     names = [name.removeprefix(_PREFIX).removesuffix(".lora_A.weight") for name in tensors if "lora_A" in name]
@@ -198,6 +222,9 @@ class Bank:
         """
         self._here, self._heads = list(adapters), list(heads)
         self._seeds = list(seeds) if seeds is not None and self.spec.dropout else None
+
+    def moved(self) -> None:
+        """Hear of an optimiser's step; the base's modules read the parameters themselves."""
 
     def adapter(self, number: int) -> Adapter:
         """Return a copy of an adapter as it is now."""

@@ -130,6 +130,8 @@ def loglikelihoods(
     ------
     torch.OutOfMemoryError
         If not even one question fits into memory.
+    FloatingPointError
+        If a log-likelihood is not a number: something overflowed on the way, as it does in fp16 above 65,504.
     """
     scores = [np.full(options, np.nan) for options in questions.options]
     flat, device = takes_flat(model), input_device(model)
@@ -158,6 +160,10 @@ def loglikelihoods(
             gc.collect()
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+    broken = sum(bool(np.isnan(row).any()) for row in scores)
+    if broken:
+        remedy = "; fp16 overflows above 65,504, bf16 does not" if model.dtype == torch.float16 else ""
+        raise FloatingPointError(f"log-likelihoods of {broken} of {len(scores)} questions are not a number{remedy}")
     return scores
 
 

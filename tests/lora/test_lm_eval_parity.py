@@ -17,7 +17,6 @@ from typing import Any
 import datasets
 import lm_eval
 import numpy as np
-import parity_questions as rows
 import pytest
 import torch
 import yaml
@@ -34,6 +33,7 @@ from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS, Prompt, clean_hellaswag
 from registry.lora.score import ScoringSet, choose, loglikelihoods
 from registry.lora.tokens import encode_queries
+from tests.lora import parity_questions as rows
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"
 PRIMER: str = importlib.import_module("lm_eval.tasks.okapi.truthfulqa_multilingual.utils").QA_PROMPT

@@ -1,0 +1,19 @@
+"""A full fine-tune as an MLflow pyfunc; it needs no base, its folder holds the whole model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from registry.models import load_base, load_tokenizer, resolve_base
+from registry.serving import AdapterModel, device
+from registry.serving.shelf import Held, read_told
+from registry.study import BaseSpec
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> AdapterModel:
+    """Load a full fine-tune's folder; called by MLflow."""
+    told = read_told(Path(path))
+    base = resolve_base(BaseSpec(name=told.base, path=path))
+    model = load_base(base, dtype=Held(told.precision).dtype, device=device(model_config or {}))
+    return AdapterModel(model, load_tokenizer(base), told.prompt, base, chat=told.chat)
