@@ -1,34 +1,42 @@
 """Base models: name, family, size, revision, and how to load one.
 
-A model's family and size are decided here and nowhere else: given in the study, else from the table below, else read
-from the model's own configuration.
+A model's family and size are decided here and nowhere else: given in the study, else from the catalogue of known
+models, else read from the model's own configuration.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from registry.catalogue import PAPER
+from registry.hub import NotAtHand, cached_weights, commit_of
 from registry.memory import require_memory
 from registry.refusal import Refused, unknown
 from registry.study import BaseSpec, LoraSpec, Placement, Quantization
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 __all__ = [
+    "BUILT_IN",
+    "PAPER",
     "Base",
+    "base_folder",
     "count_adapter_parameters",
     "known_models",
     "load_base",
     "load_tokenizer",
     "require_quantization",
     "resolve_base",
+    "skeleton",
+    "skeleton_of",
 ]
 
 #: What quantised bases are loaded by; the extra ``quantized`` of pyproject.toml.
@@ -39,21 +47,11 @@ PROJECT = Path(__file__).resolve().parent.parent
 #: The two bases of the built-in grid, by folder relative to the project's; see their model cards.
 BUILT_IN = {name: f"registry/benchmarks/demo/bases/{name}" for name in ("demo-wide", "demo-deep")}
 
-#: Hub models of "Donors and Recipients": family and size in billions of parameters as the paper groups them.
-PAPER = {
-    "meta-llama/Llama-3.2-1B-Instruct": ("Llama-3", 1.0),
-    "meta-llama/Llama-3.2-3B-Instruct": ("Llama-3", 3.0),
-    "meta-llama/Llama-3.1-8B-Instruct": ("Llama-3", 8.0),
-    "Qwen/Qwen2.5-0.5B-Instruct": ("Qwen2.5", 0.5),
-    "Qwen/Qwen2.5-1.5B-Instruct": ("Qwen2.5", 1.5),
-    "Qwen/Qwen2.5-3B-Instruct": ("Qwen2.5", 3.0),
-    "Qwen/Qwen2.5-7B-Instruct": ("Qwen2.5", 7.0),
-    "google/gemma-3-1b-it": ("Gemma-3", 1.0),
-    "google/gemma-3-4b-it": ("Gemma-3", 4.0),
-}
-
 #: Family and size of every model whose configuration is not asked for them.
-KNOWN = PAPER | {"demo-wide": ("Demo-wide", 0.001096), "demo-deep": ("Demo-deep", 0.001107)}
+KNOWN = {name: (model.family, model.size_b) for name, model in PAPER.items()} | {
+    "demo-wide": ("Demo-wide", 0.001096),
+    "demo-deep": ("Demo-deep", 0.001107),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +104,23 @@ def resolve_base(spec: BaseSpec, *, trust_remote_code: bool = False) -> Base:
     Refused
         If the name is neither built in, nor a hub id ``owner/name``, nor given with the ``path`` of a model's folder.
     """
-    folder = _folder(spec)
+    folder = base_folder(spec)
     if folder is not None:
         location, revision = str(folder), _folder_digest(folder)
         reference = BUILT_IN[spec.name] if spec.path is None and spec.name in BUILT_IN else spec.name
-    elif "/" in spec.name:
-        location, reference = spec.name, spec.name
-        revision = _hub_commit(spec.name, spec.revision)
     else:
-        raise unknown("model", spec.name, KNOWN, where="models")
-    family, size_b, positions = _describe(location, None if folder else revision, KNOWN.get(spec.name))
+        location, reference = spec.name, spec.name
+        revision = commit_of(spec.name, spec.revision)
+    hub_revision = None if folder else revision
+    family, positions = _describe(location, hub_revision)
+    known = KNOWN.get(spec.name)
     return Base(
         name=spec.name,
         reference=reference,
         location=location,
         revision=revision,
-        family=spec.family or family,
-        size_b=spec.size_b or size_b,
+        family=spec.family or (known[0] if known else family),
+        size_b=spec.size_b or (known[1] if known else _billions(location, hub_revision)),
         max_positions=positions,
         trust_remote_code=trust_remote_code,
     )
@@ -132,9 +130,12 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
     """Load a base's tokenizer."""
     from transformers import AutoTokenizer
 
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-        base.location, revision=base.hub_revision, trust_remote_code=base.trust_remote_code
-    )
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            base.location, revision=base.hub_revision, trust_remote_code=base.trust_remote_code
+        )
+    except OSError as error:
+        raise NotAtHand(f"model {base.name!r}: its tokenizer cannot be read: {error}") from None
     return tokenizer
 
 
@@ -167,7 +168,7 @@ def load_base(
 
     require_quantization(quantization)
     require_memory(
-        _skeleton(base.location, base.hub_revision, base.trust_remote_code),
+        _skeleton_of(base),
         base.name,
         dtype=dtype,
         device=device,
@@ -187,6 +188,7 @@ def load_base(
     )
     if "disk" in getattr(model, "hf_device_map", {}).values():
         raise Refused(f"model {base.name!r} does not fit into memory: layers would be read from disk at every pass")
+    _keep_language(model)
     if quantization == "4bit":
         _keep_differentiable(model)
     model.eval().requires_grad_(False)
@@ -234,19 +236,28 @@ def count_adapter_parameters(base: Base, spec: LoraSpec) -> int:
 
     shapes = [
         (module.in_features, module.out_features)
-        for name, module in _skeleton(base.location, base.hub_revision, base.trust_remote_code).named_modules()
+        for name, module in _skeleton_of(base).named_modules()
         if isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in spec.targets
     ]
     return spec.rank * sum(inputs + outputs for inputs, outputs in shapes)
 
 
-def _folder(spec: BaseSpec) -> Path | None:
+def base_folder(spec: BaseSpec) -> Path | None:
+    """Return the folder of a base that lies on this machine, None for one of the hub.
+
+    Raises
+    ------
+    Refused
+        If the folder holds no model, or a name without a folder is neither built in nor a hub id ``owner/name``.
+    """
     if spec.path is not None:
         folder = Path(spec.path).expanduser()
     elif spec.name in BUILT_IN:
         folder = PROJECT / BUILT_IN[spec.name]
-    else:
+    elif "/" in spec.name:
         return None
+    else:
+        raise unknown("model", spec.name, KNOWN, where="models")
     if not (folder / "config.json").is_file():
         raise Refused(f"model {spec.name!r}: {folder} holds no config.json, so it is no model's folder")
     if not any(folder.glob("*.safetensors")):
@@ -258,7 +269,8 @@ def _folder(spec: BaseSpec) -> Path | None:
 
 def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    kinds = ("*.json", "*.safetensors", "*.model", "*.txt")  # .model and .txt: tokenizers of the older kinds
+    # .model and .txt are tokenizers of the older kinds, .jinja the chat template.
+    kinds = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
     for path in sorted(path for kind in kinds for path in folder.glob(kind)):
         digest.update(path.name.encode())
         with path.open("rb") as file:
@@ -266,25 +278,8 @@ def _folder_digest(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _hub_commit(name: str, revision: str | None) -> str:
-    """Return the commit that a revision stands for, from the hub or from its cache."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=["config.json"])).name
-    except GatedRepoError:
-        raise Refused(f"model {name!r} is gated: accept its licence on the hub, then set HF_TOKEN") from None
-    except RepositoryNotFoundError:
-        raise Refused(
-            f"model {name!r} is not on the hub (or is private: set HF_TOKEN); built in: {', '.join(BUILT_IN)}"
-        ) from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
-        raise Refused(f"model {name!r}: the hub cannot be reached and its cache does not hold it ({error})") from None
-
-
-def _describe(location: str, revision: str | None, known: tuple[str, float] | None) -> tuple[str, float, int]:
-    """Return family, size in billions and longest input of a model, without loading its weights."""
+def _describe(location: str, revision: str | None) -> tuple[str, int]:
+    """Return the kind of a model and its longest input, from its configuration alone."""
     from transformers import PreTrainedConfig
 
     try:
@@ -295,32 +290,87 @@ def _describe(location: str, revision: str | None, known: tuple[str, float] | No
     if not any(name.endswith(("ForCausalLM", "ForConditionalGeneration")) for name in architectures):
         raise Refused(f"the model at {location!r} is a {architectures[0]}, not a causal language model")
     text = config.get("text_config", config)
-    positions = int(text.get("max_position_embeddings", 2048))
-    if known is not None:
-        return (*known, positions)
-    return str(config.get("model_type", "unknown")), _billions(location, revision), positions
+    return str(config.get("model_type", "unknown")), int(text.get("max_position_embeddings", 2048))
 
 
 def _billions(location: str, revision: str | None) -> float:
     """Count a model's parameters, in billions, without loading them."""
     from huggingface_hub import get_safetensors_metadata
+
+    files = Path(location).glob("*.safetensors") if revision is None else cached_weights(location, revision)
+    if revision is None or files:
+        return _counted(files)
+    try:
+        counts = get_safetensors_metadata(location, revision=revision).parameter_count
+    except OSError as error:
+        raise NotAtHand(
+            f"model {location!r}: its size cannot be asked for ({error}); give it as size_b, in billions of parameters"
+        ) from None
+    return round(sum(counts.values()) / 1e9, 6)
+
+
+def _counted(files: Iterable[Path]) -> float:
     from safetensors import safe_open
 
-    if revision is not None:
-        return round(sum(get_safetensors_metadata(location, revision=revision).parameter_count.values()) / 1e9, 6)
     count = 0
-    for file in Path(location).glob("*.safetensors"):
+    for file in files:
         with safe_open(file, framework="numpy") as tensors:
             count += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
     return round(count / 1e9, 6)
 
 
-def _skeleton(location: str, revision: str | None, trust_remote_code: bool) -> PreTrainedModel:
-    """Build a model's modules without memory for its weights."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+def _skeleton_of(base: Base) -> PreTrainedModel:
+    return _read_skeleton(base.location, base.hub_revision, trust_remote_code=base.trust_remote_code)
+
+
+def skeleton_of(spec: BaseSpec, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Build the modules of a base that need not be at hand: from the catalogue, else from its configuration.
+
+    Raises
+    ------
+    Refused
+        If the base is not in the catalogue and its configuration cannot be read.
+    """
+    folder = base_folder(spec)
+    if folder is None and spec.name in PAPER:
+        return skeleton(PAPER[spec.name].config())
+    try:
+        return _read_skeleton(str(folder or spec.name), spec.revision, trust_remote_code=trust_remote_code)
+    except (OSError, ValueError) as error:  # a ValueError is a kind of model that transformers does not know
+        raise NotAtHand(f"model {spec.name!r}: its configuration cannot be read: {error}") from None
+
+
+def _read_skeleton(location: str, revision: str | None, *, trust_remote_code: bool) -> PreTrainedModel:
+    from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=trust_remote_code)
+    return skeleton(config, trust_remote_code=trust_remote_code)
+
+
+def skeleton(config: PreTrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:
+    """Build a model's modules without memory for its weights."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
+    _keep_language(model)
     return model
+
+
+def _keep_language(model: PreTrainedModel) -> None:
+    """Take away what a model has for images and sound.
+
+    Their projections are named like the language model's, so adapters would be put on them; and nothing here runs them.
+    What is left keeps its names, so an adapter fits the whole model.
+    """
+    config, text = model.config, model.config.get_text_config()
+    if text is config:
+        return
+    for key in config.sub_configs:
+        if getattr(config, key, None) is not text:
+            setattr(config, key, None)  # transformers warns at every scoring of a part that is described and not there
+    needed, whole = {model.get_decoder(), model.get_input_embeddings()}, model.base_model
+    for name, part in list(whole.named_children()):
+        if needed.isdisjoint(part.modules()):
+            delattr(whole, name)

@@ -1,17 +1,26 @@
-"""Study files: YAML read into a :class:`registry.study.Study`, mistakes told with their line."""
+"""Study files: YAML read into a :class:`registry.study.Study`, mistakes told with their line.
+
+A file may say ``extends: <study>`` and then only what it has otherwise than that one. A file with ``variants`` holds
+several studies that differ in what each variant says: a comparison, run by one command. Each is a study of its own,
+named ``<study>-<variant>``, with its own records.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from registry.policyspec import PromotionPolicy
 from registry.refusal import Refused, unknown
 from registry.study import BaseSpec, BenchmarkSpec, FilesTask, LoraSpec, Recipe, SplitSpec, Study
+from registry.tunespec import Dimension, TuneSpace, TuneSpec
+from registry.yamltext import read_yaml
 
-__all__ = ["load_study", "study_names"]
+__all__ = ["load_studies", "load_study", "study_names"]
 
 STUDIES = Path(__file__).parent / "studies"
 
@@ -27,7 +36,18 @@ _LEVELS: dict[Location, Any] = {
     ("split",): SplitSpec,
     ("recipe",): Recipe,
     ("recipe", "lora"): LoraSpec,
+    ("tune",): TuneSpec,
+    ("tune", "space"): TuneSpace,
+    ("tune", "space", "*"): Dimension,
+    ("promotion", "*"): PromotionPolicy,
 }
+
+# Keys of a file that a study itself does not have.
+_OF_FILES = ("extends", "variants")
+
+# Characters of a value that a message repeats, and mistakes that are spelled out.
+_LONGEST = 200
+_TOLD = 20
 
 # Findings that pydantic words for programmers.
 _WORDING = {
@@ -44,10 +64,27 @@ def study_names() -> list[str]:
 
 
 def load_study(study: str, **overrides: Any) -> Study:
-    """Load a study by its name under ``registry/studies`` or by the path of its YAML file.
+    """Load one study; see :func:`load_studies`.
+
+    Raises
+    ------
+    Refused
+        Also if the file holds several and none is named.
+    """
+    found = load_studies(study, **overrides)
+    if len(found) > 1:
+        names = [f"{study}:{variant}" for variant in _read(_find(study)).variants]
+        raise Refused(f"study {study!r} is a comparison; name one of its variants: {', '.join(names)}")
+    return found[0]
+
+
+def load_studies(study: str, **overrides: Any) -> list[Study]:
+    """Load a study by its name under ``registry/studies`` or by the path of its YAML file; its variants, if it has any.
 
     Parameters
     ----------
+    study
+        With ``:<variant>`` behind it, that variant alone.
     overrides
         Fields that take the place of the file's, None meaning not given; ``data`` replaces ``benchmark.path``, a
         relative folder starting where the caller is.
@@ -57,12 +94,45 @@ def load_study(study: str, **overrides: Any) -> Study:
     Refused
         If there is no such study, or the file says something that a study does not know, with its line.
     """
-    path = _find(study)
-    text, content = _read(path)
-    content.setdefault("name", path.stem)
-    loaded = _validated(_expand(content), where=str(path), text=text)
+    name, _, wanted = study.rpartition(":") if ":" in study and not Path(study).is_file() else (study, "", "")
+    file = _read(_find(name))
+    if wanted and wanted not in file.variants:
+        raise (
+            unknown("variant", wanted, file.variants, where=name)
+            if file.variants
+            else Refused(f"study {name!r} has no variants, so there is no {wanted!r}")
+        )
+    whole = file.study()
+    chosen = [wanted] if wanted else list(file.variants)
+    found = [file.study(variant) for variant in chosen] or [whole]
     given = {key: value for key, value in overrides.items() if value is not None}
-    return _overridden(loaded, given) if given else loaded
+    return [_overridden(one, dict(given)) for one in found] if given else found
+
+
+@dataclass(frozen=True)
+class _File:
+    """A study file.
+
+    Attributes
+    ----------
+    content
+        What it says, with what it extends, short forms written out.
+    variants
+        Name of each variant, and what it says otherwise.
+    """
+
+    path: Path
+    text: str
+    content: dict[str, Any]
+    variants: dict[str, dict[str, Any]]
+
+    def study(self, variant: str | None = None) -> Study:
+        """Return the study without its variants, or one of them."""
+        if variant is None:
+            return _validated(self.content, where=str(self.path), text=self.text)
+        content = _merged(self.content, _expand(self.variants[variant]))
+        content["name"] = f"{self.content['name']}-{variant}"
+        return _validated(content, where=str(self.path), text=self.text, inside=("variants", variant))
 
 
 def _find(study: str) -> Path:
@@ -76,14 +146,61 @@ def _find(study: str) -> Path:
     raise unknown("study", study, study_names(), where="study")
 
 
-def _read(path: Path) -> tuple[str, dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        content = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise Refused(f"{path} is not YAML: {error}") from None
-    except UnicodeDecodeError:
-        raise Refused(f"{path} is not UTF-8; save it as UTF-8") from None
+def _read(path: Path, extending: tuple[Path, ...] = ()) -> _File:
+    """Read a file and those it extends; ``extending`` are the files that led here."""
+    text, content = _parsed(path)
+    variants, parent = content.pop("variants", {}), content.pop("extends", None)
+    content = _expand(content)
+    if parent is not None:
+        content = _merged(_inherited(parent, path, (*extending, path.resolve())), content)
+    content.setdefault("name", path.stem)
+    return _File(path, text, content, _checked_variants(variants, path, text))
+
+
+def _inherited(parent: object, path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
+    """Return what a file takes from the study it extends: everything but its name and variants."""
+    if not isinstance(parent, str):
+        raise Refused(f"{path}: extends is the name or path of one study (got {_brief(parent)})")
+    beside = path.parent / parent
+    found = beside if beside.suffix in (".yaml", ".yml") and beside.is_file() else _find(parent)
+    if found.resolve() in extending:
+        raise Refused(f"{path}: extends leads back to {found.name}; one of these files must stand alone")
+    file = _read(found, extending)
+    file.study()  # its mistakes are told with its own lines
+    return {key: value for key, value in file.content.items() if key != "name"}
+
+
+def _checked_variants(given: object, path: Path, text: str) -> dict[str, dict[str, Any]]:
+    where = f"{path}:{_line(('variants',), text)}: variants"
+    if not isinstance(given, dict) or not all(isinstance(part, dict | None) for part in given.values()):
+        raise Refused(f"{where}: give names and what each has otherwise, such as {{r64: {{recipe: …}}}}")
+    variants = {str(name): dict(part or {}) for name, part in given.items()}
+    named = [name for name, part in variants.items() if "name" in part]
+    if named:
+        raise Refused(f"{where}.{named[0]}: a variant is named by its key; leave name out")
+    return variants
+
+
+def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Return a study's content with changes: mappings are merged key by key, everything else is replaced.
+
+    A benchmark of another kind replaces the former as a whole, since their keys have nothing to do with each other.
+    """
+    result = dict(content)
+    for key, value in changes.items():
+        former = result.get(key)
+        if isinstance(former, dict) and isinstance(value, dict) and not _of_another_kind(key, former, value):
+            value = _merged(former, value)
+        result[key] = value
+    return result
+
+
+def _of_another_kind(key: str, former: dict[str, Any], value: dict[str, Any]) -> bool:
+    return key == "benchmark" and former.get("kind") != value.get("kind", former.get("kind"))
+
+
+def _parsed(path: Path) -> tuple[str, dict[str, Any]]:
+    text, content = read_yaml(path)
     if not isinstance(content, dict):
         raise Refused(f"{path}: a study is a mapping of names to values, such as 'name: demo'")
     _refuse_twice(yaml.compose(text, Loader=yaml.SafeLoader), path)
@@ -106,12 +223,16 @@ def _refuse_twice(node: yaml.Node | None, path: Path) -> None:
 
 
 def _expand(content: dict[str, Any]) -> dict[str, Any]:
-    """Write the short forms out: ``benchmark: demo`` and a model given by its name alone."""
+    """Write the short forms out: ``benchmark: demo``, a model given by its name alone, a list of choices."""
     content = dict(content)
     if isinstance(content.get("benchmark"), str):
         content["benchmark"] = {"kind": content["benchmark"]}
     if isinstance(content.get("models"), list):
         content["models"] = [{"name": model} if isinstance(model, str) else model for model in content["models"]]
+    tune = content.get("tune")
+    if isinstance(tune, dict) and isinstance(tune.get("space"), dict):
+        space = {name: {"choices": one} if isinstance(one, list) else one for name, one in tune["space"].items()}
+        content["tune"] = tune | {"space": space}
     return content
 
 
@@ -120,36 +241,46 @@ def _overridden(study: Study, given: dict[str, Any]) -> Study:
     content = study.resolved()
     data = given.pop("data", None)
     if data is not None:
-        if study.benchmark.kind != "files":
+        if study.benchmark.kind == "demo":
             raise Refused(f"data={data}: the study {study.name!r} uses the built-in grid and reads no folder")
         content["benchmark"]["path"] = str(Path(data).expanduser().absolute())
     return _validated(_expand(content | given), where=f"study {study.name}, as given")
 
 
-def _validated(content: dict[str, Any], *, where: str, text: str | None = None) -> Study:
+def _validated(content: dict[str, Any], *, where: str, text: str | None = None, inside: Location = ()) -> Study:
+    """Check a study's content; ``inside`` is where in the text a variant's part of it stands."""
     try:
         return TypeAdapter(Study).validate_python(content)
     except ValidationError as error:
         found = error.errors()
     # A list whose entries are wrong is also told to be too short; the entries are the story.
     inner = {problem["loc"][:depth] for problem in found for depth in range(len(problem["loc"]))}
-    raise Refused("\n".join(_explain(problem, where, text) for problem in found if problem["loc"] not in inner))
+    told = [_explain(problem, where, text, inside) for problem in found if problem["loc"] not in inner]
+    more = [f"and {len(told) - _TOLD:,} more mistakes"] if len(told) > _TOLD else []
+    raise Refused("\n".join([*told[:_TOLD], *more]))
 
 
-def _explain(problem: Any, where: str, text: str | None) -> str:
+def _explain(problem: Any, where: str, text: str | None, inside: Location) -> str:
     """Turn one of pydantic's findings into file, line, key and remedy."""
     location = tuple(part for part in problem["loc"] if part != "[key]")
+    within: Location = ()
     if text is not None:
-        where = f"{where}:{_line(location, text)}"
+        within = inside if _stands(inside + location, text) else ()
+        where = f"{where}:{_line(within + location, text)}"
     if problem["type"] == "unexpected_keyword_argument":
-        place = f" in {_dotted(location[:-1])}" if location[:-1] else ""
+        place = f" in {_dotted((within + location)[:-1])}" if (within + location)[:-1] else ""
         return str(unknown("key", str(location[-1]), _keys_at(location[:-1]), where=where + place))
-    key = _dotted(location) or "the study"
+    key = _dotted(within + location) or "the study"
     if problem["type"] == "missing":
         return f"{where}: {key} is missing"
     message = _WORDING.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    given = "" if isinstance(problem["input"], dict) else f" (got {problem['input']!r})"
+    given = "" if isinstance(problem["input"], dict) else f" (got {_brief(problem['input'])})"
     return f"{where}: {key}: {message[:1].lower()}{message[1:]}{given}{_remedy(problem['input'])}"
+
+
+def _brief(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
 def _remedy(value: object) -> str:
@@ -166,19 +297,29 @@ def _dotted(location: Location) -> str:
 
 def _line(location: Location, text: str) -> int:
     """Return the line (from 1) on which a location, or the nearest thing around it, stands in the YAML text."""
+    return _place(location, text)[0]
+
+
+def _stands(location: Location, text: str) -> bool:
+    """Whether the YAML text has a location."""
+    return _place(location, text)[1]
+
+
+def _place(location: Location, text: str) -> tuple[int, bool]:
+    """Return the line of a location, or of the nearest thing around it, and whether it is there."""
     node = yaml.compose(text, Loader=yaml.SafeLoader)
-    line = node.start_mark.line if node is not None else 0
+    line, there = (node.start_mark.line if node is not None else 0), True
     for part in location:
-        child = None
+        child, there = None, False
         if isinstance(node, yaml.MappingNode):
             for key, value in node.value:
                 if key.value == str(part):
-                    line, child = key.start_mark.line, value
+                    line, child, there = key.start_mark.line, value, True
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            child = node.value[part]
+            child, there = node.value[part], True
             line = child.start_mark.line
         node = child
-    return line + 1
+    return line + 1, there
 
 
 def _keys_at(location: Location) -> list[str]:
@@ -186,5 +327,5 @@ def _keys_at(location: Location) -> list[str]:
     for pattern, owner in _LEVELS.items():
         fits = (one in ("*", other) for one, other in zip(pattern, location, strict=False))
         if len(pattern) == len(location) and all(fits):
-            return list(owner.__dataclass_fields__)
+            return [*owner.__dataclass_fields__, *(() if location else _OF_FILES)]
     raise KeyError(location)

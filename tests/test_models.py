@@ -13,9 +13,13 @@ import pytest
 import torch
 from accelerate import cpu_offload
 from torch import nn
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedModel
 
 from registry.lora.adapter import fresh_adapter, is_resident
+from registry.lora.cost import Size
+from registry.lora.forward import takes_flat
+from registry.lora.score import ScoringSet, loglikelihoods
+from registry.lora.tokens import Continuations
 from registry.models import (
     BITSANDBYTES,
     PAPER,
@@ -25,6 +29,7 @@ from registry.models import (
     load_tokenizer,
     require_quantization,
     resolve_base,
+    skeleton,
 )
 from registry.refusal import Refused
 from registry.study import BaseSpec, LoraSpec
@@ -75,8 +80,8 @@ def test_a_folder_is_another_base_when_one_bit_of_its_weights_changes(base, copy
     assert resolve_base(spec(copy)).revision != resolve_base(spec(base)).revision
 
 
-@pytest.mark.parametrize("file", ["vocab.txt", "merges.txt"])
-def test_a_slow_tokenizers_files_are_part_of_the_base(base, copy: Path, file: str) -> None:
+@pytest.mark.parametrize("file", ["vocab.txt", "merges.txt", "chat_template.jinja"])
+def test_a_slow_tokenizers_files_and_the_chat_template_are_part_of_the_base(base, copy: Path, file: str) -> None:
     (copy / file).write_text("a b\n")
     assert resolve_base(spec(copy)).revision != resolve_base(spec(base)).revision
 
@@ -271,8 +276,116 @@ def test_an_adapters_parameters_are_counted_without_the_weights(base, llama, lor
 
 def test_every_model_of_the_paper_has_its_family_and_size() -> None:
     assert len(PAPER) == 9
-    assert {family for family, _ in PAPER.values()} == {"Llama-3", "Qwen2.5", "Gemma-3"}
+    assert {model.family for model in PAPER.values()} == {"Llama-3", "Qwen2.5", "Gemma-3"}
+    assert {name.partition("/")[0] for name, model in PAPER.items() if model.gated} == {"meta-llama", "google"}
     assert known_models() == ["demo-deep", "demo-wide"]
+
+
+# SigLIP so400m for images of 896 pixels, as the configuration of gemma-3-4b-it describes it.
+VISION = {
+    "hidden_size": 1152,
+    "intermediate_size": 4304,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "image_size": 896,
+    "patch_size": 14,
+    "vision_use_head": False,
+}
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_the_catalogue_agrees_with_transformers_own_classes(name: str) -> None:
+    model = PAPER[name]
+    bare = skeleton(model.config())
+    parameters = bare.num_parameters()
+    if name == "google/gemma-3-4b-it":
+        with torch.device("meta"):
+            whole = Gemma3ForConditionalGeneration(Gemma3Config(text_config=model.config(), vision_config=VISION))
+        parameters = whole.num_parameters()
+    assert parameters == model.parameters
+    assert Size.of(bare) == Size(model.body, model.head)
+
+
+@pytest.mark.parametrize(
+    ("name", "rank", "parameters"),
+    [
+        ("meta-llama/Llama-3.1-8B-Instruct", 32, 83_886_080),  # what PEFT prints for it
+        ("Qwen/Qwen2.5-0.5B-Instruct", 8, 4_399_104),
+        ("Qwen/Qwen2.5-0.5B-Instruct", 32, 4 * 4_399_104),
+    ],
+)
+def test_the_catalogue_counts_an_adapters_parameters(name: str, rank: int, parameters: int) -> None:
+    assert PAPER[name].adapter_parameters(LoraSpec(rank=rank)) == parameters
+
+
+def test_the_catalogue_counts_chosen_projections_as_peft_does() -> None:
+    model, spec = PAPER["Qwen/Qwen2.5-0.5B-Instruct"], LoraSpec(rank=2, targets=("k_proj", "down_proj"))
+    assert model.adapter_parameters(spec) == fresh_adapter(skeleton(model.config()), spec, seed=0).parameters
+
+
+@pytest.fixture(scope="module")
+def gemma(tmp_path_factory) -> tuple[Path, Gemma3ForConditionalGeneration]:
+    """A tiny base that also reads images, as gemma-3-4b-it does, and its folder."""
+    text = {
+        "vocab_size": 500,
+        "hidden_size": 64,
+        "intermediate_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 256,
+        "initializer_range": 0.15,
+    }
+    vision = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "image_size": 28,
+        "patch_size": 14,
+    }
+    torch.manual_seed(0)
+    model = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, image_token_index=499))
+    folder = tmp_path_factory.mktemp("gemma")
+    model.eval().save_pretrained(folder)
+    return folder, model
+
+
+@torch.inference_mode()
+def test_of_a_base_that_reads_images_the_language_model_is_loaded(gemma) -> None:
+    folder, whole = gemma
+    found = resolve_base(spec(folder))
+    model = load_base(found, dtype=torch.float32, device="cpu")
+    assert found.max_positions == 256
+    assert torch.equal(model(TOKENS).logits, whole(TOKENS).logits)
+    names = {name for name, _ in model.named_parameters()}
+    assert names < {name for name, _ in whole.named_parameters()}
+    assert not [name for name in names if "vision" in name or "multi_modal" in name]
+    assert takes_flat(model)
+
+
+@torch.inference_mode()
+def test_its_options_are_scored_as_the_whole_model_would(gemma, caplog) -> None:
+    folder, whole = gemma
+    model = load_base(resolve_base(spec(folder)), dtype=torch.float32, device="cpu")
+    context, options = tuple(TOKENS[0, :9].tolist()), ((5, 9, 11), (7,))
+    (found,) = loglikelihoods(model, ScoringSet([Continuations(context, options)], tokens_per_batch=64, max_length=64))
+    for option, value in zip(options, found, strict=True):
+        tokens = torch.tensor([[*context, *option]])
+        logs = whole(tokens).logits[0, len(context) - 1 : -1].log_softmax(dim=-1)
+        assert value == pytest.approx(float(logs.gather(1, torch.tensor(option)[:, None]).sum()), abs=1e-4)
+    assert "vision" not in caplog.text
+
+
+def test_its_adapters_are_on_the_language_model_and_named_as_in_the_whole(gemma) -> None:
+    folder, whole = gemma
+    base = resolve_base(spec(folder))
+    adapter = fresh_adapter(load_base(base, dtype=torch.float32, device="cpu"), LoraSpec(rank=2), seed=0)
+    assert len(adapter.weights) == 2 * 7
+    assert all(name.startswith("model.language_model.layers.") for name in adapter.weights)
+    assert all(isinstance(whole.get_submodule(name), nn.Linear) for name in adapter.weights)
+    assert count_adapter_parameters(base, LoraSpec(rank=2)) == adapter.parameters
 
 
 def test_the_fixture_is_a_causal_model_that_transformers_loads(base) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from pathlib import Path
 
 import pytest
 
+from registry.catalogue import PAPER
 from registry.refusal import Refused
-from registry.studyfile import load_study, study_names
+from registry.runner.describe import study_yaml
+from registry.runner.fingerprint import fingerprint
+from registry.studyfile import load_studies, load_study, study_names
 
 GOOD = """\
 description: a study
@@ -73,7 +77,7 @@ def test_a_large_bases_settings_are_read_from_the_study(study) -> None:
 
 @pytest.mark.parametrize("name", study_names())
 def test_every_study_of_the_project_loads_and_begins_with_its_command(name: str) -> None:
-    assert load_study(name).name == name
+    assert all(study.name.startswith(name) for study in load_studies(name))
     path = Path(__file__).parents[1] / "registry" / "studies" / f"{name}.yaml"
     first = path.read_text(encoding="utf-8").splitlines()[0]
     assert first.startswith("# mlflow run . -e ")
@@ -161,6 +165,138 @@ def test_what_is_no_study_is_refused(tmp_path: Path, content: bytes, expected: s
     path = tmp_path / "bad.yaml"
     path.write_bytes(content)
     assert expected in refusal(str(path))
+
+
+@pytest.fixture
+def extending(study, tmp_path: Path):
+    """Write a file that extends GOOD, and return its path."""
+    study()
+
+    def write(text: str, name: str = "other.yaml") -> str:
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        return str(tmp_path / name)
+
+    return write
+
+
+def test_a_study_that_extends_another_says_only_what_differs(study, extending) -> None:
+    parent = load_study(study())
+    loaded = load_study(extending("extends: mine.yaml\nrecipe: {lora: {alpha: 3}}\nseeds: [1, 2]\n"))
+    lora = dataclasses.replace(parent.recipe.lora, alpha=3.0)
+    recipe = dataclasses.replace(parent.recipe, lora=lora)
+    assert loaded == dataclasses.replace(parent, name="other", seeds=(1, 2), recipe=recipe)
+    assert load_study(extending("extends: other.yaml\nseeds: [3]\n", "third.yaml")).recipe == recipe
+    assert load_study(extending("extends: demo\n")).models == load_study("demo").models
+
+
+def test_a_benchmark_of_another_kind_replaces_the_former(extending) -> None:
+    assert load_study(extending("extends: mine.yaml\nbenchmark: demo\n")).benchmark.tasks == {}
+    changed = load_study(extending("extends: mine.yaml\nbenchmark: {path: elsewhere}\n")).benchmark
+    assert (changed.path, list(changed.tasks)) == ("elsewhere", ["topic"])
+
+
+def test_what_a_study_extends_is_recorded_in_full(extending, tmp_path: Path) -> None:
+    loaded = load_study(extending("extends: mine.yaml\nseeds: [5]\n"))
+    text = study_yaml(loaded)
+    assert "extends" not in text
+    (tmp_path / "alone.yaml").write_text(text)
+    assert load_study(str(tmp_path / "alone.yaml")) == loaded
+
+
+VARIED = """\
+extends: mine.yaml
+variants:
+  plain:
+  wide:
+    seeds: [5]
+    recipe:
+      lora: {rank: 64}
+"""
+
+
+def test_variants_are_studies_of_their_own(study, extending) -> None:
+    parent = load_study(study())
+    plain, wide = load_studies(extending(VARIED))
+    assert plain == dataclasses.replace(parent, name="other-plain")
+    assert (wide.name, wide.seeds, wide.recipe.lora.rank) == ("other-wide", (5,), 64)
+    assert wide.recipe.epochs == parent.recipe.epochs
+    path = extending(VARIED)
+    assert load_study(f"{path}:wide") == wide
+    assert [one.seeds for one in load_studies(path, seeds=(9,))] == [(9,), (9,)]
+    assert [one.name for one in load_studies(study())] == ["mine"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("extends: mine.yaml\nrecipe: {epochz: 1}\n", "other.yaml:2 in recipe: there is no key 'epochz'"),
+        ("extends: mine.yaml\nrecipe: {epochs: 0}\n", "other.yaml:2: recipe.epochs: input should be greater than 0"),
+        ("extend: mine.yaml\n", "other.yaml:1: there is no key 'extend'; nearest: extends"),
+        ("extends: demmo\n", "there is no study 'demmo'; nearest: demo"),
+        ("extends: [demo, mine.yaml]\n", "extends is the name or path of one study (got ['demo', 'mine.yaml'])"),
+        ("extends: other.yaml\n", "extends leads back to other.yaml"),
+        (VARIED.replace("rank", "rnk"), "other.yaml:7 in variants.wide.recipe.lora: there is no key 'rnk'"),
+        (VARIED.replace("[5]", "5"), "other.yaml:5: variants.wide.seeds: a list is needed"),
+        (VARIED.replace("  wide:", "  name: {name: x}\n  wide:"), "other.yaml:2: variants.name: a variant is named by"),
+        (VARIED.replace("  plain:", "  plain: 5"), "other.yaml:2: variants: give names and what each has otherwise"),
+        (VARIED.replace("wide", "w i"), "a name is letters, digits"),
+        (VARIED.replace("variants", "variant"), "other.yaml:2: there is no key 'variant'; nearest: variants"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_what_extends_and_varies_are_told(extending, text: str, expected: str) -> None:
+    with pytest.raises(Refused) as caught:
+        load_studies(extending(text))
+    assert expected in str(caught.value)
+
+
+def test_a_mistake_in_what_is_extended_is_told_where_it_stands(study, extending) -> None:
+    path = extending("extends: mine.yaml\n")
+    study("seeds:", "seed:")
+    assert "mine.yaml:18: there is no key 'seed'" in refusal(path)
+
+
+def test_a_comparison_is_no_single_study(extending) -> None:
+    path = extending(VARIED)
+    assert f"name one of its variants: {path}:plain, {path}:wide" in refusal(path)
+    assert "there is no variant 'wid'; nearest: wide" in refusal(f"{path}:wid")
+    assert "has no variants, so there is no 'wide'" in refusal("demo:wide")
+
+
+def test_the_papers_recipes_are_as_published() -> None:
+    paper, first = load_study("paper"), load_study("paper-v1")
+    assert [model.name for model in paper.models] == list(PAPER)
+    assert (paper.recipe.lora.rank, paper.recipe.lora.alpha, paper.recipe.lora.dropout) == (32, 64, 0)
+    assert (paper.recipe.precision, first.recipe.precision) == ("bf16", "fp16")
+    assert (paper.recipe.loss, first.recipe.loss) == ("as_prompted", "whole_text")
+    assert (paper.seeds, len(first.seeds)) == ((17, 42, 101), 1)
+    assert paper.chat_template
+    assert first.chat_template
+    tasks = ("arc_challenge", "global_mmlu", "hellaswag", "truthfulqa")
+    assert [paper.recipe.length(task) for task in tasks] == [256, 512, 512, 128]
+    assert [paper.split.count("train", task) for task in tasks] == [300, 215, 300, 300]
+    assert {paper.split.count("test", task) for task in tasks} == {400}
+
+
+def test_the_papers_comparisons_differ_in_one_thing() -> None:
+    paper = load_study("paper")
+    ranks = load_studies("paper-rank")
+    assert [one.recipe.lora.rank for one in ranks] == [32, 64, 128]
+    assert {one.recipe.lora.alpha / one.recipe.lora.rank for one in ranks} == {2.0}
+    lora, full = load_studies("paper-full")
+    assert (lora.recipe, ranks[0].recipe) == (paper.recipe, paper.recipe)
+    assert full.recipe == dataclasses.replace(paper.recipe, method="full")
+    assert dataclasses.replace(full, name=lora.name, protocol=lora.protocol, recipe=lora.recipe) == lora
+
+
+def test_the_two_recipes_of_the_paper_make_other_adapters() -> None:
+    def decides(study: str, task: str) -> dict[str, object]:
+        return load_study(study).recipe.deciding(task, masked=task != "truthfulqa")
+
+    for task in ("arc_challenge", "global_mmlu", "hellaswag", "truthfulqa"):
+        made = {
+            fingerprint("finetune", recipe=decides(study, task)) for study in ("paper", "paper-v1", "paper-full:full")
+        }
+        assert len(made) == 3
 
 
 def test_an_unknown_study_names_the_nearest() -> None:

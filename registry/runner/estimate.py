@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from registry.benchmarks.items import Item
-from registry.cells import Cell
-from registry.lora.tokens import encode_examples, encode_queries
+from registry.catalogue import PAPER
+from registry.hub import cached_weights
+from registry.lora.batches import question_rows
+from registry.lora.tokens import Continuations, encode_examples, encode_queries
 from registry.models import Base, count_adapter_parameters, load_tokenizer
+from registry.runner.cost import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
 from registry.runner.experiment import Experiment
 from registry.runner.plan import Plan, Step
+from registry.study import Recipe
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import finished_by_fingerprint
 
-__all__ = ["Estimate", "estimate"]
+__all__ = ["estimate"]
 
-_RECORDING_SECONDS = 0.5  # store and registry time of one adapter, seen on a local SQLite store
-_SHARE_OF_GEMM = 0.7  # share of the machine's matrix-product rate that training and scoring reach
 _SAMPLE = 20  # items per cell that are tokenised to guess the rest
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Expected cost of a plan: wall time in seconds, disk in bytes, and what the time rests on."""
-
-    seconds: float
-    bytes: int
-    basis: str
+_WORTH = 256  # tokens that a shared beginning saves at least, as batches.py has it for a CPU
 
 
 def estimate(experiment: Experiment, plan: Plan, client: MlflowClient, experiment_id: str, *, workers: int) -> Estimate:
@@ -44,25 +36,29 @@ def estimate(experiment: Experiment, plan: Plan, client: MlflowClient, experimen
         for run in finished_by_fingerprint(client, experiment_id, kind).values()
     ]
     rate = None
-    seconds, size, measured = 0.0, 0, True
+    seconds, adapters, outcomes, measured = 0.0, 0, 0, True
     for name, base in experiment.bases.items():
         steps = [step for job, step in plan.todo if job.model == name]
         if not steps:
             continue
         train, score = _median(runs, base, Kind.FINETUNE), _median(runs, base, Kind.EVALUATE)
         if train is None or score is None:
-            rate = rate or _gemm_rate()
+            rate = rate or gemm_rate(experiment.study.recipe.precision)
             measured, (train, score) = False, _computed(experiment, base, rate)
         trainings = sum(step in (Step.TRAIN, Step.TRAIN_AND_EVALUATE) for step in steps)
         scorings = sum(step is not Step.TRAIN for step in steps)
         seconds += trainings * train + scorings * score
-        size += trainings * 4 * count_adapter_parameters(
-            base, experiment.study.recipe.lora
-        ) + scorings * _outcome_bytes(experiment)
-    basis = (
-        "finished runs of the same bases" if measured else "tokens, parameters and this machine's matrix-product rate"
+        adapters += trainings * _trained_bytes(base, experiment.study.recipe)
+        outcomes += scorings * _outcome_bytes(experiment)
+    together = max(1, min(workers, len(plan.todo)))
+    return Estimate(
+        seconds / together,
+        adapters,
+        outcomes,
+        sum(map(_missing_bytes, experiment.bases.values())),
+        "finished runs of the same bases" if measured else "tokens, parameters and this machine's matrix-product rate",
+        together if torch.cuda.is_available() else 0,
     )
-    return Estimate(seconds / max(1, min(workers, len(plan.todo))), size, basis)
 
 
 def _median(runs: Iterable[Run], base: Base, kind: Kind) -> float | None:
@@ -75,46 +71,68 @@ def _median(runs: Iterable[Run], base: Base, kind: Kind) -> float | None:
     return statistics.median(taken) if taken else None
 
 
+def _trained_bytes(base: Base, recipe: Recipe) -> int:
+    """Bytes of what one training leaves: an adapter in float32, or every weight in the precision of the base."""
+    if recipe.method == "full":
+        return round(base.size_b * 1e9) * ITEM_BYTES[recipe.precision]
+    return 4 * count_adapter_parameters(base, recipe.lora)
+
+
+def _missing_bytes(base: Base) -> int:
+    """Bytes of weights that the hub's cache lacks, from the catalogue, else two for each parameter."""
+    if base.hub_revision is None or cached_weights(base.location, base.hub_revision):
+        return 0
+    known = PAPER.get(base.location)
+    return known.download_bytes if known else round(2e9 * base.size_b)
+
+
 def _computed(experiment: Experiment, base: Base, rate: float) -> tuple[float, float]:
-    """Seconds of one training and one scoring at a rate in FLOP/s: 2 per parameter and token forward, 2 backward."""
+    """Seconds of one training and one scoring at a rate in FLOP/s.
+
+    Per parameter and token 2 forward and 2 backward, 4 where the parameters themselves are trained.
+    """
     tokenizer, recipe, prompts = load_tokenizer(base), experiment.study.recipe, experiment.items.prompts
-    training, scoring = [], 0.0
-    for cell in experiment.grid:
+    training = []
+    for cell in experiment.sources:
         items = experiment.items.train(cell)
         texts = [prompts[cell.task].training(item) for item in items[:_SAMPLE]]
         examples = encode_examples(
-            tokenizer, [(text.prompt, text.target) for text in texts], max_length=recipe.max_length
+            tokenizer, [(text.prompt, text.target) for text in texts], max_length=recipe.length(cell.task)
         )
         training.append(len(items) * statistics.fmean(len(example.tokens) for example in examples))
-        scoring += _scored_tokens(experiment, cell, experiment.items.test(cell), tokenizer)
-    per_token = 2 * base.size_b * 1e9 / (rate * _SHARE_OF_GEMM)
-    train = 2 * per_token * recipe.epochs * statistics.fmean(training)
-    return train + _RECORDING_SECONDS, per_token * scoring + _RECORDING_SECONDS
+    per_token = 2 * base.size_b * 1e9 / (rate * SHARE_OF_GEMM)
+    passes = 3 if recipe.method == "full" else 2
+    train = passes * per_token * recipe.epochs * statistics.fmean(training)
+    return train + RECORDING_SECONDS, per_token * _scored_tokens(experiment, base) + RECORDING_SECONDS
 
 
-def _scored_tokens(experiment: Experiment, cell: Cell, items: tuple[Item, ...], tokenizer: object) -> float:
-    queries = [experiment.items.prompts[cell.task].query(item) for item in items[:_SAMPLE]]
+def _scored_tokens(experiment: Experiment, base: Base) -> float:
+    """Tokens of one scoring, shared beginnings once, from the first questions of every cell laid out as they will be.
+
+    A question stands for as many as its cell has; a beginning is worth a pass of its own from as many fewer tokens on.
+    """
+    queries, shares = [], []
+    for cell in experiment.grid:
+        items = experiment.items.test(cell)
+        taken = items[:_SAMPLE]
+        queries += [experiment.items.prompts[cell.task].query(item) for item in taken]
+        shares += [len(items) / len(taken)] * len(taken)
     encoded = encode_queries(
-        tokenizer,  # type: ignore[arg-type]
+        load_tokenizer(base),
         [(query.context, query.continuations) for query in queries],
         chat=experiment.study.chat_template,
     )
-    return len(items) * statistics.fmean(len(q.context) + sum(len(option) - 1 for option in q.options) for q in encoded)
+    return laid_out(encoded, shares, max_length=base.max_positions)
+
+
+def laid_out(queries: list[Continuations], shares: list[float], *, max_length: int) -> float:
+    """Count the tokens of questions that each stand for ``shares`` like it, a beginning that many have once."""
+    worth = max(1, round(_WORTH * len(shares) / sum(shares)))
+    rows = question_rows(queries, max_length=max_length, worth=worth)
+    beginnings = sum(len(prefix) for prefix, _ in groupby(rows, key=lambda row: row.prefix))
+    return beginnings + sum(shares[row.question] * len(row) for row in rows)
 
 
 def _outcome_bytes(experiment: Experiment) -> int:
     options = sum(len(item.options) for cell in experiment.grid for item in experiment.items.test(cell))
-    return 10 * options  # Parquet with zstd takes about ten bytes a row, the log-likelihood eight of them
-
-
-def _gemm_rate() -> float:
-    """Measure the FLOP/s of a square float32 matrix product, as many threads and devices as one worker has."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    side = 4096 if device == "cuda" else 512
-    matrix = torch.randn(side, side, device=device)
-    best = float("inf")
-    for _ in range(5):
-        started = time.perf_counter()
-        float((matrix @ matrix)[0, 0])  # reading one number waits for the device
-        best = min(best, time.perf_counter() - started)
-    return float(2 * side**3 / best)
+    return OUTCOME_BYTES * options
