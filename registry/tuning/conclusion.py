@@ -1,0 +1,141 @@
+"""What a search ends with: the best recipe in a study file ready to run, a table of trials, and figures."""
+
+from __future__ import annotations
+
+import csv
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from registry.refusal import Refused
+from registry.runner import describe
+from registry.study import Study
+from registry.tracking.names import BEST_VALUE, importance, trials_in_state
+from registry.tuning.figures import draw_history, draw_importances, importances
+from registry.tuning.space import recipe_of
+from registry.tuning.storage import RUN, Trials
+
+__all__ = ["Conclusion", "conclude", "tuned_study", "write_files"]
+
+_LONGEST_NAME = 60
+_SUFFIX = "-tuned"
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """The best trial and where its study is.
+
+    Attributes
+    ----------
+    number, value
+        The best trial and its objective.
+    study
+        The study with its recipe.
+    folder, given
+        Where the files go, and the study file's path as a command names it.
+    metrics
+        Of the search's run: the best value, numbers behind it, how many trials ended how, importances.
+    run_id, best_run
+        Run of the search (empty where there was nothing left to do) and of the best trial.
+    """
+
+    number: int
+    value: float
+    study: Study
+    folder: Path
+    given: Path
+    metrics: Mapping[str, float]
+    best_run: str
+    run_id: str = ""
+    importances: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def command(self) -> str:
+        """What runs the tuned study."""
+        return f"mlflow run . -e study --env-manager local -P study={shlex.quote(str(self.given))}"
+
+
+def tuned_study(study: Study, params: Mapping[str, str | int | float]) -> Study:
+    """Return a study named ``<study>-tuned`` with a trial's recipe; it follows no published protocol any more."""
+    name = study.name[: _LONGEST_NAME - len(_SUFFIX)] + _SUFFIX
+    return replace(study, name=name, protocol=None, recipe=recipe_of(study.recipe, params), tune=None)
+
+
+def conclude(trials: Trials, output: str, failures: Sequence[str] = ()) -> Conclusion:
+    """Find the best of the completed trials.
+
+    Parameters
+    ----------
+    output : str
+        Folder for the files, or the path of the study file, ending in ``.yaml``; empty takes ``reports/<study>/tune``.
+    failures : sequence of str
+        Why trials of this process failed.
+
+    Raises
+    ------
+    Refused
+        If no trial was completed.
+    """
+    if not trials.counted(TrialState.COMPLETE):
+        raise _nothing(trials, failures)
+    best = trials.study.best_trial
+    study = tuned_study(trials.search.study, best.params)
+    path = Path(output or Path("reports") / trials.search.study.name / "tune")
+    if path.suffix not in (".yaml", ".yml"):
+        path = path / f"{study.name}.yaml"
+    run = str(best.user_attrs.get(RUN, ""))
+    behind = trials.client.get_run(run).data.metrics if run else {}
+    shares = importances(trials.study)
+    metrics = {key: value for key, value in behind.items() if key.startswith("tune/")}
+    metrics |= {importance(name): share for name, share in shares.items()}
+    for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL):
+        metrics[trials_in_state(state.name.lower())] = len(trials.counted(state))
+    assert best.value is not None
+    metrics[BEST_VALUE] = best.value
+    return Conclusion(best.number, best.value, study, path.parent, path, metrics, run, importances=shares)
+
+
+def _nothing(trials: Trials, failures: Sequence[str]) -> Refused:
+    states = [trial.state for trial in trials.counted()]
+    shown = ", ".join(f"{states.count(state)} {state.name.lower()}" for state in dict.fromkeys(states)) or "none begun"
+    remedy = "lower tune.space.learning_rate, or raise trials or timeout; the same command then goes on from here"
+    told = f"no trial of {trials.search.name!r} was completed, so there is no best recipe ({shown}); {remedy}"
+    return Refused("\n".join([told, *failures[:3]]))
+
+
+def write_files(found: Conclusion, trials: Trials) -> Conclusion:
+    """Write the study file, ``trials.csv`` and the figures into the conclusion's folder."""
+    found.folder.mkdir(parents=True, exist_ok=True)
+    (found.folder / found.given.name).write_text(_study_text(found, trials), encoding="utf-8")
+    _write_table(trials, found.folder / "trials.csv")
+    draw_history(trials.study, trials.search.spec.objective, found.folder)
+    if found.importances:
+        draw_importances(found.importances, found.folder)
+    return found
+
+
+def _study_text(found: Conclusion, trials: Trials) -> str:
+    search = trials.search
+    comment = (
+        f"# {found.command}\n#\n"
+        f"# Study {search.study.name} with the recipe of trial {found.number} of a search on {search.model}:\n"
+        f"# {search.spec.objective} {found.value:.6g}, the best of {len(trials.counted())} trials, judged on training "
+        "items held out.\n"
+    )
+    return comment + describe.study_yaml(found.study)
+
+
+def _write_table(trials: Trials, path: Path) -> None:
+    """Write a row per trial: number, state, objective, its run, and its values."""
+    counted = trials.counted()
+    names = sorted({name for trial in counted for name in trial.params})
+    with path.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(("trial", "state", trials.search.spec.objective, "run", *names))
+        for trial in counted:
+            values = (trial.params.get(name, "") for name in names)
+            shown = "" if trial.value is None else trial.value
+            rows.writerow((trial.number, trial.state.name.lower(), shown, trial.user_attrs.get(RUN, ""), *values))

@@ -1,0 +1,152 @@
+"""Trials in Optuna's storage: claimed one by one by any number of processes, those of dead processes tried again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import optuna
+from filelock import FileLock
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import RDBStorage
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy.exc import SQLAlchemyError
+
+from registry.refusal import Refused
+from registry.tracking.runs import reap
+from registry.tracking.store import PROJECT, shown_uri, sqlite_file
+from registry.tuning.preparation import OBJECTIVES, Search
+
+__all__ = ["RUN", "SEARCH_RUN", "Trials", "open_storage", "open_trials", "storage_url"]
+
+#: Attributes of a trial: its MLflow run, that of its process's search, that its process died, that it was one too many.
+RUN, SEARCH_RUN, _GONE, _SURPLUS = "run", "search_run", "gone", "surplus"
+
+_LOCKED_SECONDS = 120  # how long a process waits while others write to a SQLite file
+_UNMARKED = timedelta(seconds=30)  # a trial names its process's run milliseconds after it was begun
+
+
+def storage_url(tracking: str, given: str = "") -> str:
+    """Return the address of Optuna's storage: as given, else ``tune.db`` beside an embedded store or in the project."""
+    if given:
+        return given if "://" in given else f"sqlite:///{Path(given).absolute()}"
+    file = sqlite_file(tracking)
+    return f"sqlite:///{(file.parent if file else PROJECT) / 'tune.db'}"
+
+
+def open_storage(url: str) -> RDBStorage:
+    """Connect to Optuna's storage, made if it is new.
+
+    Raises
+    ------
+    Refused
+        If it cannot be reached, or is no storage of Optuna's.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    file = sqlite_file(url)
+    try:
+        if file is None:
+            return RDBStorage(url)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"):  # of several that make the tables at once, one would fail
+            return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _LOCKED_SECONDS}})
+    except (ImportError, OSError, RuntimeError, SQLAlchemyError) as error:
+        reason = str(error).splitlines()[0]
+        remedy = "storage= takes a file, or an address such as postgresql+psycopg://user@host/name"
+        raise Refused(f"Optuna's storage {shown_uri(url)} cannot be opened ({reason}); {remedy}") from None
+
+
+def open_trials(search: Search, storage: RDBStorage, client: MlflowClient, experiment_id: str) -> Trials:
+    """Find the trials of a search, or begin it."""
+    pruner = (
+        optuna.pruners.MedianPruner(n_startup_trials=search.spec.startup)
+        if search.spec.pruner == "median"
+        else optuna.pruners.NopPruner()
+    )
+    study = optuna.create_study(
+        storage=storage,
+        study_name=search.name,
+        direction=OBJECTIVES[search.spec.objective],  # type: ignore[arg-type]
+        pruner=pruner,
+        load_if_exists=True,
+    )
+    return Trials(search, study, storage, client, experiment_id)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """The trials of one search."""
+
+    search: Search
+    study: optuna.Study
+    storage: RDBStorage
+    client: MlflowClient
+    experiment_id: str
+
+    def counted(self, state: TrialState | None = None) -> list[FrozenTrial]:
+        """Return the trials that count: finished or under way, not those of dead processes."""
+        found = self.study.get_trials(deepcopy=False)
+        return [
+            trial
+            for trial in found
+            if trial.state is not TrialState.WAITING
+            and state in (None, trial.state)
+            and not {_GONE, _SURPLUS} & set(trial.user_attrs)
+        ]
+
+    @property
+    def left(self) -> int:
+        """How many trials are still to be begun."""
+        self._retry_dead()
+        return max(0, self.search.spec.trials - len(self.counted()))
+
+    def claim(self, search_run: str) -> optuna.Trial | None:
+        """Begin a trial, that of a dead process first; None where enough have been begun.
+
+        Parameters
+        ----------
+        search_run : str
+            This process's run, whose heartbeat says that its trials are under way.
+        """
+        if not self.left:
+            return None
+        trial = self.study.ask()
+        trial.set_user_attr(SEARCH_RUN, search_run)
+        order = sum(other.number < trial.number for other in self.counted())
+        if order >= self.search.spec.trials:  # another process began the last one at the same time
+            trial.set_user_attr(_SURPLUS, True)
+            self.study.tell(trial, state=TrialState.FAIL)
+            return None
+        # Drawn from the seed and the trial's place, so that a search that goes on draws what it would have drawn.
+        self.study.sampler = optuna.samplers.TPESampler(
+            seed=(self.search.seed * 1_000_003 + order) % 2**32,
+            n_startup_trials=self.search.spec.startup,
+            multivariate=False,
+        )
+        return trial
+
+    def _retry_dead(self) -> None:
+        """Fail the trials whose process is gone, and queue the same recipes again."""
+        reap(self.client, self.experiment_id)
+        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+            if not self._is_dead(trial):
+                continue
+            try:
+                self.storage.set_trial_user_attr(trial._trial_id, _GONE, True)
+                self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
+            except UpdateFinishedTrialError:  # another process was faster
+                continue
+            if trial.params:
+                self.study.enqueue_trial(trial.params)
+
+    def _is_dead(self, trial: FrozenTrial) -> bool:
+        run = trial.user_attrs.get(SEARCH_RUN)
+        if run is None:
+            return trial.datetime_start is not None and datetime.now() - trial.datetime_start > _UNMARKED
+        try:
+            return bool(self.client.get_run(run).info.status != "RUNNING")
+        except MlflowException:  # its run was deleted for good
+            return True
