@@ -1,0 +1,97 @@
+"""Reading back a study that was imported: one run holds its whole frame."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from mlflow import MlflowClient
+
+from analysis.numerals import counted
+from analysis.observations import AVERAGED_COLUMNS, OBSERVATION_COLUMNS
+from analysis.recorded import InconsistentRunError, Record
+from registry.cells import Cell
+from registry.tracking.names import Artifact, Tag, outcomes_file
+
+__all__ = ["ImportedFrame", "outcomes_of", "read_import"]
+
+_BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
+
+#: What the run itself says, and so its frame does not.
+_FROM_RUN = ("run_id", "model_version")
+
+
+@dataclass(frozen=True)
+class ImportedFrame:
+    """An import's observations, with `AVERAGED_COLUMNS` besides where seeds were averaged, baselines and notes."""
+
+    observations: pd.DataFrame
+    baselines: pd.DataFrame
+    seed_averaged: bool
+    notes: tuple[str, ...]
+
+
+def read_import(client: MlflowClient, imports: Sequence[Record]) -> ImportedFrame:
+    """Read the newest of a study's finished imports.
+
+    Raises
+    ------
+    InconsistentRunError
+        If its artifacts are not those of an import.
+    """
+    record = max(imports, key=lambda record: (record.started, record.run_id))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        about = _about(record, _file(client, record, Artifact.ABOUT, folder))
+        averaged = AVERAGED_COLUMNS if about["seed_averaged"] else []
+        stored = [column for column in OBSERVATION_COLUMNS if column not in _FROM_RUN]
+        observations = _table(client, record, Artifact.OBSERVATIONS, [*stored, *averaged], folder)
+        baselines = _table(client, record, Artifact.BASELINES, _BASELINE_COLUMNS, folder)
+    observations = observations.assign(run_id=record.run_id, model_version="")[[*OBSERVATION_COLUMNS, *averaged]]
+    notes = [f"Imported from {record.tags.get(Tag.IMPORT_SOURCE, 'an unnamed file')}, not measured here."]
+    if len(imports) > 1:
+        notes.append(f"The study was imported {len(imports)} times, and only the newest import counts.")
+    return ImportedFrame(observations, baselines, bool(about["seed_averaged"]), (*notes, *about["notes"]))
+
+
+def outcomes_of(
+    client: MlflowClient, run_id: str, model: str, source: Cell | None = None, seed: int | None = None
+) -> pd.DataFrame | None:
+    """Return the outcomes of single questions of an imported evaluation, or of a base; None if it came without.
+
+    Columns as `registry.runner.outcomes.Outcomes.frame` has them.
+    """
+    path = outcomes_file(model, source, seed)
+    folder = path.rpartition("/")[0]
+    if path not in {file.path for file in client.list_artifacts(run_id, folder)}:
+        return None
+    with tempfile.TemporaryDirectory() as name:
+        return pd.read_parquet(client.download_artifacts(run_id, path, name))
+
+
+def _file(client: MlflowClient, record: Record, artifact: str, folder: Path) -> Path:
+    if artifact not in {file.path for file in client.list_artifacts(record.run_id)}:
+        raise InconsistentRunError(f"{record} has no artifact {artifact!r}; delete the run and import again")
+    return Path(client.download_artifacts(record.run_id, artifact, str(folder)))
+
+
+def _about(record: Record, path: Path) -> dict[str, Any]:
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        return {"seed_averaged": bool(about["seed_averaged"]), "notes": [str(note) for note in about["notes"]]}
+    except (ValueError, TypeError, KeyError) as error:
+        raise InconsistentRunError(f"{record}: {path.name} is not readable ({error}); delete the run") from None
+
+
+def _table(client: MlflowClient, record: Record, artifact: str, columns: list[str], folder: Path) -> pd.DataFrame:
+    table = pd.read_parquet(_file(client, record, artifact, folder))
+    lacking = [column for column in columns if column not in table.columns]
+    if lacking or table.empty:
+        what = f"lacks {counted(len(lacking), 'column')} ({', '.join(lacking)})" if lacking else "holds no rows"
+        raise InconsistentRunError(f"{record}: {artifact} {what}; delete the run and import again")
+    return table[columns]

@@ -1,0 +1,197 @@
+"""What one run of lm-evaluation-harness measured on each target: accuracies, settings, and the outcomes behind them.
+
+``results_<date>.json`` holds every task's metrics as ``acc,none``; ``samples_<task>_<date>.jsonl`` beside it every
+question. A cell's score is ``acc_norm`` where its task has that metric, else ``acc``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from registry.cells import Cell
+from registry.imports.harness_files import Results
+from registry.imports.manifest import Manifest, ManifestRun
+from registry.imports.samples import OptionsInContext, read_samples
+from registry.refusal import Refused
+from registry.tracking import names
+from registry.tracking.evaluations import TargetScore
+
+__all__ = ["SETTINGS", "Measured", "Reading", "listed", "measure"]
+
+_SAME = 1e-9  # rounding of a mean over questions
+_LISTED = 5  # how many names a message spells out
+
+#: What must be the same in a baseline and an evaluation for their difference to be the adapter's doing.
+SETTINGS = {
+    "n-samples": "number of questions",
+    "n-shot": "number of examples in the prompt",
+    "versions": "version of the task",
+    "chat_template_sha": "chat template",
+    "task_hashes": "set of questions and prompts",
+}
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one model made of one target, under which settings; ``file`` is where that stands."""
+
+    score: TargetScore
+    settings: Mapping[str, Any]
+    file: Path
+
+
+@dataclass
+class Reading:
+    """What reading the folders brings up besides scores."""
+
+    staging: Path
+    digest: Any = field(default_factory=hashlib.sha256)
+    without_samples: list[str] = field(default_factory=list)
+    in_context: set[str] = field(default_factory=set)
+    partial: set[str] = field(default_factory=set)
+    left_out: set[str] = field(default_factory=set)
+    older: list[str] = field(default_factory=list)
+
+    def read(self, path: Path) -> None:
+        """Let a file's content count in the import's digest."""
+        with path.open("rb") as file:
+            self.digest.update(hashlib.file_digest(file, "sha256").digest())
+
+    def notes(self) -> Iterator[str]:
+        """Say what a reader must know."""
+        if self.without_samples:
+            yield f"There are no outcomes of single questions for {listed(self.without_samples)}: scores alone."
+        if self.in_context:
+            yield f"Options of {listed(self.in_context)} stand in the question: scores alone, no outcomes."
+        if self.partial:
+            yield f"Only a part of the questions was evaluated, as by --limit, in: {listed(self.partial)}."
+        if self.left_out:
+            yield f"Left out, as the manifest says: {listed(self.left_out)}."
+        if self.older:
+            again = "Measured again by a newer file in the same folder, and only the newest counts"
+            yield f"{again}: {listed(self.older)}."
+
+
+def measure(run: ManifestRun, manifest: Manifest, found: list[Results], reading: Reading) -> dict[Cell, Measured]:
+    """Return what a run measured on each target, and write its outcomes."""
+    measured: dict[Cell, Measured] = {}
+    tasks: dict[Cell, str] = {}
+    outcomes: list[pd.DataFrame] = []
+    for results in found:  # the newest first
+        reading.read(results.path)
+        for task in results.tasks:
+            cell = _cell(task, manifest, run, reading)
+            if cell is None:
+                continue
+            if cell in measured and tasks[cell] == task:
+                reading.older.append(f"{run}: {task}")
+                continue
+            if cell in measured:
+                raise Refused(
+                    f"{run.where}: {tasks[cell]} and {task} are both {cell}; leave one out with tasks: {{{task}: null}}"
+                )
+            samples = _samples(results, task, run, reading)
+            tasks[cell] = task
+            measured[cell] = Measured(_score(results, task, samples), _settings(results, task, reading), results.path)
+            if samples is not None:
+                outcomes.append(samples.assign(task=cell.task, language=cell.language))
+    if not measured:
+        raise Refused(f"{run.where}: {run.folder} holds no task that is imported")
+    if outcomes:
+        _write(outcomes, reading.staging / names.outcomes_file(run.model, run.source, run.seed))
+    return measured
+
+
+def _cell(task: str, manifest: Manifest, run: ManifestRun, reading: Reading) -> Cell | None:
+    try:
+        cell = manifest.cell_of(task)
+    except KeyError:
+        raise Refused(
+            f"{run.where}: which cell the task {task[:80]!r} is cannot be told from its name; say it in "
+            f"{manifest.path.name}, such as tasks: {{{task[:80]}: my_task/en}}, or with null to leave it out"
+        ) from None
+    if cell is None:
+        reading.left_out.add(task)
+    return cell
+
+
+def _samples(results: Results, task: str, run: ManifestRun, reading: Reading) -> pd.DataFrame | None:
+    path = results.samples(task)
+    if not path.is_file():
+        reading.without_samples.append(f"{run}: {task}")
+        return None
+    try:
+        samples = read_samples(path, delimiter=results.delimiter(task), kind=results.filter(task))
+    except OptionsInContext:
+        reading.in_context.add(task)
+        return None
+    reading.read(path)
+    return samples
+
+
+def _score(results: Results, task: str, samples: pd.DataFrame | None) -> TargetScore:
+    """Return a task's accuracies; samples tell what its metrics leave out."""
+    acc, acc_norm = results.metric(task, "acc"), results.metric(task, "acc_norm")
+    if acc is None:
+        have = ", ".join(sorted(results.metrics(task))[:_LISTED]) or "no metric"
+        raise Refused(f"{results.path}: {task} has no acc, so it is no multiple-choice task (it has: {have})")
+    headline = "acc" if acc_norm is None else "acc_norm"
+    if samples is None:
+        return TargetScore(acc, math.nan if acc_norm is None else acc_norm, math.nan, headline)
+    counted = _counted(samples)
+    for name, told in (("acc", acc), ("acc_norm", acc_norm)):
+        if told is not None and not abs(counted[name] - told) <= _SAME:
+            raise Refused(
+                f"{results.path}: {name} of {task} is {told:.6g}, but its samples give {counted[name]:.6g}; the files "
+                f"are not of one evaluation: remove {results.samples(task).name} to import the scores alone"
+            )
+    return TargetScore(acc, counted["acc_norm"] if acc_norm is None else acc_norm, counted["chance"], headline)
+
+
+def _counted(samples: pd.DataFrame) -> dict[str, float]:
+    """Return both accuracies and the expected score of guessing, counted over a task's questions."""
+    by_question = samples.groupby(np.cumsum(samples["option"].to_numpy() == 0))
+    right = samples[samples["right"]]
+    number = by_question.ngroups
+    return {
+        "acc": float(right["chosen"].sum() / number),
+        "acc_norm": float(right["chosen_norm"].sum() / number),
+        "chance": float((by_question["right"].sum() / by_question.size()).mean()),
+    }
+
+
+def _settings(results: Results, task: str, reading: Reading) -> dict[str, Any]:
+    """Return how a task was evaluated, as far as the file says."""
+    content = results.content
+    settings = {key: content.get(key, {}).get(task) for key in SETTINGS if isinstance(content.get(key), dict)}
+    settings["chat_template_sha"] = content.get("chat_template_sha")
+    count = settings.get("n-samples")
+    if isinstance(count, dict):
+        settings["n-samples"] = count.get("effective")
+        if count.get("effective") != count.get("original"):
+            reading.partial.add(task)
+    return settings
+
+
+def _write(outcomes: list[pd.DataFrame], path: Path) -> None:
+    """Write a run's outcomes in the columns, order and types of our own scorer's."""
+    table = pd.concat(outcomes, ignore_index=True).astype({"task": "category", "language": "category"})
+    columns = ["task", "language", *(column for column in table.columns if column not in ("task", "language"))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        raise Refused(f"two models would both be {path.parent.name}; give one of them another name in the manifest")
+    table[columns].to_parquet(path, index=False, compression="zstd")
+
+
+def listed(things: Iterable[str]) -> str:
+    """Name the first few things, sorted, and count the rest."""
+    found = sorted(things)
+    return ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if len(found) > _LISTED else "")

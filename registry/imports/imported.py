@@ -1,0 +1,111 @@
+"""What an import holds, whatever it was read from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+__all__ = ["BASELINE_COLUMNS", "CELL_KEY", "OBSERVATION_COLUMNS", "Imported", "counts"]
+
+#: What identifies a cell of the frame.
+CELL_KEY = ["model", "source_task", "source_language", "target_task", "target_language"]
+
+#: Columns of the observations: scores and baseline are proportions in [0, 1], delta is in percentage points. A frame
+#: whose seeds were averaged elsewhere has ``delta_sd`` (pp) and ``n_seeds`` besides, and `AVERAGED` for a seed.
+OBSERVATION_COLUMNS = [
+    "model",
+    "model_family",
+    "model_size_b",
+    *CELL_KEY[1:],
+    "regime",
+    "seed",
+    "score",
+    "acc",
+    "acc_norm",
+    "baseline",
+    "delta",
+    "protocol",
+]
+
+BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
+
+#: In the place of a seed where a row is a mean over seeds. A number, because rows without one drop out of groups.
+AVERAGED = -1
+
+
+_SHOWN = 5  # baselines that a warning names
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Results as read, every check passed.
+
+    Attributes
+    ----------
+    name
+        Of the file they were read from, without its folder.
+    format
+        ``published`` or ``lm_eval``.
+    digest
+        SHA-256, in hexadecimal, of all that was read and of the settings that decide how.
+    observations
+        `OBSERVATION_COLUMNS`, one row per (model, source, target, seed), sorted by them.
+    baselines
+        `BASELINE_COLUMNS`, one row per (model, task, language).
+    seed_averaged
+        Whether a row is a mean over seeds.
+    outcomes
+        Folder that holds a file of every question's outcome per evaluation, under the names of
+        `registry.tracking.names.outcomes_file`; None where the source has none.
+    notes
+        Sentences that a reader of the results must know.
+    """
+
+    name: str
+    format: str
+    digest: str
+    observations: pd.DataFrame
+    baselines: pd.DataFrame
+    seed_averaged: bool
+    outcomes: Path | None = None
+    notes: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """Say in one line what was read."""
+        found = counts(self.observations, self.baselines)
+        return (
+            f"{found['count/observations']:,} cells of {found['count/models']} models: {found['count/sources']} "
+            f"sources on {found['count/targets']} targets, {found['count/baselines']} baselines"
+        )
+
+    def below_chance(self) -> str:
+        """Say which bases answer worse than guessing would, the furthest first; nothing where none does."""
+        low = self.baselines[self.baselines["below_chance"]]
+        if low.empty:
+            return ""
+        ranked = low.loc[(low["score"] - low["chance"]).sort_values(kind="stable").index[:_SHOWN]]
+        named = [f"{row.model} on {row.task}/{row.language} ({row.score:.3f})" for row in ranked.itertuples()]
+        more = f" and {len(low) - _SHOWN} more" if len(low) > _SHOWN else ""
+        return (
+            f"{len(low)} of {len(self.baselines)} baselines are below chance: {', '.join(named)}{more}; check these "
+            "targets' data before trusting their deltas"
+        )
+
+
+def counts(observations: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, int]:
+    """Return how much an import holds, by the names of its metrics."""
+
+    def distinct(columns: Sequence[str]) -> int:
+        return len(observations[list(columns)].drop_duplicates())
+
+    return {
+        "count/observations": len(observations),
+        "count/models": distinct(["model"]),
+        "count/sources": distinct(["source_task", "source_language"]),
+        "count/targets": distinct(["target_task", "target_language"]),
+        "count/baselines": len(baselines),
+        "count/below_chance": int(baselines["below_chance"].sum()),
+    }

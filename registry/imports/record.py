@@ -1,0 +1,104 @@
+"""How an import is recorded: one run that holds the whole frame, whatever its size."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from registry.imports.imported import Imported, counts
+from registry.refusal import Refused
+from registry.tracking.names import Artifact, Kind, Tag, run_name
+from registry.tracking.runs import recorded
+from registry.tracking.store import all_runs, experiment_id
+
+__all__ = ["record_import", "write_frame"]
+
+#: Version of everything here that decides an imported frame; raise it when the same file comes out otherwise.
+_VERSION = "1"
+
+
+def record_import(client: MlflowClient, study: str, imported: Imported) -> tuple[str, bool]:
+    """Record an import as the newest of a study, unless it is that already.
+
+    A run per evaluation, as for what is measured here, would take minutes to write and to read for the published
+    table. Earlier imports of the study stay in the store; the newest counts.
+
+    Returns
+    -------
+    str, bool
+        The run's id, and whether it was there before.
+
+    Raises
+    ------
+    Refused
+        If the study holds evaluations of its own: they were not measured as these were.
+    """
+    experiment = experiment_id(client, study)
+    _refuse_own_evaluations(client, experiment, study)
+    fingerprint = hashlib.sha256(f"import {_VERSION} {imported.format} {imported.digest}".encode()).hexdigest()
+    finished = all_runs(client, [experiment], f"tags.{Tag.KIND} = '{Kind.IMPORT}' AND attributes.status = 'FINISHED'")
+    newest = max(finished, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+    if newest is not None and newest.data.tags.get(Tag.FINGERPRINT) == fingerprint:
+        return str(newest.info.run_id), True
+    with (
+        tempfile.TemporaryDirectory() as name,
+        recorded(
+            client,
+            experiment,
+            kind=Kind.IMPORT,
+            name=run_name(Kind.IMPORT, study),
+            tags=_tags(study, imported, fingerprint),
+            description=_description(study, imported),
+        ) as recording,
+    ):
+        write_frame(imported, Path(name))
+        recording.files(Path(name))
+        recording.metrics(counts(imported.observations, imported.baselines))
+    return recording.run_id, False
+
+
+def write_frame(imported: Imported, folder: Path) -> None:
+    """Write what an import's run holds: the frame, the baselines, notes, and the outcomes where there are any."""
+    folder.mkdir(parents=True, exist_ok=True)
+    imported.observations.to_parquet(folder / Artifact.OBSERVATIONS, index=False)
+    imported.baselines.to_parquet(folder / Artifact.BASELINES, index=False)
+    about = {"seed_averaged": imported.seed_averaged, "notes": list(imported.notes)}
+    (folder / Artifact.ABOUT).write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
+    if imported.outcomes is not None:
+        shutil.copytree(imported.outcomes, folder, dirs_exist_ok=True)
+
+
+def _refuse_own_evaluations(client: MlflowClient, experiment: str, study: str) -> None:
+    own = f"tags.{Tag.KIND} = '{Kind.EVALUATE}' AND attributes.status = 'FINISHED'"
+    if client.search_runs([experiment], own, max_results=1):
+        raise Refused(
+            f"study {study!r} holds evaluations that were run here, and an analysis would mix them with these; import "
+            "under a name of its own: study=NAME"
+        )
+
+
+def _tags(study: str, imported: Imported, fingerprint: str) -> dict[str, object]:
+    return {
+        Tag.STUDY: study,
+        Tag.PROTOCOL: imported.observations["protocol"].iloc[0],
+        Tag.FINGERPRINT: fingerprint,
+        Tag.IMPORT_FORMAT: imported.format,
+        Tag.IMPORT_SOURCE: imported.name,
+        Tag.IMPORT_DIGEST: imported.digest,
+    }
+
+
+def _description(study: str, imported: Imported) -> str:
+    # A file's name is anybody's text: within a code span it stays text, if no backtick ends the span.
+    name = " ".join(imported.name.replace("`", "'").split())
+    notes = "".join(f"\n- {note}" for note in imported.notes)
+    return (
+        f"Results measured elsewhere, as study `{study}`: {imported.summary()}.\n\nRead from `{name}` (SHA-256 "
+        f"`{imported.digest[:12]}…`), as `{Artifact.OBSERVATIONS}` and `{Artifact.BASELINES}` among the artifacts.\n"
+        f"{notes}"
+    )

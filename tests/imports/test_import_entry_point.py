@@ -1,0 +1,140 @@
+"""The `import` entry point: what a user types, and what is answered."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import shlex
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from entrypoints import import_results
+from registry.imports import study_name
+from registry.tracking.names import Artifact, Kind, Tag
+from registry.tracking.store import PROJECT
+
+DECLARED = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))["entry_points"]["import"]
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Call the entry point; returns exit code, output and errors."""
+    handler, root = signal.getsignal(signal.SIGTERM), logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["entrypoints/import_results.py", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            import_results.main()
+        return (ended.value.code, *capsys.readouterr())
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+@pytest.fixture
+def file(tmp_path: Path, small_table) -> Path:
+    path = tmp_path / "my cells.csv"
+    small_table().to_csv(path, index=False)
+    return path
+
+
+def test_it_says_where_the_study_is_and_what_to_run_next(command, client, file: Path, tmp_path: Path) -> None:
+    code, output, errors = command("--source", file, "--study", "theirs", "--output", tmp_path / "out")
+    assert code == 0
+    lines = output.splitlines()
+    assert lines[0] == "imported: 32 cells of 2 models: 4 sources on 4 targets, 8 baselines"
+    assert lines[-1] == "next:    mlflow run . -e analyze --env-manager local -P study=theirs"
+    assert any(line.startswith("look:") for line in lines)
+    assert "baselines are below chance" in errors
+    assert len(errors.splitlines()) == 1
+    assert len(pd.read_parquet(tmp_path / "out" / Artifact.OBSERVATIONS)) == 32
+    experiment = client.get_experiment_by_name("theirs")
+    (run,) = client.search_runs([experiment.experiment_id])
+    assert run.data.tags[Tag.KIND] == Kind.IMPORT
+    assert run.info.run_id in output
+    again = command("--source", file, "--study", "theirs")
+    assert again[0] == 0
+    assert again[1].startswith("already imported: ")
+    assert run.info.run_id in again[1]
+
+
+def test_the_study_is_named_after_its_source(tmp_path: Path) -> None:
+    folder = tmp_path / "arc.v2"
+    folder.mkdir()
+    assert study_name("", tmp_path / "cells.csv") == "cells"
+    assert study_name("", folder) == "arc.v2"
+    assert study_name("", folder / "manifest.yaml") == "arc.v2"
+    assert study_name("mine", folder) == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "source is missing"),
+        (("--source", "nowhere.csv"), "source='nowhere.csv' is not there"),
+        (("--source", "FILE"), "'s name is letters"),
+        (("--source", "FILE", "--study", "a/b"), "study='a/b' is not usable"),
+        (("--source", "FILE", "--study", "<b>"), "study='<b>' is not usable"),
+        (("--source", "FILE", "--study", "s", "--format", "lmeval"), "no format 'lmeval'; nearest: lm_eval"),
+        (("--source", "FILE", "--study", "s", "--families", "one"), "families: 'one' is not usable"),
+        (("--source", "FOLDER", "--study", "s"), "holds no manifest.yaml"),
+        (("--source", "FOLDER", "--study", "s", "--format", "published"), "is a folder; format=published reads one"),
+        (("--source", "FILE", "--study", "s", "--format", "lm_eval"), "there is no key 'model_name'"),
+    ],
+)
+def test_a_mistake_is_answered_before_the_store_is_touched(
+    command, monkeypatch, file: Path, tmp_path: Path, arguments, told: str
+) -> None:
+    store, folder = tmp_path / "nothing" / "mlflow.db", tmp_path / "folder"
+    folder.mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+    code, output, errors = command(*({"FILE": file, "FOLDER": folder}.get(part, part) for part in arguments))
+    assert (code, output) == (2, "")
+    assert told in errors
+    assert "Traceback" not in errors
+    assert not store.exists()
+
+
+def test_mlproject_declares_its_parameters_with_its_defaults(monkeypatch) -> None:
+    found: list[argparse.ArgumentParser] = []
+
+    def caught(self: argparse.ArgumentParser, *_: object) -> None:
+        found.append(self)
+        raise SystemExit
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(argparse.ArgumentParser, "parse_args", caught)
+        import_results.main()
+    (parser,) = found
+    declared = DECLARED["parameters"]
+    assert set(declared) == {action.dest for action in parser._actions if action.dest != "help"}
+    filled = {name: shlex.quote(str(parameter["default"])) for name, parameter in declared.items()}
+    python, flag, module, *arguments = shlex.split(DECLARED["command"].format(**filled))
+    assert (python, flag, module) == ("python", "-m", "entrypoints.import_results")
+    assert vars(parser.parse_args(arguments)) == vars(parser.parse_args([]))
+    assert all(action.help for action in parser._actions)
+    assert "example: mlflow run . -e import --env-manager local" in " ".join(parser.format_help().split())
+
+
+LIGHT = """
+import sys
+import entrypoints.import_results
+assert not {"torch", "transformers", "mlflow", "pandas"} & set(sys.modules)
+import registry.imports
+assert not {"torch", "transformers", "peft"} & set(sys.modules), sorted(sys.modules)
+"""
+
+
+def test_importing_does_without_torch() -> None:
+    done = subprocess.run([sys.executable, "-c", LIGHT], cwd=PROJECT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
