@@ -7,14 +7,17 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.figures import LeftOut, draw
+from analysis.corrected import Corrected, correct
+from analysis.corrected.by_cell import QUESTIONS
+from analysis.corrected.outcomes import StudyOutcomes
+from analysis.figures import RAW, SHOWN, Drawing, LeftOut, draw
 from analysis.frame import Frame
-from analysis.matrices import language_matrix, task_matrix
 from analysis.observations import cells
-from analysis.pareto import pareto
-from analysis.regimes import contrasts, regimes
+from analysis.origin import Origin, adapters
+from analysis.published import Options, publish
 from analysis.report import write_report
-from analysis.roles import roles
+from analysis.variants import VARIANT, by_variant
+from registry.refusal import unknown
 
 __all__ = ["Analysis", "analyze"]
 
@@ -32,11 +35,13 @@ class Analysis:
     files
         Every file written, the report last.
     regimes, contrasts
-        The tables of `analysis.regimes`.
+        The headline tables, of `analysis.corrected`.
+    corrected
+        The corrected layer.
     left_out
         Parts this grid did not allow, with reasons.
     notes
-        What a reader must know about the data, from the frame.
+        What a reader must know about the data.
     """
 
     output: Path
@@ -44,11 +49,21 @@ class Analysis:
     files: tuple[Path, ...]
     regimes: pd.DataFrame
     contrasts: pd.DataFrame
+    corrected: Corrected
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
 
 
-def analyze(frame: Frame, output: Path) -> Analysis:
+def analyze(
+    frame: Frame,
+    output: Path,
+    options: Options | None = None,
+    *,
+    outcomes: StudyOutcomes | None = None,
+    questions: int = QUESTIONS,
+    heatmaps: str = RAW,
+    origin: Origin | None = None,
+) -> Analysis:
     """Compute every table and figure the grid allows and write them, with the report, into a folder.
 
     Parameters
@@ -57,40 +72,75 @@ def analyze(frame: Frame, output: Path) -> Analysis:
         The study as recorded.
     output
         Folder to write to; made if absent. The files of an earlier analysis are replaced.
+    options
+        Of the published analyses.
+    outcomes
+        Outcomes of single questions; without them the sampling noise is assumed.
+    questions
+        Test items per target that are assumed then.
+    heatmaps
+        What of the cells the heatmaps show, one of `analysis.figures.SHOWN`.
+    origin
+        Where the study was read from, for links; by default the frame's store without links.
+
+    Raises
+    ------
+    Refused
+        If heatmaps cannot show that.
     """
+    if heatmaps not in SHOWN:
+        raise unknown("kind of heatmap", heatmaps, SHOWN)
     output.mkdir(parents=True, exist_ok=True)
+    several = VARIANT in frame.observations.columns and frame.observations[VARIANT].nunique() > 1
+    frame, options = by_variant(frame, options or Options())
+    origin = origin or Origin(frame.store)
     by_cell = cells(frame.observations)
-    tables = {
-        "regimes": regimes(by_cell),
-        "contrasts": contrasts(by_cell),
-        "roles": roles(by_cell),
-        "pareto": pareto(by_cell),
-        "baselines": frame.baselines,
-    }
-    matrices = {"task_matrix": task_matrix(by_cell), "language_matrix": language_matrix(by_cell)}
-    written = _write(output, {"cells": by_cell, "observations": frame.observations}, tables, matrices)
-    drawings, left_out = draw(
-        output / "figures",
-        points=tables["pareto"],
-        roles=tables["roles"],
-        tasks=matrices["task_matrix"],
-        languages=matrices["language_matrix"],
+    published = publish(by_cell, options)
+    corrected = correct(
+        by_cell,
+        # Outcomes do not say of which variant they are.
+        outcomes=None if several else outcomes,
+        published_variance=published.tables["variance"],
+        vectors=options.vectors,
+        questions=questions,
     )
-    downloads = [path.name for path in written]
-    report = write_report(output / "report.html", frame, tables, drawings, left_out, downloads)
-    files = (*written, *(path for drawing in drawings for path in (drawing.png, drawing.svg)), report)
-    return Analysis(output, report, files, tables["regimes"], tables["contrasts"], tuple(left_out), frame.notes)
+    listed = adapters(frame.observations, origin)
+    written = _write_parquet(output, {"cells": corrected.cells, "observations": frame.observations})
+    written += _write(output, corrected.tables)
+    written += _write(output, {"baselines": frame.baselines, "adapters": listed})
+    written += _write(output / "published", published.tables)
+    drawings, not_drawn = draw(output / "figures", published, corrected, heatmaps=heatmaps)
+    left_out = (*not_drawn, *corrected.left_out, *published.left_out)
+    downloads = [path.relative_to(output).as_posix() for path in written]
+    report = write_report(
+        output / "report.html", frame, published, corrected, origin, listed, drawings, left_out, downloads
+    )
+    files = (*written, *_files(drawings), report)
+    tables = corrected.tables
+    notes = (*frame.notes, *corrected.notes)
+    return Analysis(output, report, files, tables["regimes"], tables["contrasts"], corrected, left_out, notes)
 
 
-def _write(
-    output: Path, frames: dict[str, pd.DataFrame], tables: dict[str, pd.DataFrame], matrices: dict[str, pd.DataFrame]
-) -> list[Path]:
-    """Write frames as Parquet, tables and matrices as CSV; return the files."""
-    written = []
+def _files(drawings: list[Drawing]) -> list[Path]:
+    return [path for drawing in drawings for path in drawing.files]
+
+
+def _write_parquet(output: Path, frames: dict[str, pd.DataFrame]) -> list[Path]:
+    """Write frames as Parquet; return the files."""
     for name, table in frames.items():
-        written.append(output / f"{name}.parquet")
-        table.to_parquet(written[-1], index=False)
-    for name, table in (tables | matrices).items():
-        written.append(output / f"{name}.csv")
-        table.to_csv(written[-1], index=name in matrices)
+        table.to_parquet(output / f"{name}.parquet", index=False)
+    return [output / f"{name}.parquet" for name in frames]
+
+
+def _write(folder: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
+    """Write the tables that have rows as CSV, and remove those of an earlier analysis that have none."""
+    folder.mkdir(exist_ok=True)
+    written = []
+    for name, table in tables.items():
+        path = folder / f"{name}.csv"
+        if table.empty:
+            path.unlink(missing_ok=True)
+            continue
+        table.to_csv(path, index=False)
+        written.append(path)
     return written

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["FEW_CLUSTERS", "StandardError", "one_way", "two_way"]
+__all__ = ["FEW_CLUSTERS", "StandardError", "two_way"]
 
 #: Below this many clusters a cluster-robust standard error is usually too small.
 FEW_CLUSTERS = 10
@@ -22,17 +22,6 @@ class StandardError(NamedTuple):
 
     value: float
     note: str
-
-
-def one_way(values: ArrayLike, clusters: pd.Series, *, name: str) -> StandardError:
-    """Standard error of a mean, observations of one cluster being dependent in any way.
-
-    The variance is the sum over clusters of the squared sum of residuals, over n squared: no small-sample correction.
-    """
-    residuals, groups = _residuals(values), _codes(clusters)
-    if (levels := _levels(groups)) < 2:
-        return StandardError(np.nan, _too_few(levels, name))
-    return StandardError(float(np.sqrt(_variance(residuals, groups))), f"clustered by {name}{_caution(levels, name)}")
 
 
 def two_way(values: ArrayLike, first: pd.Series, second: pd.Series, *, names: tuple[str, str]) -> StandardError:

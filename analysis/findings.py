@@ -1,4 +1,4 @@
-"""The findings in words, generated from the numbers and no stronger than they are."""
+"""The findings in words, generated from the corrected numbers and no stronger than they are."""
 
 from __future__ import annotations
 
@@ -6,94 +6,155 @@ import math
 
 import pandas as pd
 
-from analysis.clusters import FEW_CLUSTERS
+from analysis.corrected import Corrected
+from analysis.corrected.headline import RUN_SE, interval
+from analysis.corrected.section import unidentified
 from analysis.numerals import fixed, pp
-from analysis.regimes import TRANSFER
-from analysis.roles import DONOR, RECIPIENT, side_by_side
+from analysis.published.roles import DONOR, RECIPIENT
+from analysis.published.uplift import TRANSFER
 from registry.cells import Regime
 
-__all__ = ["findings"]
+__all__ = ["cautions", "findings"]
 
-_CLEAR = 2.0  # standard errors from zero at which a sentence stops saying "not clearly"
-
-_MEANING = {
-    Regime.MT_CL: "on the same task in other languages",
-    Regime.CT_ML: "on other tasks in the same language",
-    Regime.CT_CL: "on other tasks in other languages",
-}
+_LEVEL = 0.05
 
 
-def findings(regimes: pd.DataFrame, contrasts: pd.DataFrame, roles: pd.DataFrame) -> list[str]:
+def findings(corrected: Corrected) -> list[str]:
     """Return the sentences of the report's first paragraph; parts that were not measured have none."""
-    by_regime = regimes.set_index("regime")
-    sentences = [_overall(by_regime.loc[TRANSFER]), _own_cell(by_regime.loc[str(Regime.MT_ML)]), _order(by_regime)]
-    sentences += [_contrasts(contrasts), _languages(side_by_side(roles, "language"))]
+    tables = corrected.tables
+    by_regime = tables["regimes"].set_index("regime")
+    transfer = by_regime.loc[TRANSFER]
+    if not transfer["n"]:
+        sentences = ["No cell counts as transfer: every adapter was evaluated on its own cell only."]
+    else:
+        sentences = [_overall(transfer), _rates(transfer), _single(tables["tests"])]
+    sentences += [_own_cell(by_regime.loc[str(Regime.MT_ML)]), _contrasts(tables["contrasts"])]
+    sentences.append(_languages(tables["roles"], tables["role_differences"]))
     return [sentence for sentence in sentences if sentence]
 
 
 def _overall(row: pd.Series) -> str:
-    if not row["n"]:
-        return "No cell counts as transfer: every adapter was evaluated on its own cell only."
+    sentence = f"Over {row['n']:,} transfer cells the mean Δ is {pp(row['mean'])} pp"
+    if math.isnan(row["low"]):
+        return f"{sentence}; how far that holds beyond these cells, this grid does not show."
+    holds = "for this one model" if "one model" in row["interval_note"] else "for models at large"
+    sure = "not clearly different from zero" if row["low"] <= 0 <= row["high"] else "different from zero"
+    half = RUN_SE * row["run_se"]
+    run = (
+        "" if math.isnan(half) else f"{interval(row['mean'] - half, row['mean'] + half)} for the models that were run, "
+    )
+    return f"{sentence} (95 % intervals: {run}{interval(row['low'], row['high'])} {holds}): {holds}, that is {sure}."
+
+
+def _rates(row: pd.Series) -> str:
+    raw = f"As measured, {fixed(row['positive_pct'], 1)} % of them gain and {fixed(row['harm_pct'], 1)} % are harmed"
+    if math.isnan(row["harm_posterior_pct"]):
+        return f"{raw} (Δ ≤ −1 pp)."
+    chance = f"{fixed(row['positive_by_chance_pct'], 1)} % and {fixed(row['harm_by_chance_pct'], 1)} %"
     return (
-        f"Over {row['n']:,} transfer cells the mean Δ is {pp(row['mean'])} pp{_se(row['se'])} and the median "
-        f"{pp(row['median'])} pp; {row['positive_pct']:.1f} % of the cells gain and {row['harm_pct']:.1f} % are harmed "
-        "(Δ ≤ −1 pp)."
+        f"{raw} (Δ ≤ −1 pp); noise alone, without any transfer, would show {chance}. Corrected for noise, "
+        f"{_corrected(row, 'positive')} gain and {_corrected(row, 'harm')} are harmed."
+    )
+
+
+def _corrected(row: pd.Series, rate: str) -> str:
+    ends = f"{fixed(row[f'{rate}_low_pct'], 1)} to {fixed(row[f'{rate}_high_pct'], 1)}"
+    return f"{fixed(row[f'{rate}_posterior_pct'], 1)} % ({ends})"
+
+
+def _single(tests: pd.DataFrame) -> str:
+    row = tests[tests["regime"] == TRANSFER]
+    if row.empty or not row["n_tested"].iloc[0]:
+        return ""
+    found = row.iloc[0]
+    return (
+        f"Of {found['n_tested']:,} cells tested one by one, {found['gains']:,} surely gained and {found['losses']:,} "
+        "surely lost (q ≤ 0.05)."
     )
 
 
 def _own_cell(row: pd.Series) -> str:
-    return (
-        f"On the very cell it was trained on, an adapter changes the score by {pp(row['mean'])} pp on average."
-        if row["n"]
-        else ""
-    )
-
-
-def _order(by_regime: pd.DataFrame) -> str:
-    measured = {
-        meaning: by_regime.loc[str(regime), "mean"]
-        for regime, meaning in _MEANING.items()
-        if by_regime.loc[str(regime), "n"]
-    }
-    if len(measured) < 2:
+    if not row["n"]:
         return ""
-    best, worst = max(measured, key=measured.__getitem__), min(measured, key=measured.__getitem__)
-    return f"Transfer is highest {best} ({pp(measured[best])} pp) and lowest {worst} ({pp(measured[worst])} pp)."
+    said = f" ({interval(row['low'], row['high'])})" if not math.isnan(row["low"]) else ""
+    return f"On the very cell it was trained on, an adapter changes the score by {pp(row['mean'])} pp{said} on average."
 
 
 def _contrasts(table: pd.DataFrame) -> str:
     """Compare MT-CL with the off-task regimes in one sentence."""
-    measured = table[table["contrast"].str.startswith(str(Regime.MT_CL)) & (table["n"] > 0)]
-    parts = [
-        f"{row['contrast']} is {pp(row['difference'])} pp{_se(row['se'])}, {_strength(row)}"
-        for _, row in measured.iterrows()
-    ]
-    return f"Compared within the same adapters, {'; '.join(parts)}." if parts else ""
+    if table.empty:
+        return ""
+    measured = table[table["contrast"].str.startswith(str(Regime.MT_CL))].dropna(subset="estimate")
+    said = [f"{row['contrast']} is {pp(row['estimate'])} pp, {_strength(row)}" for _, row in measured.iterrows()]
+    return f"At equal models, sources and targets, {'; '.join(said)}." if said else ""
 
 
 def _strength(row: pd.Series) -> str:
-    """Say how far from zero a difference is, in standard errors, and how far to trust those."""
-    if math.isnan(row["se"]):
-        return "for which this grid allows no standard error"
-    if abs(row["difference"]) < _CLEAR * row["se"]:
-        return "within two standard errors of zero"
-    doubt = " (which so few sources make too small)" if row["n_sources"] < FEW_CLUSTERS else ""
-    return f"more than two standard errors{doubt} from zero"
+    """Say what is known of a difference."""
+    if math.isnan(row["low"]):
+        return "for which this grid allows no interval"
+    p = "p < 0.001" if row["p"] < 0.001 else f"p {fixed(row['p'], 3)}"
+    doubt = "" if row["p"] <= _LEVEL else ", not clear of zero"
+    return f"{interval(row['low'], row['high'])}, {p}{doubt}"
 
 
-def _languages(scores: pd.DataFrame) -> str:
-    donors, recipients = scores.dropna(subset=[DONOR]), scores.dropna(subset=[RECIPIENT])
-    if len(donors) < 2 or len(recipients) < 2:
+def _languages(roles: pd.DataFrame, differences: pd.DataFrame) -> str:
+    """Name the highest scores with their ranks' intervals, and how many pairs differ at all."""
+    if roles.empty:
         return ""
-    best, last = donors.iloc[0], donors.iloc[-1]
-    most = recipients.loc[recipients[RECIPIENT].idxmax()]
-    # In quotes: "it", "is" and "no" are languages too.
-    return (
-        f"As a donor “{best['name']}” scores highest ({pp(best[DONOR])} pp) and “{last['name']}” lowest "
-        f"({pp(last[DONOR])} pp); as a recipient, “{most['name']}” scores highest ({pp(most[RECIPIENT])} pp). "
-        "Neighbours in these rankings are rarely distinguishable."
+    said = [_best(roles, role) for role in (DONOR, RECIPIENT)]
+    if not all(said):
+        return ""
+    sentence = f"{said[0][:1].upper()}{said[0][1:]}; {said[1]}."
+    counts = differences[(differences["factor"] == "language") & (differences["n_pairs"] > 0)]
+    if counts.empty:
+        return f"{sentence} No two of them can be told apart on this grid."
+    pairs = " and ".join(
+        f"{row['n_different']} of {row['n_pairs']} pairs as {row['role']}s" for _, row in counts.iterrows()
     )
+    return f"{sentence} Of the languages, {pairs} are surely different."
 
 
-def _se(value: float) -> str:
-    return "" if math.isnan(value) else f" (SE {fixed(value)})"
+def _best(roles: pd.DataFrame, role: str) -> str:
+    rows = roles[(roles["factor"] == "language") & (roles["role"] == role)]
+    if len(rows) < 2:
+        return ""
+    best = rows.loc[rows["score"].idxmax()]
+    ranks = "" if math.isnan(best["rank_low"]) else f", rank {best['rank_low']:.0f} to {best['rank_high']:.0f}"
+    # In quotes: "it", "is" and "no" are languages too.
+    return f"as a {role} “{best['name']}” scores highest ({pp(best['score'])} pp{ranks})"
+
+
+def cautions(corrected: Corrected) -> list[tuple[str, str]]:
+    """Return what to beware of before believing any number: a title and a sentence each."""
+    tables = corrected.tables
+    transfer = tables["regimes"].set_index("regime").loc[TRANSFER]
+    found = []
+    if corrected.assumed:
+        found.append(("Sampling noise is assumed", _ASSUMED.format(corrected.assumed)))
+    if _noise_dominates(transfer):
+        chance, harm = fixed(transfer["harm_by_chance_pct"], 1), fixed(transfer["harm_pct"], 1)
+        found.append(
+            (
+                "Noise dominates the raw rates",
+                f"Of the transfer cells {harm} % are at or below −1 pp; without any transfer, noise alone would put "
+                f"{chance} % there. Read the corrected rates, and no single cell without its q.",
+            )
+        )
+    if transfer["n"] and "one model" in str(transfer["interval_note"]):
+        found.append(("One model", "Every interval here holds for this model only and says nothing of another."))
+    if lost := unidentified(tables["variance_components"]):
+        said = f"On this grid no variance can be told apart for {', '.join(lost)}; the notes of the table say why."
+        found.append(("Components that are not identified", said))
+    return found
+
+
+_ASSUMED = (
+    "No outcomes of single questions are at hand, so that tests, shrunken estimates, corrected rates and the sampling "
+    "share rest on this: {}."
+)
+
+
+def _noise_dominates(row: pd.Series) -> bool:
+    """Whether noise alone would show at least half of the harm that was measured."""
+    return bool(row["n"] and row["harm_pct"] > 0 and row["harm_by_chance_pct"] >= 0.5 * row["harm_pct"])

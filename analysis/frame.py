@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import difflib
-import math
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 import pandas as pd
 from mlflow import MlflowClient
@@ -13,22 +13,28 @@ from mlflow.entities import Experiment, LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from analysis.imported import read_import
 from analysis.numerals import counted
 from analysis.observations import cells, coverage_notes, newest
-from analysis.recorded import InconsistentRunError, Record, observations_of
+from analysis.recorded import InconsistentRunError, Record
+from analysis.stored.runs import StoredRuns, read_runs
+from analysis.stored.tables import baselines, observed
 from registry.cells import Cell
 from registry.refusal import Refused
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import shown_uri
 
-__all__ = ["EmptyStudyError", "Frame", "InconsistentRunError", "cells", "load"]
+__all__ = ["EmptyStudyError", "Frame", "InconsistentRunError", "MixedStudyError", "cells", "load"]
 
 _PAGE = 1000
-_BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
 
 
 class EmptyStudyError(Refused):
     """The store has no finished evaluation of the study."""
+
+
+class MixedStudyError(Refused):
+    """The study holds evaluations of its own and imported ones."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,11 @@ class Frame:
         number of test items there is no p-value to give.
     notes
         Sentences on what a reader must know about the data: superseded runs, gaps, mixed protocols, unfinished runs.
+    seed_averaged
+        Whether the observations are an import's means over seeds: they have the columns `AVERAGED_COLUMNS` besides,
+        and ``seed`` tells nothing.
+    runs
+        The evaluations and baselines it was made of; None of an import.
     """
 
     study: str
@@ -53,35 +64,64 @@ class Frame:
     observations: pd.DataFrame
     baselines: pd.DataFrame
     notes: tuple[str, ...]
+    seed_averaged: bool = False
+    runs: StoredRuns | None = None
 
 
-def load(client: MlflowClient, study: str) -> Frame:
-    """Read every finished evaluation and baseline of a study.
+def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Frame:
+    """Read every finished evaluation and baseline of a study, or the newest import it was made of.
+
+    Parameters
+    ----------
+    cache
+        Folder that keeps what was read, such as `analysis.stored.cache_root()`; the frame is the same as without.
 
     Raises
     ------
     EmptyStudyError
-        If the study has no experiment in the store, or no finished evaluation.
+        If the study has no experiment in the store, or neither a finished evaluation nor an import.
+    MixedStudyError
+        If it has both, which no average may mix.
     InconsistentRunError
         If a run lacks a tag, or its delta is not its score minus its baseline's to 1e-6 pp.
     """
     experiment = _experiment(client, study)
-    evaluations = _search(client, experiment, Kind.EVALUATE, "attributes.status = 'FINISHED'")
+    runs = read_runs(client, str(experiment.experiment_id), cache=cache)
+    evaluations = runs.of(Kind.EVALUATE)
+    imports = _search(client, experiment, Kind.IMPORT, "attributes.status = 'FINISHED'")
+    if imports:
+        return _imported(client, study, imports, len(evaluations))
     unfinished = _search(client, experiment, Kind.EVALUATE, "attributes.status != 'FINISHED'")
-    if not evaluations:
+    if not len(evaluations):
         raise EmptyStudyError(_nothing(client, study, f"no finished evaluation{_statuses(unfinished)}"))
-    baseline_runs = _search(client, experiment, Kind.BASELINE, "attributes.status = 'FINISHED'")
-    scores, unchecked = _baseline_scores(client, evaluations, baseline_runs)
-    baselines_of = [scores.get(record.tags.get(Tag.BASELINE_RUN, "")) for record in evaluations]
-    recorded = [row for pair in zip(evaluations, baselines_of, strict=True) for row in observations_of(*pair)]
-    if not recorded:
+    scores, unchecked = _baseline_scores(client, runs)
+    recorded = observed(evaluations, scores)
+    if recorded.empty:
         raise EmptyStudyError(_nothing(client, study, "finished evaluations, but none has a delta"))
-    observations, repetitions = newest(pd.DataFrame(recorded))
-    baselines, baseline_notes = _baselines(baseline_runs)
+    observations, repetitions = newest(recorded)
+    table, baseline_notes = baselines(runs.of(Kind.BASELINE))
     notes = [*repetitions, *coverage_notes(observations), *baseline_notes, *unchecked]
     if unfinished:
         notes.append(f"Unfinished evaluations do not count: {_statuses(unfinished).strip(' ()')}.")
-    return Frame(study, shown_uri(client.tracking_uri), observations, baselines, tuple(notes))
+    return Frame(study, shown_uri(client.tracking_uri), observations, table, tuple(notes), runs=runs)
+
+
+# --- imports
+
+
+def _imported(client: MlflowClient, study: str, imports: list[Record], evaluations: int) -> Frame:
+    """Return an imported study's frame."""
+    if evaluations:
+        ids = " ".join(record.run_id for record in imports)
+        raise MixedStudyError(
+            f"study {study!r} holds {counted(evaluations, 'evaluation')} run here and an import, measured by "
+            "different programs: no mean may mix them. Import under another name, and delete what was imported into "
+            f"this one: for run in {ids}; do mlflow runs delete --run-id $run; done"
+        )
+    found = read_import(client, imports)
+    notes = (*found.notes, *coverage_notes(found.observations))
+    store = shown_uri(client.tracking_uri)
+    return Frame(study, store, found.observations, found.baselines, notes, found.seed_averaged)
 
 
 # --- finding runs
@@ -147,12 +187,10 @@ def _statuses(records: list[Record]) -> str:
 # --- baselines
 
 
-def _baseline_scores(
-    client: MlflowClient, evaluations: list[Record], baselines: list[Record]
-) -> tuple[dict[str, dict[Cell, float]], list[str]]:
+def _baseline_scores(client: MlflowClient, runs: StoredRuns) -> tuple[dict[str, dict[Cell, float]], list[str]]:
     """Return each needed baseline run's scores by target, and a note on baselines that cannot be read."""
-    records = {record.run_id: record for record in baselines}
-    needed = [record.tags.get(Tag.BASELINE_RUN, "") for record in evaluations]
+    records = {record.run_id: record for record in runs.of(Kind.BASELINE).records()}
+    needed = [tags.get(Tag.BASELINE_RUN, "") for tags in runs.of(Kind.EVALUATE).tags.values()]
     for run_id in sorted(set(needed) - set(records) - {""}):
         # A baseline may have been recorded, and reused, under another study's experiment.
         if (record := _finished(client, run_id)) is not None:
@@ -172,19 +210,3 @@ def _finished(client: MlflowClient, run_id: str) -> Record | None:
         return None
     usable = run.info.status == "FINISHED" and run.info.lifecycle_stage == LifecycleStage.ACTIVE
     return _record(run) if usable else None
-
-
-def _baselines(records: list[Record]) -> tuple[pd.DataFrame, list[str]]:
-    """Return the baselines table, the newest run of each (model, target), and a note where there were several."""
-    rows = []
-    for record in sorted(records, key=lambda record: (record.started, record.run_id)):
-        model, flagged = record.tag(Tag.BASE_MODEL), record.tags.get(Tag.BELOW_CHANCE, "").split()
-        chance = record.by_target("chance")
-        for cell, score in record.by_target("score").items():
-            level = chance.get(cell, math.nan)
-            rows.append((model, cell.task, cell.language, score, level, str(cell) in flagged or score < level))
-    table = pd.DataFrame(rows, columns=_BASELINE_COLUMNS).astype({"below_chance": bool})
-    key = ["model", "task", "language"]
-    repeated = sorted(table.loc[table.duplicated(key), "model"].unique())
-    note = f"Several baseline runs measured the same targets of {', '.join(repeated)}: the newest are shown."
-    return table.drop_duplicates(key, keep="last").sort_values(key).reset_index(drop=True), [note] if repeated else []

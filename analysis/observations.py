@@ -9,7 +9,7 @@ import pandas as pd
 
 from analysis.numerals import counted
 
-__all__ = ["CELL_KEY", "OBSERVATION_COLUMNS", "cells", "coverage_notes", "newest"]
+__all__ = ["AVERAGED_COLUMNS", "CELL_KEY", "OBSERVATION_COLUMNS", "cells", "coverage_notes", "newest"]
 
 _SOURCE = ["source_task", "source_language"]
 _TARGET = ["target_task", "target_language"]
@@ -35,6 +35,10 @@ OBSERVATION_COLUMNS = [
     "model_version",
     "protocol",
 ]
+
+#: Columns besides, of an import whose rows are means over seeds: standard deviation of delta over seeds in pp, and how
+#: many seeds there were. ``seed`` is then -1 throughout, and says nothing.
+AVERAGED_COLUMNS = ["delta_sd", "n_seeds"]
 
 #: Decimals of a cell's delta in pp: far below any true difference, far above rounding of binary fractions.
 DELTA_DECIMALS = 9
@@ -95,8 +99,10 @@ def cells(observations: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         The key columns, ``regime``, ``model_family``, ``model_size_b``; means of ``score``, ``acc``, ``acc_norm``,
         ``baseline`` (proportions) and ``delta`` (pp, to a billionth); ``delta_sd``, the standard deviation of delta
-        over seeds (ddof 1, NaN for a single seed); ``n_seeds``.
+        over seeds (ddof 1, NaN for a single seed); ``n_seeds``. Observations that were averaged before their import
+        keep the delta, deviation and number of seeds that they came with.
     """
+    averaged = set(AVERAGED_COLUMNS) <= set(observations.columns)
     by_cell = observations.groupby(CELL_KEY, sort=True)
     table = by_cell.agg(
         regime=("regime", "first"),
@@ -107,12 +113,14 @@ def cells(observations: pd.DataFrame) -> pd.DataFrame:
         acc_norm=("acc_norm", "mean"),
         baseline=("baseline", "mean"),
         delta=("delta", "mean"),
-        delta_sd=("delta", "std"),
-        n_seeds=("seed", "nunique"),
+        delta_sd=("delta_sd", "first") if averaged else ("delta", "std"),
+        n_seeds=("n_seeds", "first") if averaged else ("seed", "nunique"),
     ).reset_index()
     # Scores are counts over a few hundred items, so means of exactly 0 or -1 pp are common, and binary fractions miss
-    # them by 1e-15 to either side. Unrounded, that decides whether such a cell is "positive" or "harmed".
-    table["delta"] = table["delta"].round(DELTA_DECIMALS)
+    # them by 1e-15 to either side. Unrounded, that decides whether such a cell is "positive" or "harmed". An average
+    # made elsewhere stays as it is: figures published with it are defined on those very numbers.
+    if not averaged:
+        table["delta"] = table["delta"].round(DELTA_DECIMALS)
     return table
 
 
@@ -129,7 +137,7 @@ def coverage_notes(observations: pd.DataFrame) -> list[str]:
 
 def _gap_notes(observations: pd.DataFrame) -> list[str]:
     """Count absent model × source × target cells, and cells with fewer seeds than others."""
-    seeds = observations.groupby(CELL_KEY)["seed"].nunique()
+    seeds = cells(observations)["n_seeds"]
     full = (
         observations["model"].nunique()
         * len(observations[_SOURCE].drop_duplicates())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,21 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis.corrected import Corrected
+from analysis.corrected.headline import headline
+from analysis.corrected.section import parts as corrected_parts
+from analysis.facts import facts
 from analysis.figures import Drawing, LeftOut
 from analysis.figures.style import GRID, INK, MUTED, PAPER
-from analysis.findings import findings
+from analysis.findings import cautions, findings
 from analysis.frame import Frame
-from analysis.numerals import counted, fixed, pp
-from analysis.pareto import by_source_task
-from analysis.roles import side_by_side
+from analysis.numerals import fixed, pp
+from analysis.origin import Origin
+from analysis.published import Published
+from analysis.published.section import parts as published_parts
+from analysis.section import Part
 
 __all__ = ["write_report"]
-
-_SHOWN = 10  # rows of a ranking that the report spells out; the CSV has all
 
 #: The figures' own colours become the page's, so that they follow it into the dark.
 _THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", PAPER: "var(--card)"}
@@ -30,7 +34,10 @@ _THEMED = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--line)", PAPER:
 def write_report(
     path: Path,
     frame: Frame,
-    tables: Mapping[str, pd.DataFrame],
+    published: Published,
+    corrected: Corrected,
+    origin: Origin,
+    adapters: pd.DataFrame,
     drawings: Sequence[Drawing],
     left_out: Sequence[LeftOut],
     downloads: Sequence[str],
@@ -43,8 +50,10 @@ def write_report(
         File to write.
     frame
         The study as recorded.
-    tables
-        ``regimes``, ``contrasts``, ``roles`` and ``pareto`` as computed by the modules of those names.
+    published, corrected
+        The two layers.
+    origin, adapters
+        Where the study was read from, and its adapters with their runs, of `analysis.origin`.
     drawings, left_out
         The figures, and what this grid did not allow.
     downloads
@@ -59,22 +68,20 @@ def write_report(
         lstrip_blocks=True,
     )
     environment.filters.update(pp=pp, fixed=fixed)
-    points = tables["pareto"]
     html = environment.get_template("report.html.j2").render(
         study=frame.study,
-        facts=_facts(frame),
-        findings=findings(tables["regimes"], tables["contrasts"], tables["roles"]),
-        regimes=_records(tables["regimes"]),
-        contrasts=_records(tables["contrasts"]),
+        facts=facts(frame, origin),
+        experiment=origin.experiment_url(),
+        findings=findings(corrected),
+        cautions=cautions(corrected),
+        headline=headline(corrected),
         figures={drawing.name: {"drawing": drawing, "svg": _inline(drawing)} for drawing in drawings},
-        roles={factor: _records(side_by_side(tables["roles"], factor)) for factor in ("language", "task")},
-        by_task=_records(by_source_task(points)),
-        front=_records(points[points["on_front"]].sort_values("mt_cl_mean", ascending=False)),
-        **_extremes(points),
+        corrected=_shown(corrected_parts(corrected), drawings),
+        published=_shown(published_parts(published), drawings),
         below_chance=_below_chance(frame.baselines),
         n_baselines=len(frame.baselines),
-        one_model=frame.observations["model"].nunique() == 1,
-        notes=frame.notes,
+        adapters=_listed(adapters),
+        notes=(*frame.notes, *corrected.notes),
         left_out=left_out,
         downloads=downloads,
     )
@@ -82,36 +89,25 @@ def write_report(
     return path
 
 
-def _facts(frame: Frame) -> list[tuple[str, str]]:
-    """Say what was run, as pairs of a term and its value."""
-    seen = frame.observations
-    models = seen[["model", "model_size_b"]].drop_duplicates().sort_values(["model_size_b", "model"])["model"]
-    tasks = sorted({*seen["source_task"], *seen["target_task"]})
-    languages = sorted({*seen["source_language"], *seen["target_language"]})
-    seeds = sorted(seen["seed"].unique())
-    adapters = seen["run_id"].nunique()
-    targets = seen[["target_task", "target_language"]].drop_duplicates()
-    sources = seen[["source_task", "source_language"]].drop_duplicates()
-    return [
-        ("Study", frame.study),
-        ("Protocol", ", ".join(sorted({name or "not recorded" for name in seen["protocol"]}))),
-        (counted(len(models), "base model"), ", ".join(models)),
-        (counted(len(tasks), "task"), ", ".join(tasks)),
-        (counted(len(languages), "language"), ", ".join(languages)),
-        (counted(len(seeds), "seed"), ", ".join(map(str, seeds))),
-        (
-            "Adapters",
-            f"{adapters:,}, from {counted(len(sources), 'source cell')}, on {counted(len(targets), 'target cell')}",
-        ),
-        ("Store", frame.store),
-    ]
+def _listed(adapters: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one row per (model, source), with the runs of its seeds."""
+    rows = []
+    for (model, task, language), seeds in adapters.groupby(["model", "source_task", "source_language"]):
+        rows.append(
+            {
+                "model": model,
+                "source": f"{task}/{language}",
+                "transfer_mean": float(seeds["transfer_mean"].mean()),
+                "seeds": _records(seeds),
+            }
+        )
+    return rows
 
 
-def _extremes(points: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
-    """Return the adapters with the highest and the lowest mean over all transfer targets, none of them twice."""
-    ranked = points.dropna(subset=["transfer_mean"]).sort_values("transfer_mean", ascending=False, kind="stable")
-    shown = min(_SHOWN, len(ranked) // 2)
-    return {"best": _records(ranked.head(shown)), "worst": _records(ranked.tail(shown).iloc[::-1])}
+def _shown(found: Sequence[Part], drawings: Sequence[Drawing]) -> list[Part]:
+    """Return the parts that have a table with rows or a figure that was drawn."""
+    drawn = {drawing.name for drawing in drawings}
+    return [part for part in found if drawn & set(part.figures) or any(table.rows for table in part.tables)]
 
 
 def _below_chance(baselines: pd.DataFrame) -> list[dict[str, Any]]:

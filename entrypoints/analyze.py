@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entrypoints.command import parser, run_command, where_to_look
+from entrypoints.command import boolean, parser, run_command, where_to_look
 
 
 def main() -> None:
@@ -14,6 +14,31 @@ def main() -> None:
         "--study", default="demo", help="name of the study, which is its experiment's in the tracking server"
     )
     arguments.add_argument("--output", default="", help="folder for the files; empty takes reports/<study>")
+    arguments.add_argument("--compare", default="", help="other studies, comma-separated, to compare with cell by cell")
+    arguments.add_argument(
+        "--mixed-models",
+        default=True,
+        type=boolean,
+        help="false leaves out the published variance decomposition, half a minute on the paper's grid",
+    )
+    arguments.add_argument(
+        "--vectors",
+        default="",
+        help="CSV of typological vectors: a column language, then features S_…, P_…, INV_…; empty takes URIEL's of "
+        "lang2vec where that is installed",
+    )
+    arguments.add_argument(
+        "--heatmap",
+        default="raw",
+        help="what of the cells the report's heatmaps show: raw, shrunken, or only the significant; files of all three "
+        "are written",
+    )
+    arguments.add_argument(
+        "--questions",
+        default=400,
+        type=int,
+        help="test items per target, from which noise is assumed where no outcome of a question is recorded",
+    )
     given = arguments.parse_args()
 
     def analyze() -> int:
@@ -22,8 +47,17 @@ def main() -> None:
         from registry.tracking.store import open_store, shown_uri
 
         launch, client = launching_run(), open_store()
-        study = Path(given.study).stem if given.study.endswith((".yaml", ".yml")) else given.study
-        result, run_id = record_analysis(client, study, Path(given.output or Path("reports") / study))
+        study = _study(given.study)
+        result, run_id = record_analysis(
+            client,
+            study,
+            Path(given.output or Path("reports") / study),
+            compare=[_study(name.strip()) for name in given.compare.split(",") if name.strip()],
+            mixed_models=given.mixed_models,
+            vectors=Path(given.vectors) if given.vectors else None,
+            heatmaps=given.heatmap,
+            questions=given.questions,
+        )
         print(regimes_as_text(result.regimes))
         for part in result.left_out:
             print(f"left out: {part}")
@@ -35,6 +69,11 @@ def main() -> None:
         return 0
 
     run_command(analyze)
+
+
+def _study(given: str) -> str:
+    """Return the name of a study given by its name or by its file."""
+    return Path(given).stem if given.endswith((".yaml", ".yml")) else given
 
 
 if __name__ == "__main__":

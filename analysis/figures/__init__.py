@@ -2,49 +2,34 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 import pandas as pd
 
-from analysis.figures.heatmap import heatmap
-from analysis.figures.scatter import pareto_figure, roles_figure
+from analysis.corrected import Corrected
+from analysis.figures.corrected import corrected_drawings
+from analysis.figures.drawing import Drawing
+from analysis.figures.matrices import RAW, SHOWN, matrix_drawings
+from analysis.figures.pareto import pareto_families_figure, pareto_figure
+from analysis.figures.roles import roles_figure
 from analysis.figures.style import save
+from analysis.left_out import LeftOut
 from analysis.numerals import pp
-from analysis.roles import DONOR, RECIPIENT, side_by_side
+from analysis.published import Published
+from analysis.published.roles import DONOR, RECIPIENT, side_by_side
 
-__all__ = ["FIGURES", "Drawing", "LeftOut", "draw"]
+__all__ = ["FIGURES", "RAW", "SHOWN", "Drawing", "LeftOut", "draw"]
 
 #: Names of the figures, which are the stems of their files.
-FIGURES = ("pareto", "language_roles", "task_roles", "task_matrix", "language_matrix")
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    """A part of the analysis that this grid does not allow, and why."""
-
-    part: str
-    reason: str
-
-    def __str__(self) -> str:
-        return f"{self.part}: {self.reason}"
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """A figure as saved: its name, caption, text alternative and files."""
-
-    name: str
-    title: str
-    caption: str
-    alt: str
-    png: Path
-    svg: Path
+FIGURES = (
+    "regimes", "language_intervals", "task_intervals", "variance_shares",
+    "pareto", "pareto_families", "language_roles", "task_roles", "task_matrix", "language_matrix",
+)  # fmt: skip
 
 
 def draw(
-    folder: Path, *, points: pd.DataFrame, roles: pd.DataFrame, tasks: pd.DataFrame, languages: pd.DataFrame
+    folder: Path, published: Published, corrected: Corrected, *, heatmaps: str = RAW
 ) -> tuple[list[Drawing], list[LeftOut]]:
     """Draw and save every figure the grid allows.
 
@@ -52,17 +37,22 @@ def draw(
     ----------
     folder
         Where the PNG and SVG files go.
-    points, roles, tasks, languages
-        The tables of `analysis.pareto`, `analysis.roles` and the two of `analysis.matrices`.
+    published, corrected
+        The two layers of the analysis.
+    heatmaps
+        What of the cells the report's heatmaps show, one of `SHOWN`; the other versions are files beside them.
     """
-    for name, kind in product(FIGURES, ("png", "svg")):
+    stems = [*FIGURES, *(f"{matrix}_{shown}" for matrix in ("task_matrix", "language_matrix") for shown in SHOWN)]
+    for name, kind in product(stems, ("png", "svg")):
         (folder / f"{name}.{kind}").unlink(missing_ok=True)  # an earlier, larger grid may have left one
+    points, roles = published.tables["pareto"], published.tables["roles"]
     parts = [
+        *corrected_drawings(folder, corrected, published),
         _pareto(folder, points),
+        _pareto_families(folder, points),
         _roles(folder, roles, "language"),
         _roles(folder, roles, "task"),
-        _task_matrix(folder, tasks),
-        _language_matrix(folder, languages),
+        *matrix_drawings(folder, corrected.cells, heatmaps),
     ]
     return [part for part in parts if isinstance(part, Drawing)], [part for part in parts if isinstance(part, LeftOut)]
 
@@ -86,7 +76,27 @@ def _pareto(folder: Path, points: pd.DataFrame) -> Drawing | LeftOut:
         f"Scatter of {len(drawn)} adapters. Mean change on other languages runs from {pp(give.min())} to "
         f"{pp(give.max())} pp, on other tasks from {pp(cost.min())} to {pp(cost.max())} pp."
     )
-    return Drawing("pareto", title, caption, alt, png, svg)
+    return Drawing("pareto", title, caption, alt, png, svg, table="published/pareto.csv")
+
+
+def _pareto_families(folder: Path, points: pd.DataFrame) -> Drawing | LeftOut:
+    title = "The same, by model family"
+    drawn = points.dropna(subset=["mt_cl_mean", "off_task_mean"])
+    families = sorted(drawn["model_family"].unique())
+    if len(families) < 2:
+        return LeftOut(title, f"it takes adapters of at least two model families; there {_are(len(families))}.")
+    png, svg = save(pareto_families_figure(points), folder, "pareto_families")
+    means = drawn.groupby("model_family")[["mt_cl_mean", "off_task_mean"]].mean()
+    alt = f"Scatter of {len(drawn)} adapters in {len(families)} panels. Means on other languages and on other tasks: "
+    alt += "; ".join(
+        f"{family} {pp(row['mt_cl_mean'])} and {pp(row['off_task_mean'])} pp" for family, row in means.iterrows()
+    )
+    caption = "A panel per family of base models, all on the same axes; the other families' adapters are the pale dots."
+    return Drawing("pareto_families", title, caption, f"{alt}.", png, svg, table="published/pareto.csv")
+
+
+def _are(n: int) -> str:
+    return "is one" if n == 1 else "are none" if n == 0 else f"are {n}"
 
 
 def _roles(folder: Path, roles: pd.DataFrame, factor: str) -> Drawing | LeftOut:
@@ -113,38 +123,4 @@ def _roles(folder: Path, roles: pd.DataFrame, factor: str) -> Drawing | LeftOut:
         f"Scatter of {len(scores)} {factor}s. Highest donor score: {best['name']}, {pp(best[DONOR])} pp. "
         f"Highest recipient score: {most['name']}, {pp(most[RECIPIENT])} pp."
     )
-    return Drawing(f"{factor}_roles", title, caption, alt, png, svg)
-
-
-def _task_matrix(folder: Path, matrix: pd.DataFrame) -> Drawing | LeftOut:
-    title = "From task to task"
-    if matrix.empty or matrix.isna().all(axis=None):
-        return LeftOut(title, "it takes adapters evaluated on another task in their own language (CT-ML); none was.")
-    png, svg = save(heatmap(matrix, rows="fine-tuned task", columns="evaluated task"), folder, "task_matrix")
-    caption = "Mean Δ on another task in the same language (CT-ML). Hatched: not a transfer, or not measured."
-    return Drawing("task_matrix", title, caption, _extremes(matrix), png, svg)
-
-
-def _language_matrix(folder: Path, matrix: pd.DataFrame) -> Drawing | LeftOut:
-    title = "From language to language"
-    if matrix.shape[1] < 2 and matrix.shape[0] < 2:
-        return LeftOut(
-            title, f"it takes at least two languages; there is {'one' if matrix.size else 'no transfer cell'}."
-        )
-    figure = heatmap(matrix, rows="fine-tuned language", columns="evaluated language", frame_diagonal=True)
-    png, svg = save(figure, folder, "language_matrix")
-    caption = (
-        "Mean Δ over all tasks, the trained cell itself (MT-ML) left out. The outlined diagonal therefore holds other "
-        "tasks in the same language only (CT-ML)."
-    )
-    return Drawing("language_matrix", title, caption, _extremes(matrix), png, svg)
-
-
-def _extremes(matrix: pd.DataFrame) -> str:
-    """Describe a matrix by its size and its extremes, for readers who do not see it."""
-    values = matrix.rename_axis(index="source", columns="target").stack().dropna()
-    (low_source, low_target), (high_source, high_target) = values.idxmin(), values.idxmax()
-    return (
-        f"Heatmap of {matrix.shape[0]} by {matrix.shape[1]} mean deltas. Highest: {high_source} to {high_target}, "
-        f"{pp(values.max())} pp. Lowest: {low_source} to {low_target}, {pp(values.min())} pp."
-    )
+    return Drawing(f"{factor}_roles", title, caption, alt, png, svg, table="published/roles.csv")

@@ -38,7 +38,7 @@ def heatmap(matrix: pd.DataFrame, *, rows: str, columns: str, frame_diagonal: bo
     values = matrix.to_numpy(dtype=np.float64)
     n_rows, n_columns = values.shape
     field = float(np.clip(7.4 / max(n_rows, n_columns), 0.25, 0.8))  # inches
-    limit = max(float(np.nanmax(np.abs(values))), 1e-9)
+    limit = max(float(np.abs(values[np.isfinite(values)]).max(initial=0.0)), 1e-9)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(2.6 + field * n_columns, 1.5 + 0.8 * field * n_rows), layout="constrained")
         axes = figure.add_subplot()

@@ -8,9 +8,10 @@ from typing import Any, Final
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["GRID", "INK", "MARKERS", "MUTED", "PAPER", "STYLE", "colours", "save", "short_model"]
+__all__ = ["GRID", "INK", "MARKERS", "MUTED", "PAPER", "STYLE", "colours", "save", "short_model", "zero_lines"]
 
 #: Colours of text, secondary text and frame, grid lines and ground. The report exchanges them for its own.
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5f6b7a", "#d9dee5", "#fffffe"
@@ -64,11 +65,18 @@ def short_model(name: str) -> str:
     return name.rpartition("/")[2]
 
 
+def zero_lines(axes: Axes) -> None:
+    """Draw dashed lines at zero on both axes."""
+    axes.axhline(0, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+    axes.axvline(0, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
+
+
 def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     """Write a figure as PNG and SVG, without dates or versions, so that equal data give equal files."""
     folder.mkdir(parents=True, exist_ok=True)
     png, svg = folder / f"{name}.png", folder / f"{name}.svg"
     with mpl.rc_context(STYLE):
-        figure.savefig(png, dpi=160, metadata={"Software": None})
         figure.savefig(svg, metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine("none")  # keeps what was laid out, which takes as long as the drawing
+        figure.savefig(png, dpi=160, metadata={"Software": None})
     return [png, svg]

@@ -1,4 +1,4 @@
-"""Regimes, contrasts, matrices, roles and Pareto against plain loops over the planted scores."""
+"""Regimes, matrices, roles and Pareto against plain loops over the planted scores."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.corrected.regimes import regimes, regimes_as_text
 from analysis.frame import Frame, cells
-from analysis.matrices import language_matrix, task_matrix
-from analysis.pareto import by_source_task, pareto, size_bucket
-from analysis.regimes import contrasts, regimes, regimes_as_text
-from analysis.roles import roles, side_by_side
+from analysis.published.groups import size_bucket
+from analysis.published.matrices import language_matrix, task_matrix
+from analysis.published.pareto import by_source_task, pareto
+from analysis.published.roles import roles, side_by_side
 from registry.cells import Cell, Regime, regime_of
 
 if TYPE_CHECKING:
     from tests.analysis.conftest import FrameMaker, Planted
+
+NO_RATES = pd.DataFrame()
 
 Pick = Callable[[str, Cell, Cell], bool]
 
@@ -47,32 +50,13 @@ def _transfer(source: Cell, target: Cell) -> bool:
 @pytest.mark.parametrize("label", ["MT-ML", "MT-CL", "CT-ML", "CT-CL", "transfer"])
 def test_regimes(table: pd.DataFrame, deltas: Callable[[Pick], list[float]], label: str) -> None:
     values = deltas(lambda _, s, t: _transfer(s, t) if label == "transfer" else regime_of(s, t) == label)
-    row = regimes(table).set_index("regime").loc[label]
+    row = regimes(table, NO_RATES).set_index("regime").loc[label]
     assert row["n"] == len(values)
     assert row["mean"] == pytest.approx(statistics.fmean(values), abs=1e-9)
     assert row["median"] == pytest.approx(statistics.median(values), abs=1e-9)
     assert row["positive_pct"] == pytest.approx(100 * sum(value > 1e-9 for value in values) / len(values))
     assert row["harm_pct"] == pytest.approx(100 * sum(value <= -1 + 1e-9 for value in values) / len(values))
-    assert row["se"] > 0
-
-
-def test_contrasts_compare_each_adapter_with_itself(table: pd.DataFrame, planted: Planted) -> None:
-    found = planted.deltas()
-    for _, row in contrasts(table).iterrows():
-        left, right = row["contrast"].split(" − ")
-        differences = []
-        for model in planted.baselines:
-            for source in planted.grid:
-                means = [
-                    statistics.fmean(found[model, source, t] for t in planted.grid if regime_of(source, t) == regime)
-                    for regime in (left, right)
-                ]
-                differences.append(means[0] - means[1])
-        centre = statistics.fmean(differences)
-        by_source = [differences[i] + differences[i + 6] - 2 * centre for i in range(6)]
-        assert (row["n"], row["n_sources"]) == (12, 6)
-        assert row["difference"] == pytest.approx(centre, abs=1e-9)
-        assert row["se"] == pytest.approx(math.sqrt(sum(value**2 for value in by_source)) / 12, abs=1e-9)
+    assert row["run_se"] > 0
 
 
 def test_task_matrix(table: pd.DataFrame, deltas: Callable[[Pick], list[float]]) -> None:
@@ -152,21 +136,21 @@ def test_rounding_decides_neither_gain_nor_harm(make_frame: FrameMaker) -> None:
     changes = {seed: 100 * (right / 400 - 100 / 400) for seed, right in ((17, 103), (42, 104), (101, 93))}
     assert sum(changes.values()) / 3 > 0
     unchanged = cells(observations.assign(delta=observations["seed"].map(changes)))
-    assert (regimes(unchanged)["positive_pct"] == 0).all()
+    assert (regimes(unchanged, NO_RATES)["positive_pct"] == 0).all()
     four_fewer = 100 * (2 / 400 - 6 / 400)
     assert four_fewer > -1
-    assert (regimes(cells(observations.assign(delta=four_fewer)))["harm_pct"] == 100).all()
+    assert (regimes(cells(observations.assign(delta=four_fewer)), NO_RATES)["harm_pct"] == 100).all()
 
 
 def test_absent_regimes_are_empty_rows(make_frame: FrameMaker) -> None:
-    by_regime = regimes(cells(make_frame(tasks=["arc"]).observations)).set_index("regime")
+    by_regime = regimes(cells(make_frame(tasks=["arc"]).observations), NO_RATES).set_index("regime")
     assert by_regime.loc["CT-ML", "n"] == 0
     assert np.isnan(by_regime.loc["CT-ML", "mean"])
-    assert by_regime.loc["CT-ML", "se_note"] == "nothing was measured"
+    assert by_regime.loc["CT-ML", "run_se_note"] == "nothing was measured"
 
 
 def test_text_for_the_terminal_is_aligned(table: pd.DataFrame) -> None:
-    lines = regimes_as_text(regimes(table)).splitlines()
+    lines = regimes_as_text(regimes(table, NO_RATES)).splitlines()
     assert len(lines) == 6
     assert len(set(map(len, lines))) == 1
     assert [line.split()[0] for line in lines] == ["regime", "MT-ML", "MT-CL", "CT-ML", "CT-CL", "transfer"]

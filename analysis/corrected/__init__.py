@@ -1,0 +1,5 @@
+"""What a careful reader should believe: analyses that stand beside the published ones, never in their place."""
+
+from analysis.corrected.correct import Corrected, correct
+
+__all__ = ["Corrected", "correct"]

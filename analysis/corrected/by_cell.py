@@ -1,0 +1,195 @@
+"""Every cell with its error, its test and its shrunken estimate, whether or not the outcomes of questions are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from analysis.corrected.cells import assumed_cells, measured_cells
+from analysis.corrected.noise import NoiseTable, assumed_noise, measured_noise
+from analysis.corrected.noise_model import SamplingNoise
+from analysis.corrected.outcomes import StudyOutcomes
+from analysis.corrected.rates import rates
+from analysis.corrected.shrinkage import Posterior, shrink
+from analysis.corrected.terms import CELL, RESIDUAL, TERMS
+from analysis.corrected.variance import OVERALL, SAMPLING, scope_components
+from analysis.left_out import LeftOut
+from analysis.numerals import counted
+from analysis.observations import CELL_KEY
+from analysis.published.uplift import by_regime
+from registry.cells import Regime
+from registry.refusal import Refused
+
+__all__ = ["CELL_COLUMNS", "QUESTIONS", "SIGNIFICANT", "ByCell", "by_cell", "tests"]
+
+#: Test items of a target that are assumed where no question's outcome is known: the paper's.
+QUESTIONS = 400
+
+#: What is added to the table of cells.
+CELL_COLUMNS = [
+    "n_questions", "se", "clusters", "df", "low", "high", "p", "q", "positive_by_chance", "harm_by_chance",
+    "shrunken", "shrunken_sd", "noise", "note",
+]  # fmt: skip
+
+#: A cell's change is significant if its adjusted p is at or below this.
+SIGNIFICANT = 0.05
+
+# Deltas of one cell that differ by more than this many pp are not of the same answers.
+_SAME_PP = 1e-6
+
+_WORDS = {"clusters": "", "noise": "not known", "note": "not tested: its noise is not known"}
+
+
+@dataclass(frozen=True)
+class ByCell:
+    """What is known of the cells.
+
+    Attributes
+    ----------
+    cells
+        The cells given, with `CELL_COLUMNS` besides; NaN where the noise of a cell is not known.
+    rates
+        Table of `analysis.corrected.rates`; empty if no cell's noise is known.
+    noise
+        Mean sampling noise of the study, None if it is not known.
+    noise_note
+        How it is known.
+    assumed
+        Whether it is assumed, not measured.
+    """
+
+    cells: pd.DataFrame
+    rates: pd.DataFrame
+    noise: SamplingNoise | None
+    noise_note: str
+    assumed: bool
+    notes: tuple[str, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+
+
+def by_cell(cells: pd.DataFrame, outcomes: StudyOutcomes | None = None, *, questions: int = QUESTIONS) -> ByCell:
+    """Test and shrink every cell.
+
+    Parameters
+    ----------
+    cells
+        One row per (model, source, target), as `analysis.observations.cells` gives it.
+    outcomes
+        Outcomes of single questions; None where there are none, and then the noise is assumed.
+    questions
+        Test items per target to assume then.
+    """
+    measured = outcomes is not None and bool(outcomes.blocks)
+    tested, noise, notes = _measured(cells, outcomes) if outcomes and measured else _assumed(cells, questions)
+    tested, noise, lost = _known(tested, noise)
+    notes += lost
+    if tested.empty:
+        reason = "the noise of no cell is known: it takes two questions' outcomes of a target, or scores and baselines."
+        left_out = (LeftOut("Tests and shrunken estimates of cells", reason),)
+        return ByCell(_joined(cells, tested), pd.DataFrame(), None, "", not measured, tuple(notes), left_out)
+    try:
+        mean = noise.mean()
+        posterior = _shrunken(tested, noise, mean)
+        found = rates(tested, posterior)
+    except (Refused, np.linalg.LinAlgError) as error:
+        left_out = (LeftOut("Shrunken estimates and corrected rates", f"their noise model cannot be fitted: {error}."),)
+        return ByCell(_joined(cells, tested), pd.DataFrame(), None, "", not measured, tuple(notes), left_out)
+    tested = tested.assign(shrunken=posterior.mean, shrunken_sd=posterior.sd)
+    return ByCell(_joined(cells, tested), found, mean, noise.note, not measured, tuple(notes))
+
+
+def _measured(cells: pd.DataFrame, outcomes: StudyOutcomes) -> tuple[pd.DataFrame, NoiseTable, list[str]]:
+    """Test by the outcomes, and compare what they say with what was recorded."""
+    tested = cells[[*CELL_KEY, "delta"]].merge(
+        measured_cells(outcomes), on=CELL_KEY, how="inner", suffixes=("_recorded", ""), validate="one_to_one"
+    )
+    notes = []
+    if lacking := len(cells) - len(tested):
+        notes.append(f"{lacking:,} of {len(cells):,} cells have no outcomes of questions and are not tested.")
+    differ = int(((tested["delta"] - tested["delta_recorded"]).abs() > _SAME_PP).sum())
+    if differ:
+        notes.append(
+            f"The outcomes of questions give {counted(differ, 'cell')} another Δ than was recorded, as when a run's "
+            "files and its metrics are of different evaluations: the tests of these cells are of the outcomes."
+        )
+    return tested.drop(columns="delta_recorded"), measured_noise(outcomes), notes
+
+
+def _assumed(cells: pd.DataFrame, questions: int) -> tuple[pd.DataFrame, NoiseTable, list[str]]:
+    """Test by an assumed noise the cells that have a score and a baseline."""
+    scored = cells[cells[["score", "baseline"]].notna().all(axis=1)]
+    if scored.empty:
+        return pd.DataFrame(), NoiseTable(pd.DataFrame(), ""), []
+    noise = assumed_noise(scored, n_questions=questions)
+    notes = [f"Sampling noise is {noise.note}."]
+    if lacking := len(cells) - len(scored):
+        notes.append(f"{lacking:,} cells have no baseline to assume a noise from and are not tested.")
+    return assumed_cells(scored, n_questions=questions), noise, notes
+
+
+def _known(tested: pd.DataFrame, noise: NoiseTable) -> tuple[pd.DataFrame, NoiseTable, list[str]]:
+    """Keep the cells and blocks whose noise is known; of a single question it is not."""
+    if tested.empty:
+        return tested, noise, []
+    blocks = noise.table[noise.table[["v", "c"]].notna().all(axis=1)]
+    key = ["model", "target_task", "target_language"]
+    kept = tested.merge(blocks[key], on=key, how="inner", validate="many_to_one").sort_values(CELL_KEY)
+    lost = len(tested) - len(kept)
+    note = f"{counted(lost, 'cell')} cannot be tested: a single question shows no spread."
+    return kept.reset_index(drop=True), NoiseTable(blocks, noise.note), [note] if lost else []
+
+
+def _shrunken(tested: pd.DataFrame, noise: NoiseTable, mean: SamplingNoise) -> Posterior:
+    """Shrink towards the means of regimes, with the variance components about these means.
+
+    The trained cell gains far more than others. About one mean that difference would count as variance of
+    source:target, and every other cell would be shrunken too little.
+    """
+    about = tested["delta"] - tested.groupby("regime")["delta"].transform("mean")
+    table = scope_components(OVERALL, tested.assign(delta=about), noise=mean)
+    variances = dict(zip(table["component"], table["variance"], strict=True))
+    components = {name: float(variances.get(name, np.nan)) for name in [*TERMS, RESIDUAL]}
+    if CELL in variances:  # source and target are one factor: its effects go by the source
+        components["source"] = float(variances[CELL])
+    assert set(variances) <= {*components, SAMPLING, CELL}
+    return shrink(tested, components, noise, means_by="regime")
+
+
+def _joined(cells: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
+    """Put what is known beside the cells, in their order."""
+    if tested.empty:
+        joined = cells.reset_index(drop=True).reindex(columns=[*cells.columns, *CELL_COLUMNS])
+    else:
+        added = tested.reindex(columns=[*CELL_KEY, *CELL_COLUMNS])
+        joined = cells.merge(added, on=CELL_KEY, how="left", validate="one_to_one")
+    for name, word in _WORDS.items():
+        joined[name] = joined[name].astype(object).where(joined[name].notna(), word).astype(str)
+    numbers = [name for name in CELL_COLUMNS if name not in _WORDS]
+    return joined.astype(dict.fromkeys(numbers, np.float64))
+
+
+def tests(cells: pd.DataFrame) -> pd.DataFrame:
+    """Count the cells that surely changed.
+
+    Parameters
+    ----------
+    cells
+        With `CELL_COLUMNS`.
+
+    Returns
+    -------
+    DataFrame
+        One row per transfer regime that has cells, then ``transfer``: ``regime``, ``n``, ``n_tested``, ``median_se``
+        (pp), ``gains`` and ``losses`` (q at or below `SIGNIFICANT`).
+    """
+    rows = []
+    for label, part in by_regime(cells):
+        if label == str(Regime.MT_ML) or part.empty:
+            continue
+        surely = part["q"] <= SIGNIFICANT
+        gains, losses = (int((surely & moved).sum()) for moved in (part["delta"] > 0, part["delta"] < 0))
+        row = {"regime": label, "n": len(part), "n_tested": int(part["q"].notna().sum())}
+        rows.append(row | {"median_se": float(part["se"].median()), "gains": gains, "losses": losses})
+    return pd.DataFrame(rows, columns=["regime", "n", "n_tested", "median_se", "gains", "losses"])

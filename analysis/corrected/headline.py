@@ -1,0 +1,72 @@
+"""The report's first tables: deltas per regime with intervals, and rates beside what chance alone would show."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from analysis.corrected.correct import Corrected
+from analysis.numerals import fixed, pp
+from analysis.section import Column, Shown, count, delta, percent, shown, text
+
+__all__ = ["RUN_SE", "headline", "interval", "intervals", "rate_written", "written"]
+
+#: Standard errors to each side of an interval that holds for the models that were run.
+RUN_SE = 1.96
+
+
+def interval(low: float, high: float) -> str:
+    """Write an interval of deltas; a dash where there is none."""
+    return "–" if np.isnan(low) or np.isnan(high) else f"{pp(low)} to {pp(high)}"
+
+
+def headline(corrected: Corrected) -> tuple[Shown, Shown]:
+    """Return the report's first tables: deltas per regime with intervals, and rates beside chance."""
+    table = corrected.tables["regimes"]
+    run = RUN_SE * table["run_se"]
+    rates = {}
+    for rate in ("positive", "harm"):
+        names = [f"{rate}_{part}_pct" for part in ("posterior", "low", "high")]
+        rates[rate] = [rate_written(*values) for values in table[names].itertuples(index=False, name=None)]
+    rows = table.assign(
+        run_interval=intervals(table["mean"] - run, table["mean"] + run),
+        interval=intervals(table["low"], table["high"]),
+        positive_corrected=rates["positive"],
+        harm_corrected=rates["harm"],
+    )
+    deltas = {
+        "regime": text("Regime"),
+        "n": count("Cells"),
+        "mean": delta("Mean Δ"),
+        "median": delta("Median"),
+        "run_interval": written("95 %, these models, pp"),
+        "interval": written("95 %, models at large, pp"),
+    }
+    shares = {
+        "regime": text("Regime"),
+        "positive_pct": percent("Positive"),
+        "positive_by_chance_pct": percent("Positive by chance"),
+        "positive_corrected": written("Positive, corrected, %"),
+        "harm_pct": percent("Harm"),
+        "harm_by_chance_pct": percent("Harm by chance"),
+        "harm_corrected": written("Harm, corrected, %"),
+    }
+    return (
+        shown(rows, "Mean Δ per regime", deltas, "regimes.csv"),
+        shown(rows, "How many cells gain and how many are harmed", shares, "regimes.csv"),
+    )
+
+
+def intervals(low: pd.Series, high: pd.Series) -> list[str]:
+    """Write intervals of deltas."""
+    return [interval(*ends) for ends in zip(low, high, strict=True)]
+
+
+def written(heading: str) -> Column:
+    """Return a column of numbers that are written already."""
+    return Column(heading, str)
+
+
+def rate_written(rate: float, low: float, high: float) -> str:
+    """Write a rate with its interval, in percent."""
+    return "–" if np.isnan(rate) else f"{fixed(rate, 1)} ({fixed(low, 1)} to {fixed(high, 1)})"

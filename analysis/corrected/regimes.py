@@ -1,0 +1,161 @@
+"""The headline table: delta per regime as measured, with intervals, and its rates beside chance and corrected."""
+
+from __future__ import annotations
+
+import math
+from itertools import starmap
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from analysis.clusters import two_way
+from analysis.corrected.rates import HARM, OVERALL, POSITIVE
+from analysis.corrected.terms import Crossing, crossing, identify
+from analysis.corrected.variance import decompose
+from analysis.numerals import counted, fixed, pp
+from analysis.published.uplift import TRANSFER, by_regime, cell_names, summary
+
+__all__ = ["COLUMNS", "regimes", "regimes_as_text"]
+
+COLUMNS = [
+    "regime", "n", "mean", "se", "low", "high", "df", "interval_note", "run_se", "run_se_note", "median",
+    "positive_pct", "positive_by_chance_pct", "positive_posterior_pct", "positive_low_pct", "positive_high_pct",
+    "harm_pct", "harm_by_chance_pct", "harm_posterior_pct", "harm_low_pct", "harm_high_pct",
+]  # fmt: skip
+
+_CONFIDENCE = 0.95
+_FEW_MODELS = 5
+
+
+class _Interval(NamedTuple):
+    """Error of a mean in pp, its 95 % interval and degrees of freedom; NaN with a note that says why."""
+
+    se: float
+    low: float
+    high: float
+    df: float
+    note: str
+
+
+def regimes(cells: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
+    """Summarise delta per regime and over all transfer.
+
+    Parameters
+    ----------
+    cells
+        One row per (model, source, target), as `analysis.observations.cells` gives it.
+    rates
+        Table of `analysis.corrected.rates.rates`; empty where the noise is not known.
+
+    Returns
+    -------
+    DataFrame
+        `COLUMNS`, one row per regime, then ``transfer``; a regime without cells has n 0 and NaN. ``mean``, ``median``,
+        ``positive_pct``, ``harm_pct`` are the published summary. ``se``, ``low``, ``high`` (95 %, pp) hold for models,
+        sources and targets at large: models, cells and their interactions are random (`analysis.corrected.variance`),
+        with models − 1 degrees of freedom. ``run_se`` is clustered by source and target cell and holds for the models
+        that were run. Rates (percent): ``by_chance`` is expected without any transfer, ``posterior`` is corrected for
+        noise, with a 95 % interval.
+    """
+    rows = list(starmap(_mean, by_regime(cells)))
+    return pd.DataFrame([row | _rates(str(row["regime"]), rates) for row in rows]).reindex(columns=COLUMNS)
+
+
+def _mean(label: str, rows: pd.DataFrame) -> dict[str, object]:
+    """Return the summary of one regime with its errors."""
+    interval = _interval(rows)
+    names = ("source cell", "target cell")
+    run = two_way(rows["delta"], cell_names(rows, "source"), cell_names(rows, "target"), names=names)
+    errors = {"se": interval.se, "low": interval.low, "high": interval.high, "df": interval.df}
+    own = {"interval_note": interval.note, "run_se": run.value, "run_se_note": run.note}
+    return {"regime": label, **summary(rows["delta"]), **errors, **own}
+
+
+def _interval(rows: pd.DataFrame) -> _Interval:
+    """Return the interval of a mean under random models, sources, targets and all their interactions."""
+    if len(rows) < 2 or rows["delta"].nunique() == 1:
+        reason = "delta does not vary" if len(rows) > 1 else "one cell" if len(rows) else "nothing was measured"
+        return _no_interval(reason)
+    levels = crossing(rows)
+    se = _mean_se(levels)
+    if not se > 0:
+        return _no_interval("these cells give the mean no variance above 0")
+    models, df, note = _degrees(levels)
+    if df < 1:
+        return _no_interval(f"only one {models}")
+    half = float(stats.t.isf((1 - _CONFIDENCE) / 2, df)) * se
+    mean = float(rows["delta"].mean())
+    return _Interval(se, mean - half, mean + half, float(df), note)
+
+
+def _no_interval(reason: str) -> _Interval:
+    return _Interval(math.nan, math.nan, math.nan, math.nan, f"no interval: {reason}")
+
+
+def _mean_se(rows: Crossing) -> float:
+    """Return the standard error of the grand mean; constrained where the unconstrained fit gives none."""
+    identified = identify(rows)
+    for constrained in (False, True):
+        try:
+            found = decompose(rows, identified, constrained=constrained)
+        except np.linalg.LinAlgError:  # so few cells that their equations have no single solution
+            continue
+        if math.isfinite(found.mean_se) and (constrained or not found.notes):
+            return found.mean_se
+    return math.nan
+
+
+def _degrees(rows: Crossing) -> tuple[str, int, str]:
+    """Return what there are few of, the degrees of freedom, and what a reader must know of the interval."""
+    levels = {name: int(codes.max()) + 1 for name, codes in rows.factors.items()}
+    if levels["model"] > 1:
+        few = levels["model"] < _FEW_MODELS
+        note = f"only {levels['model']} models: the interval is wide for want of models" if few else ""
+        return "model", levels["model"] - 1, note
+    fewest = min(levels["source"], levels["target"])
+    if fewest < 2:
+        fewest = max(levels["source"], levels["target"])
+    said = f"one model: for this model only, over {counted(fewest, 'cell')}"
+    return "cell", fewest - 1, said
+
+
+def _rates(label: str, rates: pd.DataFrame) -> dict[str, float]:
+    """Return the columns of the rates of one regime; nothing where they are not known."""
+    if rates.empty:
+        return {}
+    group = (OVERALL, TRANSFER) if label == TRANSFER else ("regime", label)
+    found: dict[str, float] = {}
+    for rate in (POSITIVE, HARM):
+        row = rates[(rates["group"] == group[0]) & (rates["name"] == group[1]) & (rates["rate"] == rate)].iloc[0]
+        for name in ("by_chance", "posterior", "low", "high"):
+            found[f"{rate}_{name}_pct"] = float(row[name])
+    return found
+
+
+def regimes_as_text(table: pd.DataFrame) -> str:
+    """Return the regime table as aligned text for a terminal; a dash stands for a number that does not exist."""
+    header = [
+        "regime",
+        "cells",
+        "mean Δ pp",
+        "95 % from",
+        "to",
+        "median",
+        "positive %",
+        "corrected",
+        "harm %",
+        "corrected",
+    ]
+    lines = [header]
+    for row in table.to_dict("records"):
+        deltas = [pp(row[name]) for name in ("mean", "low", "high", "median")]
+        names = ("positive_pct", "positive_posterior_pct", "harm_pct", "harm_posterior_pct")
+        lines.append([row["regime"], f"{row['n']:,}", *deltas, *(fixed(row[name], 1) for name in names)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        line[0].ljust(widths[0])
+        + "".join("  " + text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))
+        for line in lines
+    )

@@ -1,0 +1,154 @@
+"""What is known of one registered version: each target's delta with its error, its test, and its source's estimate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+
+from analysis.corrected.by_cell import QUESTIONS
+from analysis.corrected.cells import adjusted, assumed_cells, measured_cells
+from analysis.corrected.outcomes import collect
+from analysis.corrected.shrinkage import shrink
+from analysis.frame import Frame
+from analysis.observations import cells as averaged
+from analysis.recommend.effects import names_of
+from analysis.recommend.expectation import components_of, noise_of
+from analysis.recommend.questions import stored_noise
+from analysis.stored.outcomes import stored_outcomes
+from registry.cells import Cell
+from registry.refusal import Refused
+
+__all__ = ["COLUMNS", "VersionEvidence", "version_evidence"]
+
+#: By target: ``score``, ``baseline``, ``chance`` as proportions, errors and estimates in pp.
+COLUMNS = [
+    "regime", "score", "baseline", "chance", "delta", "se", "low", "high", "p", "q", "shrunken", "shrunken_sd",
+]  # fmt: skip
+
+_TARGET = ["target_task", "target_language"]
+_SAME_PP = 1e-6
+
+
+@dataclass(frozen=True)
+class VersionEvidence:
+    """Evidence on a version.
+
+    Attributes
+    ----------
+    table
+        `COLUMNS` by target, ``task/language``; NaN for what is not known.
+    run_id
+        The evaluation, or several by commas.
+    noise
+        How the errors are known.
+    """
+
+    table: pd.DataFrame
+    run_id: str
+    noise: str
+
+
+def version_evidence(
+    client: MlflowClient,
+    frame: Frame,
+    version: str,
+    *,
+    family: Sequence[Cell],
+    shrunken: bool = False,
+    questions: int | Mapping[str, int] = QUESTIONS,
+    cache: Path | None = None,
+) -> VersionEvidence:
+    """Return what a version's own answers show; seeds are other versions, of which only the estimate takes account.
+
+    Parameters
+    ----------
+    version
+        Written ``name/version``.
+    family
+        Targets over which the p-values are adjusted (Benjamini and Hochberg); ``q`` is NaN elsewhere.
+    shrunken
+        Whether the source's shrunken estimates are wanted, for which the whole study is read.
+    questions
+        Test items per target, or by task, to assume where the version has no outcomes of questions.
+    cache
+        Folder that keeps what was read, as for `analysis.frame.load`.
+
+    Raises
+    ------
+    Refused
+        If the study has no finished evaluation of the version, or its outcomes contradict what was recorded.
+    """
+    mine = frame.observations[frame.observations["model_version"] == version]
+    if mine.empty:
+        raise Refused(
+            f"study {frame.study} has no evaluation of {version} that counts: none has finished, or another version of "
+            "the same base, source and seed was evaluated later; evaluate it (again) with -e evaluate"
+        )
+    cells = averaged(mine)
+    tested, noise = _tested(client, frame, mine, cells, version, questions)
+    table = cells.merge(tested[[*_TARGET, "se", "low", "high", "p"]], on=_TARGET, how="left", validate="one_to_one")
+    table = table.assign(chance=_chances(frame, table), shrunken=np.nan, shrunken_sd=np.nan)
+    table.index = pd.Index(names_of(table, "target"))
+    table["q"] = adjusted(table["p"], pd.Series(table.index.isin(list(map(str, family))), table.index))
+    if shrunken:
+        estimates = _estimates(client, frame, table, questions, cache)
+        table[["shrunken", "shrunken_sd"]] = estimates.reindex(table.index)
+    return VersionEvidence(table[COLUMNS], ", ".join(sorted(set(mine["run_id"].astype(str)))), noise)
+
+
+def _tested(
+    client: MlflowClient,
+    frame: Frame,
+    mine: pd.DataFrame,
+    cells: pd.DataFrame,
+    version: str,
+    questions: int | Mapping[str, int],
+) -> tuple[pd.DataFrame, str]:
+    """Test the version by its answers, or by an assumed noise where it has none."""
+    # Without the cache, which would forget the runs of the study that are not asked for.
+    stored = stored_outcomes(client, replace(frame, observations=mine))
+    if not stored.runs:
+        scored = cells[cells[["score", "baseline"]].notna().all(axis=1)]
+        if scored.empty:
+            return cells.assign(se=np.nan, low=np.nan, high=np.nan, p=np.nan), "not known: no baseline can be read"
+        tested = assumed_cells(scored, n_questions=questions)
+        return tested, str(tested["noise"].iloc[0])
+    tested = measured_cells(collect(stored, stored.headlines))
+    both = cells[[*_TARGET, "delta"]].merge(tested, on=_TARGET, suffixes=("_recorded", ""), validate="one_to_one")
+    if ((both["delta"] - both["delta_recorded"]).abs() > _SAME_PP).any():
+        raise Refused(
+            f"the answers of {version} give other deltas than were recorded (run {mine['run_id'].iloc[0]}): its files "
+            "and its metrics are of different evaluations; delete the run and evaluate the version again"
+        )
+    return tested, str(tested["noise"].iloc[0])
+
+
+def _chances(frame: Frame, table: pd.DataFrame) -> pd.Series:
+    """Return the score of guessing on every target, NaN where no baseline says it."""
+    known = frame.baselines[["model", "task", "language", "chance"]]
+    keys = table[["model", *_TARGET]].set_axis(["model", "task", "language"], axis=1)
+    return pd.Series(keys.merge(known, how="left", validate="one_to_one")["chance"].to_numpy(), table.index)
+
+
+def _estimates(
+    client: MlflowClient,
+    frame: Frame,
+    table: pd.DataFrame,
+    questions: int | Mapping[str, int],
+    cache: Path | None,
+) -> pd.DataFrame:
+    """Return the shrunken estimates of the version's source, by target."""
+    cells = averaged(frame.observations)
+    noise, _ = noise_of(cells, stored_noise(stored_outcomes(client, frame, cache=cache)), questions=questions)
+    cells = cells.merge(noise.table[["model", *_TARGET]], on=["model", *_TARGET], how="inner").reset_index(drop=True)
+    posterior = shrink(cells, components_of(cells, noise), noise, means_by="regime")
+    found = cells.assign(shrunken=posterior.mean, shrunken_sd=posterior.sd)
+    first = table.iloc[0]
+    of_source = (found["source_task"] == first["source_task"]) & (found["source_language"] == first["source_language"])
+    found = found[of_source & (found["model"] == first["model"])]
+    return found.set_index(names_of(found, "target"))[["shrunken", "shrunken_sd"]]

@@ -1,0 +1,95 @@
+"""Tables kept on this machine, so that what cannot have changed is not read from a server again."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+__all__ = ["CachedTable", "cache_folder", "cache_root"]
+
+_log = logging.getLogger(__name__)
+
+_VERSION = b"cache_version"
+
+
+def cache_root() -> Path:
+    """Return where analyses keep what they read: ``donors-recipients/analysis`` in the user's cache folder."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "donors-recipients" / "analysis"
+
+
+def cache_folder(root: Path, uri: str, experiment_id: str) -> Path:
+    """Return the folder of one experiment of one server."""
+    return root / hashlib.sha256(f"{uri}\n{experiment_id}".encode()).hexdigest()[:20]
+
+
+@dataclass(frozen=True)
+class CachedTable:
+    """A Parquet file that is whole or not there, whoever else writes it and whenever a process is killed.
+
+    Of two that write at once the later stays, and the other's rows are read from the server again: that is why
+    nothing but copies may be kept here.
+
+    Parameters
+    ----------
+    path
+        The file; its folder is made by the first :meth:`write`.
+    schema
+        Names and types of its columns.
+    version
+        Of what the columns mean; a file of another version counts as absent.
+    """
+
+    path: Path
+    schema: pa.Schema
+    version: str
+
+    def read(self) -> pa.Table:
+        """Return the rows; none if there is no file, or none that can be used, which is logged."""
+        try:
+            with self.path.open("rb") as file:
+                table = pq.read_table(file)
+        except FileNotFoundError:
+            return self.schema.empty_table()
+        except (OSError, pa.ArrowException) as error:
+            return self._rebuilt(f"cannot be read ({error})")
+        version = (table.schema.metadata or {}).get(_VERSION, b"none").decode(errors="replace")
+        if version != self.version:
+            return self._rebuilt(f"is of version {version}, not {self.version}")
+        if not table.schema.equals(self.schema):
+            return self._rebuilt("has other columns")
+        return table.replace_schema_metadata(None)
+
+    def write(self, table: pa.Table) -> None:
+        """Replace the rows; a folder that cannot be written to is logged, and the next analysis reads them again."""
+        marked = table.cast(self.schema).replace_schema_metadata({_VERSION: self.version.encode()})
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._replace(marked)
+        except OSError as error:
+            _log.warning(
+                "nothing is kept in %s, so that the next analysis reads everything again: %s", self.path, error
+            )
+
+    def _replace(self, table: pa.Table) -> None:
+        handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.stem}-", suffix=".part")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                pq.write_table(table, file, compression="zstd")
+                file.flush()
+                os.fsync(file.fileno())
+            Path(name).replace(self.path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+    def _rebuilt(self, reason: str) -> pa.Table:
+        _log.warning("%s %s: it is made anew", self.path, reason)
+        return self.schema.empty_table()

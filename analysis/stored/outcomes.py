@@ -1,0 +1,180 @@
+"""The answers to single questions of a study's runs: read from their artifacts once, and kept as bits."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from mlflow import MlflowClient
+from tqdm import tqdm
+
+from analysis.corrected.outcomes import RunKey
+from analysis.frame import Frame
+from analysis.numerals import counted
+from analysis.stored.asked import Asked, asked
+from analysis.stored.cache import cache_folder
+from analysis.stored.packed import Packed, PackedCache, pack
+from registry.cells import Cell
+
+__all__ = ["Answered", "StoredOutcomes", "stored_outcomes"]
+
+_THREADS = 4
+_LISTED = 5  # how many runs or models a note spells out
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """Which questions a run answered correctly, and the targets for which it counts (None: all)."""
+
+    key: RunKey
+    run: str
+    targets: frozenset[Cell] | None
+    packed: Packed
+
+
+@dataclass(frozen=True)
+class StoredOutcomes:
+    """Which questions the runs of a study answered correctly.
+
+    Iterating gives what `analysis.corrected.outcomes.collect` takes, a key and a frame at a time. The frame has one row
+    per question, of its chosen option: ``task``, ``language``, ``question``, ``right``, ``chosen``, ``chosen_norm``.
+
+    Attributes
+    ----------
+    runs
+        Adapters and the bases they are compared with.
+    test_sets
+        By digest, the questions in their order: ``task``, ``language``, ``question``.
+    notes
+        What a reader must know: runs without outcomes, bases that were scored several times.
+    """
+
+    runs: tuple[Answered, ...]
+    test_sets: Mapping[str, pa.Table]
+    notes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[tuple[RunKey, pd.DataFrame]]:
+        questions = {name: _Questions(table) for name, table in self.test_sets.items()}
+        for run in self.runs:
+            yield run.key, questions[run.packed.test_set].frame(run)
+
+    @property
+    def headlines(self) -> dict[str, str]:
+        """By task, ``acc``, for `collect`: what is right here is so by the headline score, whichever that is."""
+        tasks = {task for table in self.test_sets.values() for task in table["task"].unique().to_pylist()}
+        return dict.fromkeys(sorted(tasks), "acc")
+
+
+class _Questions:
+    """The questions of a test set, and where each target's are."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table.to_pandas().astype({"task": "category", "language": "category"})
+        by_target = self._table.groupby(["task", "language"], observed=True).indices
+        self._places = {Cell(*names): places for names, places in by_target.items()}
+
+    def frame(self, run: Answered) -> pd.DataFrame:
+        """Return the outcomes of a run on the targets for which it counts."""
+        table, right = self._table, run.packed.correct(len(self._table))
+        if run.targets is not None and not run.targets >= set(self._places):
+            counting = [self._places[cell] for cell in run.targets if cell in self._places]
+            places = np.sort(np.concatenate([np.empty(0, np.intp), *counting]))
+            table, right = table.iloc[places], right[places]
+        return table.assign(right=right, chosen=True, chosen_norm=True)
+
+
+def stored_outcomes(client: MlflowClient, frame: Frame, *, cache: Path | None = None) -> StoredOutcomes:
+    """Read the outcomes of every run that counts in a study's frame, and of the bases they are compared with.
+
+    A base that has none takes those of its adapters with it, as there is nothing to compare them with.
+
+    Parameters
+    ----------
+    cache
+        Folder that keeps what was read, as for `analysis.frame.load`.
+
+    Raises
+    ------
+    InconsistentRunError
+        If a run's outcomes are not one right and one chosen option per question.
+    """
+    experiment = None if cache is None else client.get_experiment_by_name(frame.study)
+    folder = None
+    if cache is not None and experiment is not None:
+        folder = cache_folder(cache, client.tracking_uri, str(experiment.experiment_id))
+    kept, wanted = PackedCache(folder), asked(client, frame)
+    runs, notes = _compared(_read(wanted, kept))
+    test_sets = {run.packed.test_set: kept.test_sets[run.packed.test_set] for run in runs}
+    return StoredOutcomes(tuple(runs), test_sets, tuple(notes))
+
+
+def _read(wanted: Sequence[Asked], kept: PackedCache) -> list[tuple[Asked, Packed | None]]:
+    """Return each run's packed outcomes, from the cache or, several at once, from the server."""
+    found = {one.run: kept.find(one.run, one.stamp, one.counts) for one in wanted}
+    absent = [one for one in wanted if found[one.run] is None]
+    kept.prune(found)
+    with (
+        tqdm(desc="reading outcomes", total=len(absent), unit=" runs", file=sys.stderr, delay=2, leave=False) as bar,
+        ThreadPoolExecutor(_THREADS) as threads,
+    ):
+        try:
+            for one, read in zip(absent, threads.map(_packed, absent), strict=True):
+                bar.update()
+                if read is not None:
+                    found[one.run] = read[0]
+                    kept.add(one.run, one.stamp, one.counts, *read)
+        finally:
+            threads.shutdown(cancel_futures=True)
+            kept.save()
+    return [(one, found[one.run]) for one in wanted]
+
+
+def _packed(one: Asked) -> tuple[Packed, pa.Table] | None:
+    options = one.read()
+    return None if options is None else pack(f"run {one.run}", options, one.headlines)
+
+
+def _compared(found: Sequence[tuple[Asked, Packed | None]]) -> tuple[list[Answered], list[str]]:
+    """Keep the runs that can be compared, one base for each model, and say what is left out."""
+    there = [(one, packed) for one, packed in found if packed is not None]
+    lacking = [one.run for one, packed in found if packed is None and one.key.source is not None]
+    bases: dict[str, list[tuple[Asked, Packed]]] = {}
+    for one, packed in there:
+        if one.key.source is None:
+            bases.setdefault(one.key.model, []).append((one, packed))
+    notes = [_without(lacking)] if lacking else []
+    models = {one.key.model for one, _ in there}
+    if baseless := sorted(models - set(bases)):
+        notes.append(f"The baseline of {_names(baseless)} has no outcomes: single questions of it cannot be compared.")
+    runs = [_answered(*pair) for pair in there if pair[0].key.source is not None and pair[0].key.model in bases]
+    for model, scored in sorted(bases.items()):
+        most, packed = max(scored, key=lambda pair: (pair[0].weight, pair[0].run))
+        if any(other != packed for _, other in scored):
+            notes.append(
+                f"{model} has {len(scored)} baselines with different answers. Single questions are compared with those "
+                f"of run {most.run}, against which most of its evaluations were measured."
+            )
+        runs.append(_answered(most, packed))
+    return runs, notes
+
+
+def _answered(one: Asked, packed: Packed) -> Answered:
+    return Answered(one.key, one.run, one.targets, packed)
+
+
+def _without(runs: Sequence[str]) -> str:
+    have = "has" if len(runs) == 1 else "have"
+    return f"{counted(len(runs), 'evaluation')} {have} no outcomes of single questions ({_names(runs)})."
+
+
+def _names(names: Sequence[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")

@@ -1,0 +1,100 @@
+"""From the finished runs of a study to one row per evaluation and target, and one per baseline and target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+
+from analysis.recorded import DELTA_TOLERANCE_PP, observations_of
+from analysis.stored.runs import StoredRuns
+from registry.cells import Cell
+from registry.tracking.names import Tag
+
+__all__ = ["baselines", "observed"]
+
+#: What a column of the observations is called among a run's tags.
+_TAGS = {
+    "model": Tag.BASE_MODEL,
+    "model_family": Tag.MODEL_FAMILY,
+    "model_size_b": Tag.MODEL_SIZE_B,
+    "source_task": Tag.SOURCE_TASK,
+    "source_language": Tag.SOURCE_LANGUAGE,
+    "seed": Tag.SEED,
+    "model_version": Tag.MODEL_VERSION,
+    "protocol": Tag.PROTOCOL,
+    "fingerprint": Tag.FINGERPRINT,
+    "baseline_run": Tag.BASELINE_RUN,
+}
+
+_BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
+
+
+def observed(evaluations: StoredRuns, scores: Mapping[str, Mapping[Cell, float]]) -> pd.DataFrame:
+    """Return one row per evaluation and target, with its baseline's score where that can be read.
+
+    Parameters
+    ----------
+    scores
+        By baseline run, its scores by target.
+
+    Returns
+    -------
+    DataFrame
+        `analysis.observations.OBSERVATION_COLUMNS`, with ``started`` and ``fingerprint`` for telling runs apart.
+
+    Raises
+    ------
+    InconsistentRunError
+        If a delta is not its score minus its baseline's.
+    """
+    targets = evaluations.targets().drop(columns="chance")
+    targets = targets.rename(columns={"task": "target_task", "language": "target_language"})
+    found = targets.merge(_runs(evaluations), on="run_id", how="left", validate="many_to_one")
+    found = found.merge(_references(scores), on=["baseline_run", "target_task", "target_language"], how="left")
+    readable = found["baseline_run"].isin(list(scores))
+    _check(evaluations, found[readable], scores)
+    return found.drop(columns="baseline_run")
+
+
+def _runs(evaluations: StoredRuns) -> pd.DataFrame:
+    """Return one row per run: what its tags say."""
+    tags = evaluations.tags
+    columns = {name: [of_run.get(tag, "") for of_run in tags.values()] for name, tag in _TAGS.items()}
+    table = pd.DataFrame({"run_id": list(tags), "started": evaluations.table["started"].to_pylist(), **columns})
+    # Seeds were checked to be numbers when the run was read; one may be written "17.0".
+    return table.assign(
+        model_size_b=table["model_size_b"].astype(float), seed=table["seed"].astype(float).astype(np.int64)
+    )
+
+
+def _references(scores: Mapping[str, Mapping[Cell, float]]) -> pd.DataFrame:
+    rows = [(run, cell.task, cell.language, score) for run, found in scores.items() for cell, score in found.items()]
+    table = pd.DataFrame(rows, columns=["baseline_run", "target_task", "target_language", "baseline"])
+    return table.astype({"baseline_run": str, "target_task": str, "target_language": str, "baseline": float})
+
+
+def _check(evaluations: StoredRuns, found: pd.DataFrame, scores: Mapping[str, Mapping[Cell, float]]) -> None:
+    """Raise for the first run that has a delta other than score minus baseline."""
+    expected = 100.0 * (found["score"] - found["baseline"])
+    # Written as "not within" so that NaN, of a missing score or baseline, is wrong too.
+    wrong = ~((found["delta"] - expected).abs() <= DELTA_TOLERANCE_PP)
+    for run_id, run in found.loc[wrong, ["run_id", "baseline_run"]].drop_duplicates().itertuples(index=False):
+        observations_of(evaluations.record(run_id), scores[run])
+
+
+def baselines(runs: StoredRuns) -> tuple[pd.DataFrame, list[str]]:
+    """Return the newest baseline of each (model, target), and a note where there were several."""
+    rows = []
+    for record in runs.records():
+        model, flagged = record.tag(Tag.BASE_MODEL), record.tags.get(Tag.BELOW_CHANCE, "").split()
+        chance = record.by_target("chance")
+        for cell, score in record.by_target("score").items():
+            level = chance.get(cell, np.nan)
+            rows.append((model, cell.task, cell.language, score, level, str(cell) in flagged or score < level))
+    table = pd.DataFrame(rows, columns=_BASELINE_COLUMNS).astype({"below_chance": bool})
+    key = ["model", "task", "language"]
+    repeated = sorted(table.loc[table.duplicated(key), "model"].unique())
+    note = f"Several baseline runs measured the same targets of {', '.join(repeated)}: the newest are shown."
+    return table.drop_duplicates(key, keep="last").sort_values(key).reset_index(drop=True), [note] if repeated else []

@@ -1,0 +1,282 @@
+"""Reading a study with what was kept of it on this machine: the same frame, whatever happened in between."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+
+from analysis.frame import EmptyStudyError, Frame, InconsistentRunError, load
+from analysis.stored import over_api, runs
+from analysis.stored.cache import CachedTable, cache_folder, cache_root
+from analysis.stored.over_sql import SchemaError
+from registry.cells import Cell
+from registry.tracking.names import Tag, score
+
+if TYPE_CHECKING:
+    from tests.analysis.conftest import Recorder
+
+ONE = "lab/one-0.5b"
+TARGETS = [Cell(task, language) for task in ("arc", "mmlu") for language in ("de", "en")]
+BASELINE = dict.fromkeys(TARGETS, 0.4)
+SCHEMA = pa.schema([("number", pa.float64())])
+
+
+def record(recorder: Recorder, seeds: range = range(3)) -> tuple[str, list[str]]:
+    """Record a baseline, and an evaluation for each seed; return their ids."""
+    base = recorder.baseline(ONE, BASELINE)
+    return base, [add(recorder, base, seed) for seed in seeds]
+
+
+def add(recorder: Recorder, base: str, seed: int) -> str:
+    scores = {target: 0.4 + 0.013 * seed + 0.001 * place for place, target in enumerate(TARGETS)}
+    return recorder.evaluation(ONE, TARGETS[0], seed, scores, BASELINE, base)
+
+
+def same(first: Frame, second: Frame) -> None:
+    """Fail unless two frames are equal to the last bit."""
+    for name in ("observations", "baselines"):
+        pd.testing.assert_frame_equal(getattr(first, name), getattr(second, name), check_exact=True)
+    assert first.notes == second.notes
+    assert rows(first) == rows(second)
+
+
+def rows(frame: Frame) -> str:
+    """Everything kept of a frame's runs; printed, NaN equals NaN."""
+    assert frame.runs is not None
+    return repr(frame.runs.table.to_pylist())
+
+
+@pytest.fixture(params=["database", "interface", "interface, small pages"])
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the store is asked: its database in SQL, or MLflow's interface as for a server."""
+    if request.param != "database":
+        monkeypatch.setattr(runs, "is_database", lambda uri: False)
+    if request.param == "interface, small pages":
+        monkeypatch.setattr(over_api, "_PAGE", 2)
+        monkeypatch.setattr(over_api, "_AT_ONCE", 3)
+    return str(request.param)
+
+
+def test_both_ways_of_asking_give_the_same_frame(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(recorder)
+    in_sql = load(recorder.client, recorder.study)
+    monkeypatch.setattr(runs, "is_database", lambda uri: False)
+    over_interface = load(recorder.client, recorder.study)
+    for name in ("observations", "baselines"):
+        pd.testing.assert_frame_equal(getattr(in_sql, name), getattr(over_interface, name), check_exact=True)
+
+
+def test_whatever_is_done_to_runs_is_seen(recorder: Recorder, way: str, tmp_path: Path) -> None:
+    """Runs added, deleted, restored, resumed and edited, one after another: each time the cache must follow."""
+    client = recorder.client
+    base, ids = record(recorder)
+
+    def edit_metric() -> None:
+        changed = 0.4 + 0.25
+        wrong = [Metric(score(TARGETS[1]), changed, 9_000, 0), Metric("delta/MT-CL/arc/en", 25.0, 9_000, 0)]
+        client.log_batch(ids[1], metrics=wrong)
+
+    def resume() -> None:
+        client.update_run(ids[2], status="RUNNING")
+        client.log_metric(ids[2], "acc/arc/en", 0.125)
+        client.set_terminated(ids[2])
+
+    def swap() -> None:
+        client.delete_run(ids[1])
+        client.restore_run(ids[0])
+
+    steps: list[tuple[str, Callable[[], Any]]] = [
+        ("nothing", lambda: None),
+        ("added", lambda: ids.append(add(recorder, base, 7))),
+        ("deleted", lambda: client.delete_run(ids[0])),
+        ("another baseline", lambda: recorder.baseline(ONE, BASELINE)),
+        ("one deleted, one restored", swap),
+        ("restored", lambda: client.restore_run(ids[1])),
+        ("resumed", resume),
+        ("a metric edited", edit_metric),
+        ("a tag edited", lambda: client.set_tag(ids[1], Tag.PROTOCOL, "another")),
+        ("all deleted but one", lambda: [client.delete_run(run) for run in ids[1:]]),
+    ]
+    before = None
+    for name, step in steps:
+        step()
+        cached = load(client, recorder.study, cache=tmp_path)
+        same(cached, load(client, recorder.study))
+        if before is not None:
+            assert rows(cached) != rows(before), f"{name}: this step changed nothing"
+        same(load(client, recorder.study, cache=tmp_path), cached)
+        before = cached
+    client.delete_run(ids[0])
+    with pytest.raises(EmptyStudyError):
+        load(client, recorder.study, cache=tmp_path)
+
+
+def test_what_is_kept_is_not_read_again(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base, ids = record(recorder)
+    load(recorder.client, recorder.study, cache=tmp_path)
+    ids.append(add(recorder, base, 7))
+    read = []
+    row = runs._row
+    monkeypatch.setattr(runs, "_row", lambda stated: read.append(stated.record.run_id) or row(stated))
+    load(recorder.client, recorder.study, cache=tmp_path)
+    assert read == [ids[-1]]
+    load(recorder.client, recorder.study, cache=tmp_path)
+    assert read == [ids[-1]]
+
+
+def test_a_changed_baseline_is_compared_with_the_kept_evaluations(recorder: Recorder, way: str, tmp_path: Path) -> None:
+    base, ids = record(recorder)
+    load(recorder.client, recorder.study, cache=tmp_path)
+    recorder.client.log_metric(base, score(TARGETS[1]), 0.6, timestamp=9_000)
+    with pytest.raises(InconsistentRunError, match=rf"run {ids[0]} .*delta on arc/en"):
+        load(recorder.client, recorder.study, cache=tmp_path)
+
+
+def test_a_database_of_another_shape_is_read_through_the_client(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    record(recorder)
+    expected = load(recorder.client, recorder.study).observations
+    from analysis.stored import over_sql
+
+    monkeypatch.setattr(over_sql, "_METRICS", over_sql._METRICS.replace("latest_metrics", "newest_metrics"))
+    with caplog.at_level(logging.WARNING):
+        found = load(recorder.client, recorder.study).observations
+    pd.testing.assert_frame_equal(found, expected, check_exact=True)
+    assert "no such table: newest_metrics" in caplog.text
+    assert issubclass(SchemaError, Exception)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1 and then nothing", None], ids=["empty", "torn", "other version"])
+def test_a_broken_file_is_made_anew(
+    recorder: Recorder, tmp_path: Path, content: bytes | None, caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    record(recorder)
+    expected = load(recorder.client, recorder.study, cache=tmp_path)
+    file = cache_folder(tmp_path, recorder.client.tracking_uri, recorder.experiment) / "runs.parquet"
+    if content is None:
+        monkeypatch.setattr(runs, "_VERSION", "of tomorrow")
+    else:
+        file.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        same(load(recorder.client, recorder.study, cache=tmp_path), expected)
+    assert "is made anew" in caplog.text
+    caplog.clear()
+    same(load(recorder.client, recorder.study, cache=tmp_path), expected)
+    assert not caplog.text
+
+
+def test_a_cache_that_cannot_be_written_is_said_and_done_without(
+    recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record(recorder)
+    (tmp_path / "file").write_text("not a folder")
+    with caplog.at_level(logging.WARNING):
+        same(load(recorder.client, recorder.study, cache=tmp_path / "file"), load(recorder.client, recorder.study))
+    assert "nothing is kept" in caplog.text
+
+
+def test_the_place_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_root() == tmp_path / "donors-recipients" / "analysis"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache_root() == Path.home() / ".cache" / "donors-recipients" / "analysis"
+    assert cache_folder(tmp_path, "http://a", "1") != cache_folder(tmp_path, "http://a", "2")
+
+
+def _write_for_ever(path: Path, value: float) -> None:
+    table = CachedTable(path, SCHEMA, "1")
+    while True:
+        table.write(pa.table({"number": [value] * 5_000}, SCHEMA))
+
+
+def test_killed_and_competing_writers_leave_a_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "table.parquet"
+    CachedTable(path, SCHEMA, "1").write(pa.table({"number": [0.0] * 5_000}, SCHEMA))
+    context = multiprocessing.get_context("spawn")
+    writers = [context.Process(target=_write_for_ever, args=(path, float(n)), daemon=True) for n in (1, 2)]
+    for writer in writers:
+        writer.start()
+    seen: set[float] = set()
+    end = time.monotonic() + 60
+    while len(seen - {0.0}) < 2 and time.monotonic() < end:
+        found = CachedTable(path, SCHEMA, "1").read()
+        assert len(found) == 5_000
+        values = set(found["number"].unique().to_pylist())
+        assert len(values) == 1
+        seen |= values
+    for writer in writers:
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.join()
+    assert seen >= {1.0, 2.0}
+    assert len(CachedTable(path, SCHEMA, "1").read()) == 5_000
+
+
+def test_floats_come_back_to_the_last_bit(tmp_path: Path) -> None:
+    table = CachedTable(tmp_path / "t.parquet", SCHEMA, "1")
+    numbers = [0.1 + 0.2, -0.0, float("nan"), float("inf"), 5e-324, 1e308]
+    table.write(pa.table({"number": numbers}, SCHEMA))
+    found = table.read()["number"]
+    assert found.null_count == 0
+    assert found.to_numpy().tobytes() == pa.array(numbers).to_numpy().tobytes()
+
+
+# --- a server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> Iterator[MlflowClient]:
+    """A client of an MLflow server of one process, with a store of its own."""
+    folder = tmp_path_factory.mktemp("server")
+    (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    stores = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "a")]
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen([*command, *stores], stdout=log, stderr=log, start_new_session=True)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait(address, process, folder / "log")
+        yield MlflowClient(address)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 120
+    while True:
+        try:
+            urllib.request.urlopen(f"{address}/health", timeout=5)
+            return
+        except OSError:
+            assert process.poll() is None and time.monotonic() < end, log.read_text()
+            time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_a_server_is_followed_too(server: MlflowClient, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    from tests.analysis.conftest import Recorder
+    from tests.analysis.test_stored_outcomes import check_outcomes
+
+    test_whatever_is_done_to_runs_is_seen(Recorder(server, "over http"), "interface", tmp_path)
+    check_outcomes(Recorder(server, "outcomes over http"), tmp_path)

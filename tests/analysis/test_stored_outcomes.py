@@ -1,0 +1,306 @@
+"""Answers to single questions, from the artifacts of runs to what was right: as the engine itself counted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.corrected.outcomes import RunKey, StudyOutcomes, collect
+from analysis.frame import load
+from analysis.recorded import InconsistentRunError
+from analysis.stored import asked, outcomes
+from analysis.stored.cache import cache_folder
+from analysis.stored.outcomes import StoredOutcomes, stored_outcomes
+from analysis.stored.packed import pack
+from registry.cells import Cell, regime_of
+from registry.imports.imported import BASELINE_COLUMNS, OBSERVATION_COLUMNS, Imported
+from registry.imports.record import record_import
+from registry.tracking.names import Tag, outcomes_file
+
+if TYPE_CHECKING:
+    from tests.analysis.conftest import Recorder
+
+ONE, TWO = "lab/one-0.5b", "lab/two-7b"
+ARC, MMLU = Cell("arc", "de"), Cell("mmlu", "de")
+#: arc by acc_norm, mmlu by acc: an answer that only the other accuracy counts must not come out.
+HEADLINES = {"arc": "acc_norm", "mmlu": "acc"}
+
+
+def options(seed: int, questions: int = 11, cells: Sequence[Cell] = (ARC, MMLU)) -> pd.DataFrame:
+    """Outcomes as the engine writes them: three to five options each, answers and choices drawn."""
+    random = np.random.default_rng(seed)
+    rows = []
+    for cell in cells:
+        for number in range(questions):
+            count = 3 + number % 3  # not drawn: every run is asked the same
+            chosen, chosen_norm = random.integers(count, size=2)
+            rows += [
+                (cell.task, cell.language, f"q{number}", option, -1.0, 4, option == number % count, *picked)
+                for option in range(count)
+                for picked in [(option == chosen, option == chosen_norm)]
+            ]
+    names = ["task", "language", "question", "option", "loglikelihood", "length", "right", "chosen", "chosen_norm"]
+    return pd.DataFrame(rows, columns=names).astype({"task": "category", "language": "category"})
+
+
+def scores(frame: pd.DataFrame) -> dict[Cell, float]:
+    """Share of right answers by the headline accuracy."""
+    found = {}
+    for (task, language), rows in frame.groupby(["task", "language"], observed=True):
+        chosen = rows["chosen_norm" if HEADLINES[task] == "acc_norm" else "chosen"]
+        found[Cell(task, language)] = float((chosen & rows["right"]).sum() / rows["question"].nunique())
+    return found
+
+
+def told() -> dict[str, str]:
+    """The tag that says which accuracy is a task's score."""
+    return {Tag.HEADLINES: " ".join(f"{task}={name}" for task, name in HEADLINES.items())}
+
+
+def log(recorder: Recorder, run: str, frame: pd.DataFrame | None, folder: Path) -> None:
+    if frame is not None:
+        frame.to_parquet(folder / "outcomes.parquet", index=False, compression="zstd")
+        recorder.client.log_artifact(run, str(folder / "outcomes.parquet"))
+
+
+def study(
+    recorder: Recorder, folder: Path, *, model: str = ONE, lacking: int | None = None, base: pd.DataFrame | None = None
+) -> tuple[str, dict[RunKey, str]]:
+    """Record a base and three adapters with their outcomes, of which one may lack."""
+    base = options(0) if base is None else base
+    base_run = recorder.baseline(model, scores(base), **told())
+    log(recorder, base_run, base, folder)
+    runs = {}
+    for seed in (1, 2, 3):
+        mine = options(seed)
+        run = recorder.evaluation(model, ARC, seed, scores(mine), scores(base), base_run, **told())
+        log(recorder, run, None if seed == lacking else mine, folder)
+        runs[RunKey(model, ARC, seed)] = run
+    return base_run, runs
+
+
+def same(found: StoredOutcomes, direct: dict[RunKey, pd.DataFrame]) -> None:
+    """Fail unless a study's changes are those of the frames themselves."""
+    mine, theirs = collect(found, found.headlines), collect(sorted(direct.items(), key=str), HEADLINES)
+    assert changes(mine) == changes(theirs)
+
+
+def changes(study: StudyOutcomes) -> dict[tuple[str, Cell, Cell], dict[str, list[int]]]:
+    return {
+        (block.model, block.target, source): {
+            str(question): change[:, place].tolist() for place, question in enumerate(block.questions)
+        }
+        for block in study
+        for source, change in block.changes().items()
+    }
+
+
+def check_outcomes(recorder: Recorder, folder: Path) -> None:
+    """Record a study, read it cold and warm, and compare with the frames that were recorded."""
+    study(recorder, folder)
+    frame = load(recorder.client, recorder.study)
+    direct = {RunKey(ONE): options(0)} | {RunKey(ONE, ARC, seed): options(seed) for seed in (1, 2, 3)}
+    for _ in range(2):
+        found = stored_outcomes(recorder.client, frame, cache=folder / "cache")
+        same(found, direct)
+        assert found.notes == ()
+        assert len(found.test_sets) == 1
+        assert {len(run.packed.bits) for run in found.runs} == {3}  # 22 questions, a bit each
+    same(stored_outcomes(recorder.client, frame), direct)
+
+
+def test_what_was_right_comes_back_from_artifacts_and_from_bits(recorder: Recorder, tmp_path: Path) -> None:
+    check_outcomes(recorder, tmp_path)
+
+
+def test_right_answers_are_the_recorded_scores(recorder: Recorder, tmp_path: Path) -> None:
+    study(recorder, tmp_path)
+    frame = load(recorder.client, recorder.study)
+    by_run = frame.observations.set_index(["seed", "target_task"])["score"]
+    for key, rows in stored_outcomes(recorder.client, frame):
+        if key.source is not None:
+            for task, share in rows.groupby("task", observed=True)["right"].mean().items():
+                assert share == pytest.approx(by_run[key.seed, task], abs=1e-12)
+
+
+def test_kept_runs_are_not_read_again_and_changed_ones_are(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, runs = study(recorder, tmp_path)
+    frame = load(recorder.client, recorder.study)
+    stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    read = []
+    packed = outcomes._packed
+    monkeypatch.setattr(outcomes, "_packed", lambda one: read.append(one.run) or packed(one))
+    stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    assert read == []
+    changed = runs[RunKey(ONE, ARC, 2)]
+    log(recorder, changed, options(77), tmp_path)
+    found = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    assert read == [changed]
+    direct = {RunKey(ONE): options(0), RunKey(ONE, ARC, 2): options(77)}
+    same(found, direct | {RunKey(ONE, ARC, seed): options(seed) for seed in (1, 3)})
+
+
+@pytest.mark.parametrize("lost", ["outcomes.parquet", "questions"])
+def test_lost_and_broken_files_are_made_anew(recorder: Recorder, tmp_path: Path, lost: str) -> None:
+    study(recorder, tmp_path)
+    frame = load(recorder.client, recorder.study)
+    expected = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    folder = cache_folder(tmp_path / "cache", recorder.client.tracking_uri, recorder.experiment)
+    (file,) = folder.glob(f"{lost}*")
+    file.write_bytes(b"PAR1")
+    found = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    assert changes(collect(found, found.headlines)) == changes(collect(expected, expected.headlines))
+
+
+def test_runs_without_outcomes_are_noted(recorder: Recorder, tmp_path: Path) -> None:
+    _, runs = study(recorder, tmp_path, lacking=2)
+    found = stored_outcomes(recorder.client, load(recorder.client, recorder.study), cache=tmp_path / "cache")
+    lacking = runs[RunKey(ONE, ARC, 2)]
+    assert found.notes == (f"1 evaluation has no outcomes of single questions ({lacking}).",)
+    assert {run.key.seed for run in found.runs} == {None, 1, 3}
+
+
+def test_without_its_base_a_model_is_left_out(recorder: Recorder, tmp_path: Path) -> None:
+    study(recorder, tmp_path)
+    base = options(5)
+    lonely = recorder.baseline(TWO, scores(base))
+    run = recorder.evaluation(TWO, ARC, 1, scores(options(6)), scores(base), lonely)
+    log(recorder, run, options(6), tmp_path)
+    found = stored_outcomes(recorder.client, load(recorder.client, recorder.study))
+    assert found.notes == (f"The baseline of {TWO} has no outcomes: single questions of it cannot be compared.",)
+    assert {run.key.model for run in found.runs} == {ONE}
+
+
+def test_of_two_bases_the_one_measured_against_most_is_taken(recorder: Recorder, tmp_path: Path) -> None:
+    first, _ = study(recorder, tmp_path)
+    other = options(9)
+    second = recorder.baseline(ONE, scores(other))
+    log(recorder, second, other, tmp_path)
+    run = recorder.evaluation(ONE, MMLU, 1, scores(options(1)), scores(other), second)
+    log(recorder, run, options(1), tmp_path)
+    found = stored_outcomes(recorder.client, load(recorder.client, recorder.study))
+    assert (
+        f"2 baselines with different answers. Single questions are compared with those of run {first}" in found.notes[0]
+    )
+    assert [run.run for run in found.runs if run.key.source is None] == [first]
+
+
+def test_a_run_counts_only_for_targets_that_no_newer_run_measured(recorder: Recorder, tmp_path: Path) -> None:
+    base_run, runs = study(recorder, tmp_path)
+    newer = options(50, cells=[MMLU])
+    run = recorder.evaluation(ONE, ARC, 1, scores(newer), scores(options(0)), base_run, **told())
+    log(recorder, run, newer, tmp_path)
+    found = stored_outcomes(recorder.client, load(recorder.client, recorder.study))
+    assert {one.run: one.targets for one in found.runs if one.key.seed == 1} == {
+        run: {MMLU},
+        runs[RunKey(ONE, ARC, 1)]: {ARC},
+    }
+    mixed = pd.concat([options(1)[lambda rows: rows["task"] == "arc"], newer])
+    direct = {RunKey(ONE): options(0), RunKey(ONE, ARC, 1): mixed}
+    same(found, direct | {RunKey(ONE, ARC, seed): options(seed) for seed in (2, 3)})
+
+
+def test_a_base_of_another_study_is_found(recorder: Recorder, tmp_path: Path) -> None:
+    lender = type(recorder)(recorder.client, f"{recorder.study}-lender")
+    base_run, _ = study(lender, tmp_path)
+    run = recorder.evaluation(ONE, ARC, 1, scores(options(1)), scores(options(0)), base_run)
+    log(recorder, run, options(1), tmp_path)
+    found = stored_outcomes(recorder.client, load(recorder.client, recorder.study))
+    assert [one.run for one in found.runs] == [run, base_run]
+
+
+@pytest.mark.parametrize("held", [True, False])
+def test_an_import_is_read_from_its_one_run(recorder: Recorder, tmp_path: Path, held: bool) -> None:
+    direct = {RunKey(ONE): options(0)} | {RunKey(ONE, ARC, seed): options(seed) for seed in (1, 2)}
+    for key, rows in direct.items():
+        path = tmp_path / "staging" / outcomes_file(ONE, key.source, key.seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows.to_parquet(path, index=False)
+    rows = [observation(target, seed) for seed in (1, 2) for target in (ARC, MMLU)]
+    baselines = [(ONE, cell.task, cell.language, share, 0.25, False) for cell, share in scores(options(0)).items()]
+    imported = Imported(
+        name="results",
+        format="lm_eval",
+        digest="0" * 64,
+        observations=pd.DataFrame(rows)[OBSERVATION_COLUMNS],
+        baselines=pd.DataFrame(baselines, columns=BASELINE_COLUMNS),
+        seed_averaged=False,
+        outcomes=tmp_path / "staging" if held else None,
+        notes=(),
+    )
+    record_import(recorder.client, recorder.study, imported)
+    frame = load(recorder.client, recorder.study)
+    for _ in range(2):
+        found = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+        if held:
+            same(found, direct)
+        else:
+            assert len(found) == 0
+            assert found.notes[0].startswith("2 evaluations have no outcomes of single questions")
+
+
+def observation(target: Cell, seed: int) -> dict[str, object]:
+    score, base = scores(options(seed))[target], scores(options(0))[target]
+    return {
+        "model": ONE,
+        "model_family": "One",
+        "model_size_b": 0.5,
+        "source_task": ARC.task,
+        "source_language": ARC.language,
+        "target_task": target.task,
+        "target_language": target.language,
+        "regime": str(regime_of(ARC, target)),
+        "seed": seed,
+        "score": score,
+        "acc": score if target == MMLU else np.nan,
+        "acc_norm": score if target == ARC else np.nan,
+        "baseline": base,
+        "delta": 100 * (score - base),
+        "protocol": "lm_eval",
+    }
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (lambda rows: rows.drop(columns="chosen_norm"), "cannot be read"),
+        (lambda rows: rows.assign(chosen=False), "not exactly one right and one chosen"),
+        (lambda rows: rows.assign(right=rows["option"] < 2), "not exactly one right and one chosen"),
+    ],
+)
+def test_outcomes_that_are_none_name_their_run(recorder: Recorder, tmp_path: Path, spoil, told: str) -> None:
+    _, runs = study(recorder, tmp_path)
+    run = runs[RunKey(ONE, ARC, 3)]
+    log(recorder, run, spoil(options(3)), tmp_path)
+    with pytest.raises(InconsistentRunError, match=f"run {run}.*{told}"):
+        stored_outcomes(recorder.client, load(recorder.client, recorder.study))
+
+
+def test_headlines_are_told_from_scores_where_no_tag_does(recorder: Recorder, tmp_path: Path) -> None:
+    observations = pd.DataFrame(
+        {
+            "target_task": ["arc", "arc", "mmlu"],
+            "score": [0.5, 0.4, 0.3],
+            "acc": [0.5, 0.3, 0.3],
+            "acc_norm": [0.5, 0.4, 0.2],
+        }
+    )
+    assert asked._headlines(observations) == HEADLINES
+
+
+def test_other_questions_are_another_test_set() -> None:
+    import pyarrow as pa
+
+    packed = [
+        pack("run x", pa.Table.from_pandas(frame), HEADLINES)[0] for frame in (options(1), options(1, questions=12))
+    ]
+    joined = options(1).assign(question=lambda rows: rows["question"].replace({"q1": "q", "q2": "1q2"}))
+    packed.append(pack("run x", pa.Table.from_pandas(joined), HEADLINES)[0])
+    assert len({one.test_set for one in packed}) == 3

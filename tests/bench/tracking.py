@@ -1,0 +1,144 @@
+"""``make bench-tracking``: how long a study of the paper's size takes to be read back, and to be recorded.
+
+A few adapters are recorded with the calls that a study makes. The rows of an evaluation are then copied by SQL, with
+other ids, models, sources, seeds and scores, until there are as many as asked for: recording all would take minutes.
+The store is read as `analyze` reads it, with an empty cache (cold) and a full one (warm), in SQL and from an MLflow
+server that is started for it; and its rows are read plainly, for comparison.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+
+from mlflow import MlflowClient
+
+from analysis.frame import load
+from analysis.stored.outcomes import stored_outcomes
+from tests.bench.tracked import STUDY, Recorded, copy_evaluations, record_adapters
+
+_ROUNDS = 3
+
+
+def main() -> None:
+    """Run the benchmark."""
+    options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the server is ended, too
+    with tempfile.TemporaryDirectory(prefix="bench-tracking-") as name:
+        folder = Path(name)
+        recorded = record_adapters(folder, options.adapters)
+        _report_recording(recorded)
+        copy_evaluations(folder / "mlflow.db", recorded, options.evaluations)
+        sql = min(_plain_sql(folder / "mlflow.db") for _ in range(_ROUNDS))
+        local = _times(f"sqlite:///{folder / 'mlflow.db'}", folder / "local", options.evaluations)
+        print(f"plain SQL     {sql:6.2f} s: the same rows, fetched and left as they are")
+        _report("in SQL", *local)
+        _outcomes(f"sqlite:///{folder / 'mlflow.db'}", folder / "local" / "0", options.evaluations)
+        with _server(folder) as address:
+            _report("over HTTP", *_times(address, folder / "http", options.evaluations, rounds=1))
+    print(f"cold-over-sql: {local[0] / sql:.1f}x")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests.bench.tracking", description=__doc__)
+    parser.add_argument("--evaluations", type=int, default=1215, help="evaluations in the store (1215)")
+    parser.add_argument("--adapters", type=int, default=5, help="adapters recorded by our own calls (5)")
+    return parser.parse_args()
+
+
+def _report_recording(recorded: Recorded) -> None:
+    each = ", ".join(f"{seconds:.2f}" for seconds in recorded.seconds)
+    print(f"recording     {median(recorded.seconds):6.2f} s an adapter, without what it took to compute ({each})")
+
+
+def _report(where: str, cold: float, warm: float) -> None:
+    print(f"{where:<10}cold{cold:6.2f} s, warm {warm:.2f} s", flush=True)
+
+
+def _times(address: str, cache: Path, evaluations: int, rounds: int = _ROUNDS) -> tuple[float, float]:
+    """Return how long the frame takes with an empty cache and with a full one; the best of some rounds."""
+    client = MlflowClient(address)
+    client.get_experiment_by_name(STUDY)  # the first contact makes connections
+    cold, warm = [], []
+    for number in range(rounds):
+        for times in (cold, warm):
+            start = time.perf_counter()
+            frame = load(client, STUDY, cache=cache / str(number))
+            times.append(time.perf_counter() - start)
+            assert frame.observations["run_id"].nunique() == evaluations
+    for _ in range(_ROUNDS - rounds):
+        start = time.perf_counter()
+        load(client, STUDY, cache=cache / "0")
+        warm.append(time.perf_counter() - start)
+    return min(cold), min(warm)
+
+
+def _outcomes(address: str, cache: Path, evaluations: int) -> None:
+    """Report how long single questions take. All copies name one file: it is read as often, but lies in memory."""
+    client = MlflowClient(address)
+    frame = load(client, STUDY, cache=cache)
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        found = stored_outcomes(client, frame, cache=cache)
+        seconds.append(time.perf_counter() - start)
+        assert sum(run.key.source is not None for run in found.runs) == evaluations
+    _report("outcomes", *seconds)
+
+
+def _plain_sql(file: Path) -> float:
+    start = time.perf_counter()
+    with sqlite3.connect(file) as database:
+        for table in ("runs", "tags", "latest_metrics"):
+            database.execute(f"SELECT * FROM {table}").fetchall()
+    return time.perf_counter() - start
+
+
+@contextmanager
+def _server(folder: Path) -> Iterator[str]:
+    """Start an MLflow server on the store, on a port that is free, with its own number of processes."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
+    with (folder / "server.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"],
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        _answers(f"http://127.0.0.1:{port}/health", process, folder / "server.log")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _answers(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    end = time.monotonic() + 180
+    while True:
+        try:
+            urllib.request.urlopen(address, timeout=5)
+            return
+        except OSError:
+            if process.poll() is not None or time.monotonic() > end:
+                raise RuntimeError(f"the server did not start:\n{log.read_text(errors='replace')}") from None
+            time.sleep(0.5)
+
+
+if __name__ == "__main__":
+    main()
