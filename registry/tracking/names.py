@@ -12,6 +12,10 @@ from typing import Final
 from registry.cells import Cell, Regime
 
 __all__ = [
+    "BEST_VALUE",
+    "TRIAL_OBJECTIVE",
+    "TRIAL_VALUE",
+    "Artifact",
     "Kind",
     "Tag",
     "acc",
@@ -20,12 +24,18 @@ __all__ = [
     "delta",
     "delta_mean",
     "harm_rate",
+    "importance",
+    "outcomes_file",
     "parse_cell",
     "parse_delta",
     "positive_rate",
+    "promoting",
+    "promotion",
     "registered_model",
     "run_name",
     "score",
+    "trials_in_state",
+    "tuned",
     "usage_metrics",
 ]
 
@@ -38,6 +48,10 @@ class Kind(StrEnum):
     EVALUATE = "evaluate"
     STUDY = "study"
     ANALYZE = "analyze"
+    IMPORT = "import"
+    TUNE = "tune"
+    PROMOTE = "promote"  # an alias set on a version, refused to it or taken from it
+    TRIAL = "trial"  # one recipe tried, nested in its `tune`
     LAUNCH = "launch"  # the run that `mlflow run` itself opens around an entry point
 
 
@@ -66,11 +80,40 @@ class Tag:
     MODEL_VERSION: Final = "model_version"
     #: LoggedModel behind that version; MLflow's own field for it comes back empty from a SQLite store.
     MODEL_ID: Final = "model_id"
+    #: Of a version: whether it was last evaluated in its base's chat template; it is served in the same way.
+    CHAT_TEMPLATE: Final = "chat_template"
     #: SHA-256 of the adapter's weights file.
     DIGEST: Final = "adapter_sha256"
     #: Seconds since the epoch at which the process doing the run was last alive, and that process as ``host:pid``.
     HEARTBEAT: Final = "heartbeat"
     WORKER: Final = "worker"
+    #: Of a claim: which of a process's sets of claims it belongs to.
+    CLAIMANT: Final = "claimant"
+    #: Of a search for a recipe: its name in Optuna's storage, what it looks for, and how a trial ended.
+    TUNING: Final = "tuning"
+    OBJECTIVE: Final = "objective"
+    TRIAL_STATE: Final = "trial_state"
+    PRUNED_BECAUSE: Final = "pruned_because"
+    BEST_TRIAL: Final = "best_trial"
+    BEST_RUN: Final = "best_run"
+    #: Of an import: format, name of the file it was made from, and the SHA-256 of what was read.
+    IMPORT_FORMAT: Final = "import_format"
+    IMPORT_SOURCE: Final = "import_source"
+    IMPORT_DIGEST: Final = "import_sha256"
+    #: Of a promotion: the alias, what was decided, and the version that carried the alias before (empty for none).
+    ALIAS: Final = "alias"
+    VERDICT: Final = "verdict"
+    ALIAS_BEFORE: Final = "alias_before"
+
+
+class Artifact:
+    """Files of an import: its frame, the scores of the bases, and what a reader must know about both."""
+
+    OBSERVATIONS: Final = "observations.parquet"
+    BASELINES: Final = "baselines.parquet"
+    ABOUT: Final = "import.json"
+    #: Folder of the questions' outcomes, see :func:`outcomes_file`.
+    OUTCOMES: Final = "outcomes"
 
 
 def score(cell: Cell) -> str:
@@ -113,6 +156,37 @@ def harm_rate(regime: Regime) -> str:
     return f"harm_rate/{regime}"
 
 
+#: Metrics of a trial, the objective as it stood at each step and its value; and of a search, the best value.
+TRIAL_OBJECTIVE: Final = "tune/objective"
+TRIAL_VALUE: Final = "tune/value"
+BEST_VALUE: Final = "tune/best_value"
+
+
+def importance(name: str) -> str:
+    """Metric of the share of the objective's variation that a name of the recipe explains."""
+    return f"tune/importance/{name}"
+
+
+def trials_in_state(state: str) -> str:
+    """Metric of how many trials of a search ended in a state."""
+    return f"tune/trials/{state}"
+
+
+def promotion(alias: str) -> str:
+    """Tag of a version that says what was last decided of an alias."""
+    return f"promotion/{alias}"
+
+
+def promoting(quantity: str, target: Cell) -> str:
+    """Metric of a promotion on one target: ``delta`` or ``shrunken`` in points, ``p``, ``q``, ``baseline``, …."""
+    return f"promote/{quantity}/{target}"
+
+
+def tuned(quantity: str, source: Cell) -> str:
+    """Metric of a trial on one source: ``validation_loss`` in nats per token, ``gain`` or ``harm`` in points."""
+    return f"tune/{quantity}/{source}"
+
+
 def usage_metrics(phase: str, *, seconds: float, tokens: int, flop: float, peak_memory_gb: float) -> dict[str, float]:
     """Metrics of what a phase, ``train`` or ``score``, took: wall time, tokens, TFLOP, both per second, memory."""
     return {
@@ -144,6 +218,12 @@ def run_name(kind: Kind, model: str, source: Cell | None = None, seed: int | Non
     """Readable name of a run, such as ``finetune qwen2.5-0.5b arc_challenge/de seed 17``."""
     parts = [kind, model, source, None if seed is None else f"seed {seed}"]
     return " ".join(str(part) for part in parts if part is not None)
+
+
+def outcomes_file(model: str, source: Cell | None, seed: int | None) -> str:
+    """Artifact of an import that holds the outcomes of a base (no source), or of an adapter, as Parquet."""
+    name = "baseline" if source is None else f"{source.task}--{source.language}--seed-{seed}"
+    return f"{Artifact.OUTCOMES}/{model.replace('/', '--')}/{name}.parquet"
 
 
 def registered_model(model: str, source: Cell) -> str:

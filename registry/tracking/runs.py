@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -14,6 +15,7 @@ from pathlib import Path
 import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, Run, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
     MLFLOW_RUN_NAME,
     MLFLOW_RUN_NOTE,
@@ -25,12 +27,30 @@ from mlflow.utils.mlflow_tags import (
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import all_runs
 
-__all__ = ["Recording", "finished_by_fingerprint", "reap", "recorded"]
+__all__ = [
+    "Recording",
+    "Superseded",
+    "end_strays",
+    "finished_by_fingerprint",
+    "process_is_here",
+    "reap",
+    "recorded",
+    "worker_identity",
+]
+
+_logger = logging.getLogger(__name__)
 
 _BATCH = 1000  # most metrics that MLflow takes in one call
 _BEAT_SECONDS = 15.0
 _STALE_SECONDS = 90.0  # a run whose process was last heard of longer ago is dead
 _CLOCK_SECONDS = 3.0  # a process's start is told by the wall clock, which is corrected now and then
+_WATCH_SECONDS = 45.0  # three heartbeats, by the watcher's own clock
+
+_open: set[str] = set()  # runs that this process is writing
+
+
+class Superseded(RuntimeError):
+    """Another runner took over what this process was doing; the result is left to it."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +99,7 @@ def recorded(
     description: str = "",
     seconds_ago: float = 0.0,
 ) -> Iterator[Recording]:
-    """Open a run, keep its heartbeat, and end it: FINISHED, FAILED on an error, KILLED on an interrupt.
+    """Open a run, keep its heartbeat, and end it: FINISHED, FAILED on an error, KILLED on an interrupt or takeover.
 
     Parameters
     ----------
@@ -88,7 +108,7 @@ def recorded(
     """
     every = {
         Tag.KIND: kind,
-        Tag.WORKER: _worker(),
+        Tag.WORKER: worker_identity(),
         Tag.HEARTBEAT: _now(),
         MLFLOW_RUN_NOTE: description,
         **_origin(),
@@ -101,6 +121,7 @@ def recorded(
         tags={key: str(value) for key, value in every.items()} | {MLFLOW_RUN_NAME: name},
     )
     recording = Recording(client, experiment_id, run.info.run_id)
+    _open.add(recording.run_id)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(client, recording.run_id, stop), daemon=True)
     beat.start()
@@ -108,7 +129,7 @@ def recorded(
     try:
         client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in (params or {}).items()])
         yield recording
-    except (KeyboardInterrupt, SystemExit):
+    except (KeyboardInterrupt, SystemExit, Superseded):
         status = RunStatus.KILLED
         raise
     except BaseException:
@@ -117,7 +138,10 @@ def recorded(
     finally:
         stop.set()
         beat.join()
-        client.set_terminated(recording.run_id, RunStatus.to_string(status))
+        try:
+            client.set_terminated(recording.run_id, RunStatus.to_string(status))
+        finally:
+            _open.discard(recording.run_id)  # from now on it is dead if the store did not hear of its end
 
 
 def finished_by_fingerprint(
@@ -132,26 +156,77 @@ def finished_by_fingerprint(
     return {run.data.tags[Tag.FINGERPRINT]: run for run in runs if Tag.FINGERPRINT in run.data.tags}
 
 
-def reap(client: MlflowClient, experiment_id: str) -> list[Run]:
+def reap(client: MlflowClient, experiment_id: str, *, elsewhere: bool = True) -> list[Run]:
     """Mark runs as KILLED whose process is gone, and return them.
 
-    A killed process leaves its run RUNNING for ever. On this machine its process id tells; elsewhere its heartbeat.
+    A killed process leaves its run RUNNING for ever. On this machine its process id tells. Elsewhere a heartbeat that
+    is not of the last 90 seconds raises the suspicion; since clocks differ, the run is dead only if its heartbeat then
+    does not change while it is watched, for at most 45 seconds.
+
+    Parameters
+    ----------
+    elsewhere : bool
+        Judge the runs of other machines too.
     """
-    dead = [
-        run
-        for run in all_runs(client, [experiment_id], "attributes.status = 'RUNNING'")
-        if Tag.HEARTBEAT in run.data.tags and not _alive(run)
-    ]
+    running = [run for run in _running(client, experiment_id) if Tag.HEARTBEAT in run.data.tags]
+    here = {run.info.run_id: _alive_here(run) for run in running}
+    dead = [run for run in running if here[run.info.run_id] is False]
+    if elsewhere:
+        suspects = [run for run in running if here[run.info.run_id] is None and _suspect(run)]
+        dead += _silent(client, experiment_id, suspects)
     for run in dead:
         client.set_terminated(run.info.run_id, "KILLED")
     return dead
 
 
-def _alive(run: Run) -> bool:
-    host, _, process = run.data.tags.get(Tag.WORKER, "").rpartition(":")
-    if host == socket.gethostname():
-        return _is_process(process)
-    return time.time() - float(run.data.tags[Tag.HEARTBEAT]) < _STALE_SECONDS
+def _running(client: MlflowClient, experiment_id: str) -> list[Run]:
+    return all_runs(client, [experiment_id], "attributes.status = 'RUNNING'")
+
+
+def end_strays(client: MlflowClient, experiment_id: str) -> None:
+    """Mark runs as KILLED that this process opened and does not know of.
+
+    A request whose answer was lost is made again, and has then opened two runs.
+    """
+    for run in _running(client, experiment_id):
+        if run.data.tags.get(Tag.WORKER) == worker_identity() and run.info.run_id not in _open:
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _alive_here(run: Run) -> bool | None:
+    """Whether the process of a run lives; None where it is one of another machine."""
+    return process_is_here(run.data.tags.get(Tag.WORKER, ""))
+
+
+def _suspect(run: Run) -> bool:
+    return abs(time.time() - float(run.data.tags[Tag.HEARTBEAT])) >= _STALE_SECONDS
+
+
+def _silent(client: MlflowClient, experiment_id: str, suspects: list[Run]) -> list[Run]:
+    """Watch runs and return those that are still running and whose heartbeat did not change."""
+    left = {run.info.run_id: run for run in suspects}
+    deadline = time.monotonic() + _WATCH_SECONDS
+    if left:
+        _logger.info(
+            "watching %d runs of other machines for up to %.0f s: their heartbeat is old", len(left), _WATCH_SECONDS
+        )
+    while left:
+        now = {
+            run.info.run_id: run.data.tags[Tag.HEARTBEAT]
+            for run in _running(client, experiment_id)
+            if run.info.run_id in left
+        }
+        left = {key: run for key, run in left.items() if now.get(key) == run.data.tags[Tag.HEARTBEAT]}
+        if time.monotonic() >= deadline:
+            break
+        time.sleep(min(1.0, _WATCH_SECONDS / 4))
+    return list(left.values())
+
+
+def process_is_here(worker: str) -> bool | None:
+    """Whether a process, as the tag ``worker`` names it, runs on this machine; None where it is another machine's."""
+    host, _, process = worker.rpartition(":")
+    return _is_process(process) if host == socket.gethostname() else None
 
 
 def _is_process(identity: str) -> bool:
@@ -166,7 +241,8 @@ def _is_process(identity: str) -> bool:
         return False
 
 
-def _worker() -> str:
+def worker_identity() -> str:
+    """This process as ``host:pid-start``, the tag ``worker``."""
     process = psutil.Process(os.getpid())
     return f"{socket.gethostname()}:{process.pid}-{process.create_time():.0f}"
 
@@ -183,4 +259,7 @@ def _now() -> str:
 
 def _beat(client: MlflowClient, run_id: str, stop: threading.Event) -> None:
     while not stop.wait(_BEAT_SECONDS):
-        client.set_tag(run_id, Tag.HEARTBEAT, _now())
+        try:
+            client.set_tag(run_id, Tag.HEARTBEAT, _now())
+        except MlflowException:
+            continue  # the store is away for a while; a thread that ended here would have the run taken for dead

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
@@ -12,8 +17,35 @@ from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from sqlalchemy import create_engine, text
+from sqlalchemy.pool import NullPool
 
 __all__ = ["PROJECT", "all_runs", "experiment_id", "open_store", "shown_uri", "tracking_uri"]
+
+_LOCK_KEY = 0x646F6E6F72  # any number that others do not lock
+_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds
+_ASKED_AGAIN = (
+    "create_experiment",
+    "create_logged_model",
+    "create_model_version",
+    "create_registered_model",
+    "create_run",
+    "delete_model_version",
+    "finalize_logged_model",
+    "get_experiment",
+    "get_experiment_by_name",
+    "get_logged_model",
+    "get_model_version",
+    "get_run",
+    "log_batch",
+    "log_inputs",
+    "log_outputs",
+    "search_model_versions",
+    "search_runs",
+    "set_model_version_tag",
+    "set_tag",
+    "set_terminated",
+)
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
 
@@ -33,22 +65,62 @@ def shown_uri(uri: str) -> str:
 
 
 def open_store(uri: str | None = None) -> MlflowClient:
-    """Connect to the store, making the tables of a new SQLite one first.
+    """Connect to the store, making the tables of a new database first.
 
-    Several first contacts with an empty SQLite file at once can break it for good, so the first is made under a lock.
+    Several first contacts with an empty database at once can break it for good, so the first is made under a lock. A
+    database that is away or locked is asked again for about a minute; a server's requests MLflow itself repeats
+    (``MLFLOW_HTTP_REQUEST_MAX_RETRIES``, ``MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR``: four minutes by default).
     """
     uri = uri or tracking_uri()
     mlflow.set_tracking_uri(uri)  # artifact downloads and model loading read MLflow's own setting
     mlflow.set_registry_uri(uri)
-    file = sqlite_file(uri)
-    if file is None:
+    if not _is_database(uri):
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{file}.lock"):
+    with _first_contact(uri):
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)  # this alone makes tables
         client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
+    for name in _ASKED_AGAIN:
+        setattr(client, name, _patient(getattr(client, name)))
     return client
+
+
+def _is_database(uri: str) -> bool:
+    return urlsplit(uri).scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "mssql")
+
+
+@contextmanager
+def _first_contact(uri: str) -> Iterator[None]:
+    """Be alone with a database: by a lock beside a SQLite file, by an advisory lock in PostgreSQL."""
+    file = sqlite_file(uri)
+    if file is not None:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{file}.lock"):
+            yield
+    elif uri.startswith("postgresql"):
+        engine = create_engine(uri, poolclass=NullPool)
+        with engine.connect() as connection:  # its end lets go of the lock, whatever ends it
+            connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _LOCK_KEY})
+            yield
+    else:
+        yield
+
+
+def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
+    """Ask a database again that is away, or locked by another writer."""
+
+    @wraps(ask)
+    def asked(*arguments: Any, **named: Any) -> Any:
+        for pause in _PAUSES:
+            try:
+                return ask(*arguments, **named)
+            except MlflowException as error:
+                if error.error_code != "TEMPORARILY_UNAVAILABLE":
+                    raise
+                time.sleep(pause * random.uniform(0.5, 1.0))
+        return ask(*arguments, **named)
+
+    return asked
 
 
 def sqlite_file(uri: str) -> Path | None:

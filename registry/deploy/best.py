@@ -1,0 +1,166 @@
+"""The adapter with the highest recorded delta on a target, and how much that says."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from registry.cells import Cell, Regime, regime_of
+from registry.deploy.queries import experiments, quoted
+from registry.refusal import Refused, unknown
+from registry.tracking import names
+from registry.tracking.evaluations import recorded_scores
+from registry.tracking.names import Kind, Tag
+from registry.tracking.store import all_runs
+
+__all__ = ["SHRUNKEN", "SHRUNKEN_SD", "Best", "best_for"]
+
+#: Columns of an analysis's table of cells with the shrunken estimate of a cell's true effect and its SD, in pp.
+SHRUNKEN, SHRUNKEN_SD = "shrunken", "shrunken_sd"
+
+#: Where an analysis may have written that table, the likeliest first.
+_TABLES = ("cells.parquet", "corrected/cells.parquet", "corrected/cells.csv", "cells.csv")
+
+
+@dataclass(frozen=True)
+class Best:
+    """The version chosen, and what to say of the choice."""
+
+    version: ModelVersion
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """One adapter's newest evaluation on the target; ``delta`` in pp."""
+
+    run: Run
+    source: Cell
+    regime: Regime
+    delta: float
+
+
+def best_for(client: MlflowClient, target: Cell, *, model: str = "", study: str = "") -> Best:
+    """Return the registered version with the highest delta on a target among a base's finished evaluations.
+
+    The highest of many noisy measurements is too high on average, and the notes say so.
+
+    Raises
+    ------
+    Refused
+        If nothing was evaluated on the target, or on several bases and none is named.
+    """
+    runs = all_runs(client, experiments(client, study), _wanted(model))
+    runs = [run for run in runs if Tag.MODEL_VERSION in run.data.tags]  # others scored full fine-tunes
+    if not runs:
+        raise _nothing(client, model, study)
+    bases = sorted({run.data.tags[Tag.BASE_MODEL] for run in runs})
+    if len(bases) > 1:
+        raise Refused(f"best_for={target}: adapters of {len(bases)} bases were evaluated; add -P model= {bases}")
+    ranked = _ranked(runs, target)
+    if not ranked:
+        offered = {str(cell) for run in runs for cell in recorded_scores(run)}
+        raise unknown("evaluated target", str(target), offered, where=f"best_for, base {bases[0]}")
+    for place, measured in enumerate(ranked, 1):
+        name, _, number = measured.run.data.tags[Tag.MODEL_VERSION].rpartition("/")
+        try:
+            version = client.get_model_version(name, number)
+        except MlflowException as error:  # a better one may have been deleted since it was scored
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            continue
+        return Best(version, (*_notes(target, ranked, place), *_shrunken_note(client, measured, target)))
+    raise Refused(f"best_for={target}: every adapter that was evaluated on it has been deleted from the registry")
+
+
+def _wanted(model: str) -> str:
+    wanted = f"tags.{Tag.KIND} = '{Kind.EVALUATE}' AND attributes.status = 'FINISHED'"
+    return wanted + (f" AND tags.{Tag.BASE_MODEL} = {quoted(model)}" if model else "")
+
+
+def _nothing(client: MlflowClient, model: str, study: str) -> Refused:
+    every = all_runs(client, experiments(client, study), _wanted(""))
+    bases = {run.data.tags[Tag.BASE_MODEL] for run in every if Tag.MODEL_VERSION in run.data.tags}
+    where = f"study {study}" if study else "the store"
+    if model and bases:
+        return unknown("base with evaluated adapters", model, bases, where=where)
+    return Refused(f"{where} holds no finished evaluation of an adapter; run -e evaluate, or -e study, first")
+
+
+def _ranked(runs: Sequence[Run], target: Cell) -> list[_Measured]:
+    """Return the newest evaluation of every adapter on the target, the highest delta first."""
+    newest: dict[str, _Measured] = {}
+    for run in sorted(runs, key=lambda run: run.info.start_time):
+        tags = run.data.tags
+        source = Cell(tags[Tag.SOURCE_TASK], tags[Tag.SOURCE_LANGUAGE])
+        regime = regime_of(source, target)
+        delta = run.data.metrics.get(names.delta(regime, target))
+        if delta is not None:
+            newest[tags[Tag.MODEL_VERSION]] = _Measured(run, source, regime, delta)
+    # Where two are equal the name decides, so that the same question has the same answer.
+    return sorted(newest.values(), key=lambda found: (-found.delta, found.run.data.tags[Tag.MODEL_VERSION]))
+
+
+def _notes(target: Cell, ranked: Sequence[_Measured], place: int) -> list[str]:
+    best = ranked[place - 1]
+    same = [found.delta for found in ranked if found.source == best.source]
+    notes = [
+        f"delta on {target}: {best.delta:+.2f} pp ({best.regime}, source {best.source}, seed "
+        f"{best.run.data.tags[Tag.SEED]}), rank {place} of {len(ranked)} evaluated adapters of this base",
+        f"chosen as the highest of {len(ranked)} noisy measurements, so the true effect is likely smaller; "
+        f"mean over this source's {len(same)} evaluated adapters {fmean(same):+.2f} pp",
+    ]
+    tied = sum(found.delta == best.delta for found in ranked) - 1
+    if tied:
+        notes.append(f"{tied} of the others measured the same; the first by name is taken")
+    if place > 1:
+        notes.append(f"{place - 1} with a higher delta left out: deleted from the registry")
+    return notes
+
+
+def _shrunken_note(client: MlflowClient, best: _Measured, target: Cell) -> list[str]:
+    """Say the shrunken estimate of the chosen source on the target, if the study's newest analysis wrote one."""
+    wanted = f"tags.{Tag.KIND} = '{Kind.ANALYZE}' AND attributes.status = 'FINISHED'"
+    analyses = all_runs(client, [best.run.info.experiment_id], wanted)
+    if not analyses:
+        return []
+    newest = max(analyses, key=lambda run: run.info.start_time)
+    model = best.run.data.tags[Tag.BASE_MODEL]
+    value = _shrunken(client, newest.info.run_id, model, best.source, target)
+    if value is None:
+        return []
+    mean, deviation = value
+    return [f"shrunken estimate of this source's true effect on {target}: {mean:+.2f} pp (SD {deviation:.2f})"]
+
+
+def _shrunken(client: MlflowClient, run_id: str, model: str, source: Cell, target: Cell) -> tuple[float, float] | None:
+    """Return a cell's shrunken estimate and its standard deviation."""
+    import pandas as pd
+
+    there = {file.path for folder in ("", "corrected") for file in client.list_artifacts(run_id, folder or None)}
+    key = {
+        "model": model,
+        "source_task": source.task,
+        "source_language": source.language,
+        "target_task": target.task,
+        "target_language": target.language,
+    }
+    for path in (table for table in _TABLES if table in there):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(client.download_artifacts(run_id, path, folder))
+            table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
+        if not {SHRUNKEN, SHRUNKEN_SD, *key} <= set(table):
+            continue
+        for column, value in key.items():
+            table = table[table[column] == value]
+        found = table[[SHRUNKEN, SHRUNKEN_SD]].dropna()
+        return (float(found.iloc[0, 0]), float(found.iloc[0, 1])) if len(found) else None
+    return None

@@ -1,0 +1,270 @@
+"""Aliases of registered versions: set if a verdict allows it, taken away, and every move kept as a run."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_USER
+
+from registry.cells import Cell
+from registry.deploy.policy import Verdict
+from registry.deploy.queries import quoted
+from registry.deploy.resolve import Chosen
+from registry.deploy.verdict_text import as_markdown
+from registry.refusal import Refused
+from registry.tracking import names
+from registry.tracking.adapters import RegisteredAdapter, download_adapter
+from registry.tracking.evaluations import record_inputs
+from registry.tracking.names import Kind, Tag
+from registry.tracking.runs import Recording, recorded
+from registry.tracking.store import all_runs
+
+__all__ = ["DEMOTED", "PASSED", "REFUSED", "Carriers", "carriers", "demote", "history", "promote", "weights_problem"]
+
+#: What was decided; the value of a promotion's tag ``verdict``.
+PASSED, REFUSED, DEMOTED = "passed", "refused", "demoted"
+
+_METRICS = ("score", "baseline", "chance", "delta", "se", "low", "high", "p", "q", "shrunken", "shrunken_sd")
+
+
+@dataclass(frozen=True)
+class Carriers:
+    """Who carries an alias: version by registered name, as read at one time.
+
+    Attributes
+    ----------
+    base
+        Base whose adapters share the alias, so that one of them alone carries it; empty where every registered name
+        has its own.
+    """
+
+    alias: str
+    versions: Mapping[str, str]
+    base: str = ""
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}/{version}" for name, version in sorted(self.versions.items()))
+
+
+def carriers(client: MlflowClient, alias: str, *, name: str, base: str = "") -> Carriers:
+    """Return who carries an alias: of one registered name, or with ``base`` of all adapters of that base."""
+    wanted = f"tags.{Tag.BASE_MODEL} = {quoted(base)}" if base else f"name = {quoted(name)}"
+    found: dict[str, str] = {}
+    token = None
+    while True:
+        page = client.search_registered_models(wanted, max_results=1000, page_token=token)
+        found |= {model.name: str(model.aliases[alias]) for model in page if alias in model.aliases}
+        token = page.token
+        if not token:
+            return Carriers(alias, found, base)
+
+
+def promote(client: MlflowClient, experiment_id: str, chosen: Chosen, verdict: Verdict, before: Carriers) -> str:
+    """Record a verdict on a version and, if it passed, give it the alias; return the id of the run.
+
+    Parameters
+    ----------
+    before
+        Who carried the alias when the verdict was made.
+
+    Raises
+    ------
+    Refused
+        If the alias has moved since then. Whatever is raised, alias and version are as they were.
+    """
+    decided = PASSED if verdict.passed else REFUSED
+    with _run(client, experiment_id, chosen, before, decided, as_markdown(verdict)) as recording:
+        _record(recording, verdict, chosen)
+        with ExitStack() as undo:
+            reasons = f": {'; '.join(verdict.reasons)}" if verdict.reasons else ""
+            _note(client, recording, chosen, before.alias, decided + reasons, as_markdown(verdict), undo)
+            if verdict.passed:
+                _check_unmoved(client, chosen, before)
+                _give(client, chosen, before, undo)
+            undo.pop_all()
+    return recording.run_id
+
+
+def demote(client: MlflowClient, experiment_id: str, chosen: Chosen, before: Carriers) -> str:
+    """Take an alias from the version that carries it; return the id of the run that says so.
+
+    Raises
+    ------
+    Refused
+        If the version does not carry it, or does not any more. Whatever is raised, alias and version are as they were.
+    """
+    adapter, alias = chosen.adapter, before.alias
+    if before.versions.get(adapter.name) != adapter.version:
+        carried = before.versions.get(adapter.name)
+        told = f"version {carried} does" if carried else "no version of it does"
+        raise Refused(f"{adapter.name} version {adapter.version} does not carry the alias {alias!r}; {told}")
+    with _run(client, experiment_id, chosen, before, DEMOTED, f"Alias `{alias}` taken from it.") as recording:
+        _record_link(recording, chosen)
+        with ExitStack() as undo:
+            _note(client, recording, chosen, alias, DEMOTED, "The alias was taken from this version.", undo)
+            _check_unmoved(client, chosen, before)
+            undo.callback(client.set_registered_model_alias, adapter.name, alias, adapter.version)
+            client.delete_registered_model_alias(adapter.name, alias)
+            undo.pop_all()
+    return recording.run_id
+
+
+def history(client: MlflowClient, experiment_id: str, name: str, alias: str) -> list[str]:
+    """Return what was decided of an alias of a registered name, a line each, the newest first."""
+    wanted = f"tags.{Tag.KIND} = '{Kind.PROMOTE}' AND attributes.status = 'FINISHED' AND tags.{Tag.ALIAS} = '{alias}'"
+    runs = all_runs(client, [experiment_id], wanted)
+    runs.sort(key=lambda run: run.info.start_time, reverse=True)
+    return [_line(run) for run in runs if _concerns(run, name)]
+
+
+def weights_problem(client: MlflowClient, adapter: RegisteredAdapter) -> str:
+    """Say what is wrong with a version's stored weights against the digest recorded with it; empty for nothing."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            download_adapter(client, adapter, Path(folder))
+        except Refused as refused:
+            return str(refused)
+        except (MlflowException, OSError) as error:
+            return f"{adapter.uri} cannot be downloaded: {error}"
+    return ""
+
+
+def _concerns(run: Run, name: str) -> bool:
+    every = [run.data.tags.get(Tag.MODEL_VERSION, ""), *run.data.tags.get(Tag.ALIAS_BEFORE, "").split(", ")]
+    return any(version.rpartition("/")[0] == name for version in every)
+
+
+def _line(run: Run) -> str:
+    tags = run.data.tags
+    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(run.info.start_time / 1000))
+    before, version = tags.get(Tag.ALIAS_BEFORE) or "none", tags[Tag.MODEL_VERSION]
+    moved = {
+        PASSED: f"moved from {before} to {version}" if before != version else f"stays with {version}",
+        REFUSED: f"refused to {version}, stays with {before}",
+        DEMOTED: f"taken from {version}",
+    }[tags[Tag.VERDICT]]
+    return f"{when}  {tags[Tag.ALIAS]} {moved}, by {tags.get(MLFLOW_USER, 'unknown')}, run {run.info.run_id}"
+
+
+# --- recording
+
+
+def _run(
+    client: MlflowClient, experiment_id: str, chosen: Chosen, before: Carriers, decided: str, told: str
+) -> AbstractContextManager[Recording]:
+    """Open the run of a decision."""
+    adapter, alias = chosen.adapter, before.alias
+    inherited = (
+        Tag.STUDY, Tag.PROTOCOL, Tag.BASE_MODEL, Tag.BASE_REVISION, Tag.MODEL_FAMILY, Tag.MODEL_SIZE_B,
+        Tag.SOURCE_TASK, Tag.SOURCE_LANGUAGE, Tag.SEED,
+    )  # fmt: skip
+    tags = {tag: chosen.tags[tag] for tag in inherited if tag in chosen.tags} | adapter.tags
+    tags |= {Tag.ALIAS: alias, Tag.VERDICT: decided, Tag.ALIAS_BEFORE: str(before)}
+    return recorded(
+        client,
+        experiment_id,
+        kind=Kind.PROMOTE,
+        name=f"{Kind.PROMOTE} {adapter.name}/{adapter.version} to {alias}: {decided}",
+        tags=tags,
+        description=f"Alias `{alias}` of `{adapter.uri}`: **{decided}**. Carried before by: "
+        f"{f'`{before}`' if before.versions else 'none'}.\n\n{told}",
+    )
+
+
+def _record(recording: Recording, verdict: Verdict, chosen: Chosen) -> None:
+    """Record what a verdict rests on: numbers as metrics, and all of it as a file."""
+    _record_link(recording, chosen)
+    asked = (*verdict.terms.want, *verdict.terms.protect)
+    found = [(cell, verdict.evidence.targets[cell]) for cell in asked if cell in verdict.evidence.targets]
+    values = {names.promoting(name, cell): getattr(one, name) for cell, one in found for name in _METRICS}
+    recording.metrics({name: value for name, value in values.items() if value == value})
+    with tempfile.TemporaryDirectory() as folder:
+        text = json.dumps(verdict.plain(), indent=1, ensure_ascii=False)
+        (Path(folder) / "verdict.json").write_text(text, encoding="utf-8")
+        recording.files(Path(folder))
+
+
+def _record_link(recording: Recording, chosen: Chosen) -> None:
+    """Show the run on the page of the version's model."""
+    no_items: dict[str, list[Cell]] = {}
+    record_inputs(recording, no_items, benchmark="", digests={}, model_id=chosen.adapter.model_id or None)
+
+
+def _note(
+    client: MlflowClient,
+    recording: Recording,
+    chosen: Chosen,
+    alias: str,
+    decided: str,
+    told: str,
+    undo: ExitStack,
+) -> None:
+    """Say on the version what was decided: a tag, and a section of its description for each alias."""
+    name, version = chosen.adapter.name, chosen.adapter.version
+    now = client.get_model_version(name, version)
+    run = client.get_run(recording.run_id)
+    when = time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(run.info.start_time / 1000))
+    origin = f"{when} by {run.data.tags.get(MLFLOW_USER, 'unknown')}, run {recording.run_id}"
+    tag = names.promotion(alias)
+    _undo_tag(client, name, version, tag, now.tags.get(tag), undo)
+    client.set_model_version_tag(name, version, tag, f"{decided} ({origin})")
+    section = f"### Alias `{alias}`: {decided.partition(':')[0]}\n\n{origin}.\n\n{told}"
+    undo.callback(client.update_model_version, name, version, now.description or "")
+    client.update_model_version(name, version, with_section(now.description or "", alias, section))
+
+
+def _undo_tag(client: MlflowClient, name: str, version: str, tag: str, former: str | None, undo: ExitStack) -> None:
+    if former is None:
+        undo.callback(client.delete_model_version_tag, name, version, tag)
+    else:
+        undo.callback(client.set_model_version_tag, name, version, tag, former)
+
+
+def with_section(description: str, alias: str, section: str) -> str:
+    """Return a version's description with an alias's section put in place of its former one, or at the end."""
+    former = re.compile(rf"\n*### Alias `{re.escape(alias)}`.*?(?=\n+### Alias `|\Z)", re.DOTALL)
+    return f"{former.sub('', description).rstrip()}\n\n{section}".lstrip()
+
+
+# --- the alias itself
+
+
+def _check_unmoved(client: MlflowClient, chosen: Chosen, before: Carriers) -> None:
+    now = carriers(client, before.alias, name=chosen.adapter.name, base=before.base)
+    if now.versions != before.versions:
+        raise Refused(
+            f"alias {before.alias!r} moved meanwhile, from {before if before.versions else 'no version'} to "
+            f"{now if now.versions else 'no version'}; nothing was changed, look at it and promote again"
+        )
+
+
+def _give(client: MlflowClient, chosen: Chosen, before: Carriers, undo: ExitStack) -> None:
+    """Set the alias on the version, and take it from adapters of other sources where they share it."""
+    name, alias = chosen.adapter.name, before.alias
+    undo.callback(_put_back, client, name, alias, before.versions.get(name))
+    client.set_registered_model_alias(name, alias, chosen.adapter.version)
+    for other, version in before.versions.items():
+        if other != name:
+            undo.callback(client.set_registered_model_alias, other, alias, version)
+            client.delete_registered_model_alias(other, alias)
+
+
+def _put_back(client: MlflowClient, name: str, alias: str, version: str | None) -> None:
+    if version is not None:
+        client.set_registered_model_alias(name, alias, version)
+        return
+    try:
+        client.get_model_version_by_alias(name, alias)
+    except MlflowException:  # it was never set
+        return
+    client.delete_registered_model_alias(name, alias)

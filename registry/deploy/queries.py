@@ -1,0 +1,47 @@
+"""Pieces of the queries that find versions and evaluations in a store."""
+
+from __future__ import annotations
+
+from mlflow import MlflowClient
+
+from registry.refusal import Refused, unknown
+
+__all__ = ["experiments", "quoted"]
+
+
+def quoted(text: str) -> str:
+    """Quote a text for MLflow's filters, which know no escapes.
+
+    Raises
+    ------
+    Refused
+        If it holds both kinds of quotes.
+    """
+    if "'" not in text:
+        return f"'{text}'"
+    if '"' not in text:
+        return f'"{text}"'
+    raise Refused(f"{text!r} holds both kinds of quotes, which the store cannot be asked for")
+
+
+def experiments(client: MlflowClient, study: str = "") -> list[str]:
+    """Return the ids of every experiment, or of one study's.
+
+    Raises
+    ------
+    Refused
+        If there is no such study.
+    """
+    found: dict[str, str] = {}
+    token = None
+    while True:
+        page = client.search_experiments(max_results=1000, page_token=token)
+        found |= {experiment.name: experiment.experiment_id for experiment in page}
+        token = page.token
+        if not token:
+            break
+    if not study:
+        return list(found.values())
+    if study not in found:
+        raise unknown("study", study, found, where="the store")
+    return [found[study]]

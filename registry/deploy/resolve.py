@@ -1,0 +1,222 @@
+"""Which registered version is meant: by name and version or alias, by source cell, or the best for a target."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from registry.cells import Cell
+from registry.deploy.best import best_for
+from registry.deploy.queries import experiments, quoted
+from registry.deploy.versions import alias_target, check_name, described, registered, version_of, versions_of
+from registry.refusal import Refused
+from registry.tracking.adapters import RegisteredAdapter
+from registry.tracking.names import Kind, Tag, registered_model
+from registry.tracking.store import all_runs
+
+__all__ = ["Asked", "Chosen", "choose"]
+
+_WAYS = (
+    "name an adapter: -P name=<registered name> [-P version=<number or alias>]; or its source cell: -P model= -P task= "
+    "-P language= [-P seed=]; or a target it is to be best for: -P best_for=<task>/<language> [-P model=]"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """What a user says of the adapter that is wanted; what is empty was not said.
+
+    Attributes
+    ----------
+    name
+        A registered name, or an address ``models:/<name>/<version>``, ``models:/<name>@<alias>``.
+    version
+        A number, an alias, or ``latest``.
+    model, task, language, seed
+        Base and source cell that it was trained on, and the seed.
+    study
+        Only versions and evaluations of this study.
+    best_for
+        Target ``task/language``.
+    """
+
+    name: str = ""
+    version: str = ""
+    model: str = ""
+    task: str = ""
+    language: str = ""
+    seed: int | None = None
+    study: str = ""
+    best_for: str = ""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A registered version, and what there is to say about the choice."""
+
+    adapter: RegisteredAdapter
+    tags: Mapping[str, str]
+    run_id: str
+    alias: str = ""
+    notes: tuple[str, ...] = ()
+
+
+def choose(client: MlflowClient, asked: Asked) -> Chosen:
+    """Find the version that is meant.
+
+    Raises
+    ------
+    Refused
+        If there is none, it is a full fine-tune, or what was said contradicts itself.
+    """
+    by_cell = any((asked.model, asked.task, asked.language))
+    if asked.best_for:
+        if asked.name or asked.version or asked.task or asked.language or asked.seed is not None:
+            raise Refused("best_for chooses among all sources and seeds: give at most model and study beside it")
+        return _best(client, asked)
+    if asked.name:
+        if by_cell:
+            raise Refused("name says which adapter; leave out model, task and language")
+        return _by_name(client, asked)
+    if not by_cell:
+        raise Refused(_WAYS)
+    lacking = [part for part in ("model", "task", "language") if not getattr(asked, part)]
+    if lacking:
+        raise Refused(f"a source cell of a base needs {', '.join(lacking)} too; {_WAYS}")
+    return _by_cell(client, asked)
+
+
+def _best(client: MlflowClient, asked: Asked) -> Chosen:
+    found = best_for(client, _cell(*_split(asked.best_for)), model=asked.model, study=asked.study)
+    return _chosen(found.version, notes=found.notes)
+
+
+def _by_name(client: MlflowClient, asked: Asked) -> Chosen:
+    name, version, alias = _parts(asked)
+    if name.startswith("m-") and not version and not alias and asked.name.startswith("models:/"):
+        return _by_model_id(client, name)
+    check_name(name)
+    return _one(client, asked, name, version, alias)
+
+
+def _one(client: MlflowClient, asked: Asked, name: str, number: str, alias: str) -> Chosen:
+    """Return the version of a number or an alias, or without either the newest that fits."""
+    if not number and not alias:
+        return _newest(client, asked, name)
+    version = alias_target(client, name, alias) if alias else version_of(client, name, number)
+    if not _is_meant(version, asked):
+        raise Refused(f"{name}: version {described(version)} is not of the seed or study that was asked for")
+    return _chosen(version, alias=alias)
+
+
+def _parts(asked: Asked) -> tuple[str, str, str]:
+    """Return name, version number and alias, as far as they were given."""
+    name, version = asked.name, asked.version
+    if name.startswith("models:"):
+        name = name.removeprefix("models:").lstrip("/")
+        name, slash, inside = name.partition("/") if "/" in name else name.partition("@")
+        if slash and version:
+            raise Refused(f"{asked.name} names a version already; leave out version={version}")
+        if slash == "@":
+            return name, "", inside
+        version = inside or version
+    return name, *_number_or_alias(version)
+
+
+def _number_or_alias(version: str) -> tuple[str, str]:
+    if version == "latest":
+        return "", ""
+    return (version, "") if version.isdecimal() else ("", version)
+
+
+def _newest(client: MlflowClient, asked: Asked, name: str) -> Chosen:
+    versions = [version for version in versions_of(client, name) if _is_meant(version, asked)]
+    if not versions:
+        said = [f"{part} {value}" for part, value in (("seed", asked.seed), ("study", asked.study)) if value]
+        every = "; ".join(map(described, versions_of(client, name)[:8])) or "none: all were deleted"
+        raise Refused(f"{name} has no version of {' and '.join(said) or 'any kind'}; there are: {every}")
+    newest, *others = versions
+    if not others:
+        return _chosen(newest)
+    note = f"{len(versions)} versions fit; the newest is taken: {described(newest)}"
+    listed = "; ".join(map(described, others[:8]))
+    return _chosen(newest, notes=(note, f"others: {listed}; choose with -P name={name} -P version=<number>"))
+
+
+def _is_meant(version: ModelVersion, asked: Asked) -> bool:
+    wanted = {Tag.SEED: "" if asked.seed is None else str(asked.seed), Tag.STUDY: asked.study}
+    return all(version.tags.get(tag) == value for tag, value in wanted.items() if value)
+
+
+def _by_cell(client: MlflowClient, asked: Asked) -> Chosen:
+    source = _cell(asked.task, asked.language)
+    folder = Path(asked.model).expanduser()
+    model = folder.name if folder.is_dir() else asked.model
+    name = registered_model(model, source)
+    check_name(name)
+    try:
+        registered(client, name)
+    except Refused as error:
+        _refuse_full(client, model, source)
+        raise Refused(f"{error}; or train it first: -e finetune with the same parameters") from None
+    return _one(client, asked, name, *_number_or_alias(asked.version))
+
+
+def _refuse_full(client: MlflowClient, model: str, source: Cell) -> None:
+    """Refuse where the fine-tunes of a base on a cell are full ones, which are registered nowhere."""
+    wanted = {
+        Tag.KIND: Kind.FINETUNE,
+        Tag.BASE_MODEL: model,
+        Tag.SOURCE_TASK: source.task,
+        Tag.SOURCE_LANGUAGE: source.language,
+    }
+    found = " AND ".join(f"tags.{tag} = {quoted(value)}" for tag, value in wanted.items())
+    runs = all_runs(client, experiments(client), f"{found} AND attributes.status = 'FINISHED'")
+    whole = [run.data.tags[Tag.MODEL_ID] for run in runs if Tag.MODEL_VERSION not in run.data.tags]
+    if whole:
+        _refuse_whole(f"the fine-tune of {model} on {source}", whole[0])
+
+
+def _refuse_whole(what: str, model_id: str) -> None:
+    raise Refused(
+        f"{what} is a full fine-tune: a whole model, no adapter. Copy it with `mlflow artifacts download "
+        f"-u models:/{model_id} -d <folder>`, or with -e finetune, its study and -P output=; transformers and vLLM "
+        "load that folder as it is"
+    )
+
+
+def _by_model_id(client: MlflowClient, model_id: str) -> Chosen:
+    """Find the version behind the address of a LoggedModel, ``models:/m-…``."""
+    try:
+        logged = client.get_logged_model(model_id)
+    except MlflowException as error:
+        raise Refused(f"there is no logged model {model_id}: {error.message}") from None
+    if logged.model_type == "full-fine-tune":
+        _refuse_whole(f"models:/{model_id}", model_id)
+    for version in versions_of(client, logged.name):
+        if version.source == f"models:/{model_id}":
+            return _chosen(version)
+    raise Refused(f"models:/{model_id} is registered as no version of {logged.name} (any more)")
+
+
+def _split(text: str) -> Sequence[str]:
+    task, _, language = text.partition("/")
+    return task, language
+
+
+def _cell(task: str, language: str) -> Cell:
+    try:
+        return Cell(task, language)
+    except ValueError as error:
+        raise Refused(f"{task}/{language} is no cell, written task/language: {error}") from None
+
+
+def _chosen(version: ModelVersion, *, alias: str = "", notes: Sequence[str] = ()) -> Chosen:
+    model_id = (version.source or "").removeprefix("models:/")
+    adapter = RegisteredAdapter(version.name, str(version.version), model_id)
+    return Chosen(adapter, version.tags, version.run_id or "", alias, tuple(notes))

@@ -1,0 +1,86 @@
+"""The entry point, from a finished study to the lines that use the folder."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM
+
+from entrypoints import pull
+from registry.runner.session import prospect, run_study
+from tests.deploy.conftest import logits
+from tests.deploy.upload_hub import upload_hub
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Call the entry point as `python -m entrypoints.pull` would; returns exit code, output and errors."""
+    handler = signal.getsignal(signal.SIGTERM)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["entrypoints/pull.py", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            pull.main()
+        return (ended.value.code, *capsys.readouterr())
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+
+
+def test_from_a_finished_study_to_a_folder_a_model_and_the_hub(
+    command, uri, small_study, base, tmp_path: Path, monkeypatch
+) -> None:
+    run_study(prospect(small_study(("seeds: [17, 42]", "seeds: [17]\nsources: [pair/tr]")), workers=1))
+    cell = ("--model", "tiny", "--task", "pair", "--language", "tr")
+    code, output, _ = command(*cell, "--output", tmp_path / "adapter", "--base", base)
+    assert code == 0
+    assert "pulled: models:/tiny--pair--tr/1\n" in output
+    assert "base tiny, source pair/tr, seed 17" in output
+    serve = next(line.strip() for line in output.splitlines() if "vllm serve" in line)
+    wanted = f"vllm serve {base} --enable-lora --lora-modules tiny--pair--tr={tmp_path / 'adapter'} --max-lora-rank 8"
+    assert shlex.split(serve) == wanted.split()
+
+    code, output, _ = command(
+        "--best-for", "pair/tr", "--output", tmp_path / "whole", "--merged", "true", "--base", base
+    )
+    assert code == 0
+    assert "rank 1 of 1 evaluated adapters of this base" in output
+    assert f"vllm serve {tmp_path / 'whole'} --served-model-name tiny--pair--tr" in output
+    lines = [line[4:] for line in output.splitlines() if line.startswith("    ") and "vllm" not in line]
+    told: dict[str, object] = {}
+    exec("\n".join(lines), told)
+    peft = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), str(tmp_path / "adapter"))
+    torch.testing.assert_close(logits(told["model"]), logits(peft), rtol=0, atol=1e-4)
+
+    with upload_hub(tmp_path / "cache") as hub:
+        monkeypatch.setenv("HF_TOKEN", hub.token)
+        code, output, _ = command(*cell, "--output", tmp_path / "adapter", "--push", "me/tiny")
+    assert code == 0
+    assert "already there: models:/tiny--pair--tr/1" in output
+    assert f"pushed: {hub.address}/me/tiny/commit/" in output
+    assert set(hub.repositories["me/tiny"]) == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "name an adapter: -P name="),
+        (("--name", "../x"), "'../x' is no registered name"),
+        (("--name", "x", "--push", "nowhere"), "push=nowhere is no repository: write owner/name"),
+        (("--name", "x", "--dtype", "int8"), "invalid choice: 'int8'"),
+        (("--name", "x", "--seed", "one"), "'one' is not a whole number"),
+    ],
+    ids=str,
+)
+def test_a_mistake_is_answered_without_a_traceback(command, uri, arguments: tuple[str, ...], told: str) -> None:
+    code, output, errors = command(*arguments)
+    assert (code, output) == (2, "")
+    assert told in errors
+    assert "Traceback" not in errors

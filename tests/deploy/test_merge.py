@@ -1,0 +1,101 @@
+"""A merged folder is a model of its own, with PEFT's logits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from registry.deploy.merge import DTYPES, merge_into, trained_base
+from registry.deploy.pull import pull
+from registry.lora.adapter import Adapter, fresh_adapter
+from registry.models import resolve_base
+from registry.refusal import Refused
+from registry.study import BaseSpec, LoraSpec
+from tests.deploy.conftest import logits
+
+NAME = "tiny--pair--tr"
+
+
+@pytest.fixture
+def there(register, chosen):
+    register()
+    return chosen(name=NAME)
+
+
+def test_a_merged_folder_has_pefts_logits_and_the_bases_tokenizer(
+    client, there, base: Path, make_llama, tokenizer, tmp_path: Path
+) -> None:
+    adapter = pull(client, there, tmp_path / "adapter").folder
+    expected = logits(PeftModel.from_pretrained(make_llama(), str(adapter)))
+    folder = pull(client, there, tmp_path / "whole", merged="float32", base=str(base)).folder
+    needed = {"README.md", "config.json", "model.safetensors", "pulled.json", "tokenizer.json", "tokenizer_config.json"}
+    assert needed <= {path.name for path in folder.iterdir()} <= needed | {"generation_config.json"}
+    whole = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    assert whole.dtype == torch.float32
+    torch.testing.assert_close(logits(whole), expected, rtol=0, atol=1e-4)
+    text = "question: ev"
+    assert AutoTokenizer.from_pretrained(folder)(text).input_ids == tokenizer(text).input_ids
+    assert "merged in (weights in float32" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_merged_weights_are_the_float32_sum_rounded_once(make_llama, make_adapter, dtype: str) -> None:
+    adapter, exact, rounded = make_adapter(), make_llama(), make_llama()
+    merge_into(exact, adapter, torch.float32)
+    merge_into(rounded, adapter, DTYPES[dtype])
+    kept = rounded.state_dict()
+    for name, weight in exact.state_dict().items():
+        assert kept[name].dtype == DTYPES[dtype]
+        assert torch.equal(kept[name], weight.to(DTYPES[dtype]))
+
+
+def test_a_half_precision_base_is_not_rounded_before_the_sum(make_llama, make_adapter) -> None:
+    adapter, half, single = make_adapter(), make_llama().half(), make_llama().half().float()
+    merge_into(half, adapter, torch.float32)
+    merge_into(single, adapter, torch.float32)
+    for name, weight in single.state_dict().items():
+        assert torch.equal(half.state_dict()[name], weight)
+
+
+def test_the_adapter_and_its_merged_model_are_different_folders(client, there, base: Path, tmp_path: Path) -> None:
+    pull(client, there, tmp_path / "a", merged="float32", base=str(base))
+    assert pull(client, there, tmp_path / "a", merged="float32", base=str(base)).kept
+    with pytest.raises(Refused, match="holds something else"):
+        pull(client, there, tmp_path / "a", merged="bfloat16", base=str(base))
+    with pytest.raises(Refused, match="holds something else"):
+        pull(client, there, tmp_path / "a")
+
+
+def test_a_base_that_is_not_here_or_another_is_told(client, there, make_base, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"no model 'tiny'.*-P base="):
+        pull(client, there, tmp_path / "a", merged="float32")
+    with pytest.raises(Refused, match=r"holds no config.json.*-P base="):
+        pull(client, there, tmp_path / "a", merged="float32", base=str(tmp_path))
+    with pytest.raises(Refused, match="this adapter was trained on sha256:"):
+        pull(client, there, tmp_path / "a", merged="float32", base=str(make_base(1)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_copy_of_the_hubs_commit_in_a_folder_will_do(base: Path) -> None:
+    found = trained_base({"name": "owner/tiny", "revision": "c0ffee"}, str(base))
+    assert found.location == str(base)
+    assert found.revision == resolve_base(BaseSpec(name="tiny", path=str(base))).revision
+
+
+def test_sums_that_the_data_type_cannot_hold_are_refused(llama, make_adapter) -> None:
+    adapter = make_adapter()
+    name, (a, b) = next(iter(adapter.weights.items()))
+    large = Adapter(adapter.spec, {**adapter.weights, name: (a, b * 1e8)})
+    with pytest.raises(Refused, match=f"{name} has sums that torch.float16 cannot hold; take bfloat16"):
+        merge_into(llama, large, torch.float16)
+
+
+def test_tied_weights_are_not_merged_into(llama) -> None:
+    llama.lm_head.weight = llama.model.embed_tokens.weight
+    adapter = fresh_adapter(llama, LoraSpec(rank=2, targets=("lm_head",)), seed=0)
+    with pytest.raises(Refused, match=r"lm_head shares its weights with model\.embed_tokens"):
+        merge_into(llama, adapter, torch.float32)

@@ -1,0 +1,404 @@
+"""Promotion on a small recorded study with planted answers: every reason to refuse, on its own, and every move."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from scipy.stats import false_discovery_control, ttest_1samp
+
+from registry.cells import Cell, Grid
+from registry.deploy.promotion import carriers, promote, with_section
+from registry.deploy.resolve import Asked, choose
+from registry.refusal import Refused
+from registry.tracking import names
+from registry.tracking.adapters import RegisteredAdapter
+from registry.tracking.evaluations import TargetScore, delta_metrics, score_metrics
+from registry.tracking.names import Kind, Tag
+from registry.tracking.runs import recorded
+from registry.tracking.store import all_runs, experiment_id
+
+GRID = Grid(("kind", "pair"), ("en", "tr"))
+QUESTIONS, RIGHT = 200, 100
+SOURCE = Cell("kind", "en")
+
+#: Questions of each target that an adapter newly answers rightly, and newly wrongly.
+CHANGES = {"kind/en": (40, 10), "kind/tr": (24, 4), "pair/en": (5, 6), "pair/tr": (1, 17)}
+POLICY = "promotion: {champion: {want: [kind/tr], protect: [pair/en], min_gain: 5.0}}"
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """A study of one base with registered adapters, their evaluations and their answers."""
+
+    client: MlflowClient
+    register: Callable[..., RegisteredAdapter]
+    study_file: Callable[..., Path]
+    folder: Path
+
+    @property
+    def experiment(self) -> str:
+        return experiment_id(self.client, "small")
+
+    def policy(self, text: str = POLICY) -> Path:
+        return self.study_file(("seeds: [17, 42]", f"seeds: [17, 42]\n{text}"))
+
+    def baseline(self, *, chance: Mapping[str, float] | None = None, answers: bool = True) -> str:
+        scores = {cell: TargetScore(0.5, 0.5, (chance or {}).get(str(cell), 0.5), "acc") for cell in GRID}
+        with recorded(self.client, self.experiment, kind=Kind.BASELINE, name="base", tags=self._tags()) as recording:
+            recording.metrics(score_metrics(scores))
+            if answers:
+                self._answers(recording.run_id, dict.fromkeys(map(str, GRID), (0, 0)))
+        return recording.run_id
+
+    def adapter(
+        self,
+        baseline: str,
+        changes: Mapping[str, tuple[int, int]] = CHANGES,
+        *,
+        seed: int = 17,
+        source: Cell = SOURCE,
+        answers: bool = True,
+    ) -> RegisteredAdapter:
+        adapter = self.register(seed, source=source)
+        version = self.client.get_model_version(adapter.name, adapter.version)
+        scores = {Cell.parse(name): (RIGHT + up - down) / QUESTIONS for name, (up, down) in changes.items()}
+        tags = dict(version.tags) | self._tags() | adapter.tags
+        tags |= {Tag.BASELINE_RUN: baseline, Tag.FINGERPRINT: f"{source} {seed}"}
+        with recorded(self.client, self.experiment, kind=Kind.EVALUATE, name="scored", tags=tags) as recording:
+            recording.metrics({names.score(cell): score for cell, score in scores.items()})
+            recording.metrics({names.acc(cell): score for cell, score in scores.items()})
+            recording.metrics(delta_metrics(source, scores, dict.fromkeys(GRID, 0.5)))
+            if answers:
+                self._answers(recording.run_id, changes)
+        return adapter
+
+    def promotions(self) -> list:
+        return all_runs(self.client, [self.experiment], f"tags.{Tag.KIND} = '{Kind.PROMOTE}'")
+
+    def aliases(self, adapter: RegisteredAdapter) -> dict[str, str]:
+        return {alias: str(at) for alias, at in self.client.get_registered_model(adapter.name).aliases.items()}
+
+    def _tags(self) -> dict[str, str]:
+        return {
+            Tag.STUDY: "small",
+            Tag.PROTOCOL: "made",
+            Tag.BASE_MODEL: "tiny",
+            Tag.MODEL_FAMILY: "llama",
+            Tag.MODEL_SIZE_B: "0.1",
+            Tag.FINGERPRINT: "base",
+            Tag.HEADLINES: "kind=acc pair=acc",
+        }
+
+    def _answers(self, run_id: str, changes: Mapping[str, tuple[int, int]]) -> None:
+        """Store which of two options each question was answered with."""
+        rows = []
+        for name, (up, down) in changes.items():
+            cell, correct = Cell.parse(name), answers_of(up, down)
+            for question, is_right in enumerate(correct):
+                for option in (0, 1):
+                    chosen = bool(is_right) == (option == 0)
+                    rows.append((cell.task, cell.language, str(question), option, option == 0, chosen, chosen))
+        columns = ["task", "language", "question", "option", "right", "chosen", "chosen_norm"]
+        file = self.folder / "outcomes.parquet"
+        pd.DataFrame(rows, columns=columns).to_parquet(file)
+        self.client.log_artifact(run_id, str(file))
+
+
+def answers_of(up: int, down: int) -> np.ndarray:
+    """Right on the first half of the questions, but for ``down`` of them, and on ``up`` of the others."""
+    correct = np.arange(QUESTIONS) < RIGHT
+    correct[:down] = False
+    correct[RIGHT : RIGHT + up] = True
+    return correct
+
+
+@pytest.fixture
+def study(client, register, study_file, tmp_path, monkeypatch) -> Recorded:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Recorded(client, register, study_file, tmp_path)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Call `promote` as `python -m entrypoints.promote` would; returns exit code, output and errors."""
+    handler, root = signal.getsignal(signal.SIGTERM), logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+
+    def call(*arguments: object, entry_point: str = "promote") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["entrypoints/promote.py", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"entrypoints.{entry_point}").main()
+        return (ended.value.code, *capsys.readouterr())
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+    root.setLevel(level)
+    root.handlers[:] = handlers
+
+
+def test_a_version_that_passes_carries_the_alias_with_all_its_numbers(study: Recorded, command) -> None:
+    adapter = study.adapter(study.baseline())
+    policy = "promotion: {champion: {want: [kind/tr], protect: [pair/en, kind/en], min_gain: 10.0}}"  # exactly its gain
+    code, output, errors = command("--study", study.policy(policy), "--name", adapter.name)
+    assert (code, errors) == (0, "")
+    assert f"set: alias champion on {adapter.uri}" in output
+    assert study.aliases(adapter) == {"champion": "1"}
+    (run,) = study.promotions()
+    tags, metrics = run.data.tags, run.data.metrics
+    assert (run.info.status, tags[Tag.VERDICT], tags[Tag.ALIAS_BEFORE]) == ("FINISHED", "passed", "")
+    assert tags[Tag.MODEL_VERSION] == f"{adapter.name}/1"
+    # The tests, from the planted answers.
+    found = {}
+    for name in ("pair/en", "kind/en"):
+        change = answers_of(*CHANGES[name]).astype(int) - answers_of(0, 0).astype(int)
+        found[name] = ttest_1samp(change, 0).pvalue
+        assert metrics[f"promote/p/{name}"] == pytest.approx(found[name], rel=1e-9)
+        assert metrics[f"promote/delta/{name}"] == pytest.approx(100 * change.mean())
+    for name, q in zip(found, false_discovery_control(list(found.values())), strict=True):
+        assert metrics[f"promote/q/{name}"] == pytest.approx(q, rel=1e-9)
+    assert metrics["promote/delta/kind/tr"] == pytest.approx(10.0)
+    assert "promote/q/kind/tr" not in metrics
+    version = study.client.get_model_version(adapter.name, "1")
+    assert version.tags[names.promotion("champion")].startswith("passed (")
+    assert version.description.startswith("Made.\n\n### Alias `champion`: passed")
+    for text in (version.description, tags["mlflow.note.content"]):
+        assert "| kind/tr | MT-CL | 50.0 % | 50.0 % | 60.0 % | +10.00 |" in text
+        assert "measured over questions" in text
+    file = study.client.download_artifacts(run.info.run_id, "verdict.json", str(study.folder))
+    told = json.loads(Path(file).read_text())
+    assert told["passed"] and len(told["targets"]) == 4
+    assert told["targets"]["kind/tr"]["q"] is None
+    assert told["adapter_sha256"] == version.tags[Tag.DIGEST]
+
+
+SINGLE_REASONS = {
+    "gain": ("want: [kind/tr], protect: [kind/en], min_gain: 10.5", "gain on wanted targets: delta kind/tr +10.00"),
+    "lower limit": ("want: [kind/tr], min_gain: 7.0, gain_by: low", "lower limit of delta kind/tr +"),
+    "shrunken": ("want: [kind/tr], min_gain: 9.99, gain_by: shrunken", "shrunken estimate kind/tr +"),
+    "harm": ("want: [kind/tr], protect: [pair/tr]", "no significant harm: pair/tr -8.00 pp (q 0.00013)"),
+    "baseline": ("want: [kind/tr], protect: ['*/en']", "below chance or not known: pair/en 50.0 % against 55.0 %"),
+}
+
+
+def test_a_policy_refuses_for_one_reason(study: Recorded, command) -> None:
+    baseline = study.baseline(chance={"pair/en": 0.55})
+    adapter = study.adapter(baseline)
+    study.adapter(baseline, dict.fromkeys(CHANGES, (3, 9)), seed=42)  # the estimate is of all seeds
+    for asked, told in SINGLE_REASONS.values():
+        policy = study.policy(f"promotion: {{champion: {{{asked}}}}}")
+        code, output, _ = command("--study", policy, "--name", adapter.name, "--version", "1")
+        _refused(study, adapter, code, output, told)
+    # What the policy does not name may be below chance.
+    policy = study.policy("promotion: {champion: {want: [kind/tr], protect: [kind/en]}}")
+    assert command("--study", policy, "--name", adapter.name, "--version", "1")[0] == 0
+
+
+def _refused(study: Recorded, adapter: RegisteredAdapter, code: int, output: str, told: str) -> None:
+    """Refused for the one reason, which is recorded, and the alias not set."""
+    assert code == 1
+    assert [line for line in output.splitlines() if line.startswith("  NO ")], output
+    assert sum(line.startswith("  NO ") for line in output.splitlines()) == 1, output
+    assert study.aliases(adapter) == {}
+    run = max(study.promotions(), key=lambda run: run.info.start_time)
+    assert (run.info.status, run.data.tags[Tag.VERDICT]) == ("FINISHED", "refused")
+    tag = study.client.get_model_version(adapter.name, adapter.version).tags[names.promotion("champion")]
+    assert tag.startswith("refused: ")
+    assert told in tag
+
+
+def test_an_evaluation_that_lacks_a_target_refuses(study: Recorded, command) -> None:
+    changes = {name: change for name, change in CHANGES.items() if name != "pair/tr"}
+    adapter = study.adapter(study.baseline(), changes)
+    code, output, _ = command("--study", study.policy(), "--name", adapter.name)
+    _refused(study, adapter, code, output, "evaluation complete: 3 of 4 targets")
+
+
+def test_other_weights_than_were_recorded_refuse(study: Recorded, command, stored) -> None:
+    adapter = study.adapter(study.baseline())
+    (file,) = stored("adapter_model.safetensors")
+    file.write_bytes(file.read_bytes()[:-1] + b"\x01")
+    code, output, _ = command("--study", study.policy(), "--name", adapter.name)
+    _refused(study, adapter, code, output, "weights intact")
+
+
+def test_without_answers_the_noise_is_assumed_and_that_is_recorded(study: Recorded, command) -> None:
+    adapter = study.adapter(study.baseline(answers=False), answers=False)
+    code, output, _ = command("--study", study.policy(), "--name", adapter.name)
+    assert code == 0
+    assert "ASSUMED, not measured" in output
+    assert "16 questions" in output  # the study's own number of test items
+    assert "ASSUMED" in study.client.get_model_version(adapter.name, "1").description
+
+
+# --- moves
+
+
+def test_history_keeps_every_move_and_demotion_takes_the_alias_alone(study: Recorded, command) -> None:
+    baseline, policy = study.baseline(), study.policy()
+    first, second = study.adapter(baseline), study.adapter(baseline, seed=42)
+    for version in ("1", "2"):
+        assert command("--study", policy, "--name", first.name, "--version", version)[0] == 0
+    assert study.aliases(first) == {"champion": "2"}
+    code, _, errors = command("--study", policy, "--name", first.name, "--version", "1", "--demote", "true")
+    assert code == 2
+    assert "version 1 does not carry the alias 'champion'; version 2 does" in errors
+    assert command("--study", policy, "--name", first.name, "--demote", "true", "--dry-run", "true")[0] == 0
+    assert study.aliases(first) == {"champion": "2"}
+    code, output, _ = command("--study", policy, "--name", first.name, "--demote", "true")
+    assert code == 0
+    assert study.aliases(first) == {}
+    last, moved, begun = [line for line in output.splitlines() if " champion " in line and "run" in line][-3:]
+    assert f"champion taken from {second.name}/2, by " in last
+    assert f"champion moved from {first.name}/1 to {first.name}/2, by " in moved
+    assert f"champion moved from none to {first.name}/1, by " in begun
+    version = study.client.get_model_version(first.name, "2")
+    assert version.tags[names.promotion("champion")].startswith("demoted (")
+    assert version.description.count("### Alias `champion`") == 1
+
+
+def test_a_dry_run_changes_and_records_nothing(study: Recorded, command) -> None:
+    adapter = study.adapter(study.baseline())
+    code, output, _ = command("--study", study.policy(), "--name", adapter.name, "--dry-run", "true")
+    assert code == 0
+    assert "champion: allowed for" in output
+    assert study.aliases(adapter) == {}
+    assert study.promotions() == []
+    version = study.client.get_model_version(adapter.name, "1")
+    assert (version.description, names.promotion("champion") in version.tags) == ("Made.", False)
+
+
+def test_the_best_for_a_target_is_one_adapter_of_the_base(study: Recorded, command) -> None:
+    baseline = study.baseline()
+    former = study.adapter(baseline)
+    policy = study.policy("promotion: {best: {protect: ['*/en'], min_gain: 1.0}}")
+    assert command("--study", policy, "--best-for", "kind/tr")[0] == 0
+    assert study.aliases(former) == {"best-kind-tr": "1"}
+    better = study.adapter(baseline, CHANGES | {"kind/tr": (60, 2)}, source=Cell("pair", "en"))
+    code, output, _ = command("--study", policy, "--best-for", "kind/tr")
+    assert code == 0
+    assert (study.aliases(former), study.aliases(better)) == ({}, {"best-kind-tr": "1"})
+    assert f"moved from {former.name}/1 to {better.name}/1" in output
+
+
+def _verdict(study: Recorded, adapter: RegisteredAdapter):
+    from entrypoints.promote import _evidence
+    from registry.deploy.policy import judge, terms_of
+    from registry.studyfile import load_study
+
+    loaded = load_study(str(study.policy()))
+    chosen = choose(study.client, Asked(name=adapter.name, version=adapter.version))
+    terms = terms_of(loaded.promotion, "champion", GRID.cells, study="small")
+    return chosen, judge(terms, _evidence(study.client, loaded, chosen, terms))
+
+
+def test_an_alias_that_moved_meanwhile_is_left_alone(study: Recorded) -> None:
+    baseline = study.baseline()
+    adapter, other = study.adapter(baseline), study.adapter(baseline, seed=42)
+    chosen, verdict = _verdict(study, adapter)
+    before = carriers(study.client, "champion", name=adapter.name)
+    study.client.set_registered_model_alias(adapter.name, "champion", other.version)
+    with pytest.raises(Refused, match=r"'champion' moved meanwhile, from no version to tiny--kind--en/2"):
+        promote(study.client, study.experiment, chosen, verdict, before)
+    _as_it_was(study, adapter, {"champion": "2"})
+
+
+def test_what_fails_half_way_is_undone(study: Recorded, monkeypatch) -> None:
+    adapter = study.adapter(study.baseline())
+    chosen, verdict = _verdict(study, adapter)
+    before = carriers(study.client, "champion", name=adapter.name)
+
+    def failing(*_: object) -> None:
+        raise ConnectionError("the server is gone")
+
+    monkeypatch.setattr(study.client, "set_registered_model_alias", failing)
+    with pytest.raises(ConnectionError):
+        promote(study.client, study.experiment, chosen, verdict, before)
+    _as_it_was(study, adapter, {})
+
+
+def _as_it_was(study: Recorded, adapter: RegisteredAdapter, aliases: dict[str, str]) -> None:
+    assert study.aliases(adapter) == aliases
+    (run,) = study.promotions()
+    assert run.info.status == "FAILED"
+    version = study.client.get_model_version(adapter.name, adapter.version)
+    assert (version.description, names.promotion("champion") in version.tags) == ("Made.", False)
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    ("policy", "arguments", "told"),
+    [
+        ("promotion: {champion: {want: [kind/rt]}}", (), "no language 'rt'; nearest: tr"),
+        ("promotion: {champion: {want: [kidn/tr]}}", (), "promotion.champion.want, kidn/tr: there is no task 'kidn'"),
+        ("promotion: {champion: {protect: [kind]}}", (), "'kind' is no target: write task/language"),
+        ("promotion: {champion: {wants: [kind/tr]}}", (), "no key 'wants'; nearest: want"),
+        ("promotion: {champion: {min_gain: 1.0}}", (), "promotion.champion: asks for nothing"),
+        ("promotion: {best: {want: [kind/tr]}}", (), "promotion.best: wants the target that the alias names"),
+        ("promotion: {latest: {want: [kind/tr]}}", (), "promotion.latest: an alias is"),
+        (POLICY, ("--alias", "champoin"), "no policy for alias 'champoin'"),
+        (POLICY, ("--best-for", "kind/de"), "best_for, kind/de: there is no language 'de'"),
+        ("", (), "promotion: there is none, so no version can be promoted"),
+    ],
+)
+def test_a_mistake_is_answered_before_any_work(
+    study_file, command, tmp_path, monkeypatch, policy: str, arguments: tuple[str, ...], told: str
+) -> None:
+    store = tmp_path / "nothing" / "mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
+    file = study_file(("seeds: [17, 42]", f"seeds: [17, 42]\n{policy}"))
+    code, output, errors = command("--study", file, "--name", "tiny--kind--en", *arguments)
+    assert (code, output) == (2, "")
+    assert told in errors
+    assert not store.exists()
+
+
+def test_a_version_without_an_evaluation_is_refused(study: Recorded, command) -> None:
+    study.adapter(study.baseline())
+    adapter = study.register(42, source=SOURCE)
+    code, _, errors = command("--study", study.policy(), "--name", adapter.name, "--version", "2")
+    assert code == 2
+    assert "has no evaluation of tiny--kind--en/2 that counts" in errors
+
+
+def test_sections_of_a_description_replace_their_own_alone() -> None:
+    text = with_section("Made.", "best-a-b", "### Alias `best-a-b`: passed\n\none")
+    text = with_section(text, "best-a", "### Alias `best-a`: passed\n\ntwo")
+    text = with_section(text, "best-a-b", "### Alias `best-a-b`: refused\n\nthree")
+    assert text == "Made.\n\n### Alias `best-a`: passed\n\ntwo\n\n### Alias `best-a-b`: refused\n\nthree"
+
+
+# --- recommend, as it is typed
+
+
+def test_recommend_ranks_what_was_recorded(study: Recorded, command, tmp_path) -> None:
+    baseline = study.baseline()
+    study.adapter(baseline)
+    study.adapter(baseline, dict.fromkeys(CHANGES, (4, 9)), source=Cell("pair", "en"))
+    asked = ("--study", "small", "--want", "kind/tr", "--protect", "pair/*", "--output", tmp_path / "out")
+    for _ in range(2):  # the second time from what was kept
+        code, output, errors = command(*asked, entry_point="recommend")
+        assert (code, errors) == (0, "")
+        table = pd.read_csv(tmp_path / "out" / "recommend.csv").set_index("source")
+        assert set(table.index) == set(map(str, GRID))
+        assert table.loc["kind/en", "measured"] == pytest.approx(10.0)
+        assert table.loc["kind/en", "gain"] > table.loc["pair/en", "gain"]
+        assert table.loc["kind/en", "versions"] == "tiny--kind--en/1"
+        assert table.loc["kind/tr", "basis"] == "predicted, trained on no base"
+        assert "measured over questions" in output
+    code, _, errors = command("--study", "small", "--want", "kind/rt", entry_point="recommend")
+    assert code == 2
+    assert "no language 'rt'; nearest: tr" in errors
