@@ -63,7 +63,7 @@ def stored(adapter: AdapterResult) -> Path:
 
 
 def test_the_folder_holds_exactly_what_peft_and_mlflow_need(tuned: AdapterResult, folder: Path) -> None:
-    needed = ["MLmodel", "adapter_config.json", "adapter_model.safetensors", "conda.yaml"]
+    needed = ["MLmodel", "README.md", "adapter_config.json", "adapter_model.safetensors", "conda.yaml"]
     (weights,) = stored(tuned).rglob("adapter_model.safetensors")
     assert sorted(path.name for path in weights.parent.iterdir()) == needed
     # MLflow notes in every download where it came from.
@@ -196,4 +196,6 @@ def test_the_mlmodel_tells_what_serving_must_know(folder: Path, experiment) -> N
     assert told["metadata"]["source"] == "pair/tr"
     assert told["flavors"]["python_function"]["loader_module"] == "registry.serving"
     inputs = json.loads(told["signature"]["inputs"])
-    assert [column["name"] for column in inputs] == ["question", "options"]
+    assert [column["name"] for column in inputs][:2] == ["question", "options"]
+    assert told["metadata"]["precision"] == "fp32"
+    assert told["metadata"]["quantization"] is None

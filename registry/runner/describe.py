@@ -12,14 +12,14 @@ import yaml
 
 from registry.cells import Cell
 from registry.runner.experiment import Experiment, Job
-from registry.runner.plan import Plan
+from registry.runner.plan import Plan, Step
 from registry.study import Study
 from registry.tracking.evaluations import TargetScore
 from registry.tracking.names import Kind
 
 if TYPE_CHECKING:  # these bring torch, which planning has no need of
     from registry.lora.train import Training
-    from registry.runner.estimate import Estimate
+    from registry.runner.cost import Estimate
 
 __all__ = [
     "adapter",
@@ -30,8 +30,10 @@ __all__ = [
     "run",
     "study",
     "study_yaml",
+    "to_do",
     "warn_below_chance",
     "write_design",
+    "write_study",
 ]
 
 log = logging.getLogger(__name__)
@@ -39,13 +41,16 @@ log = logging.getLogger(__name__)
 
 def parameters(design: Study) -> dict[str, object]:
     """Return the recipe and the way of scoring as MLflow parameters, nested names joined by dots."""
+    recipe = asdict(design.recipe)
+    if design.recipe.method == "full":
+        del recipe["lora"]
     others = {
         "chat_template": design.chat_template,
         "quantization": design.quantization,
         "placement": design.placement,
         "gradient_checkpointing": design.gradient_checkpointing,
     }
-    return dict(_flat("", asdict(design.recipe))) | others
+    return dict(_flat("", recipe)) | others
 
 
 def study_yaml(design: Study) -> str:
@@ -62,8 +67,8 @@ def run(kind: Kind, experiment: Experiment, job: Job) -> str:
         return f"The untouched base **{job.model}** scored on {targets}: what every delta is measured against."
     if kind is Kind.FINETUNE:
         items = len(experiment.items.train(job.source))
-        return f"LoRA adapter of **{job.model}** fine-tuned on **{job.source}** ({items} items), seed {job.seed}."
-    return f"The adapter of **{job.model}** fine-tuned on **{job.source}**, seed {job.seed}, scored on {targets}."
+        return f"{_fine_tune(experiment, job)} ({items} items), seed {job.seed}."
+    return f"{_fine_tune(experiment, job)}, seed {job.seed}, scored on {targets}."
 
 
 def study(experiment: Experiment, plan: Plan) -> str:
@@ -71,16 +76,17 @@ def study(experiment: Experiment, plan: Plan) -> str:
     return (
         f"{experiment.study.description}\n\n{len(experiment.bases)} base models x {len(experiment.sources)} sources x "
         f"{len(experiment.study.seeds)} seeds, scored on {len(experiment.grid)} targets; "
-        f"{plan.fine_tunes} adapters and {plan.evaluations} evaluations to do, {sum(plan.reused.values())} runs reused."
+        f"{plan.fine_tunes} fine-tunes and {plan.evaluations} evaluations to do, "
+        f"{sum(plan.reused.values())} runs reused."
     ).strip()
 
 
-def grid(experiment: Experiment) -> str:
+def grid(design: Study, *, sources: int, targets: int) -> str:
     """Say in one line what a study is."""
-    bases, sources, seeds = len(experiment.bases), len(experiment.sources), len(experiment.study.seeds)
+    bases, seeds = len(design.models), len(design.seeds)
     return (
-        f"study {experiment.study.name!r}: {bases} bases x {sources} sources x {seeds} seeds "
-        f"= {bases * sources * seeds} fine-tunes, scored on {len(experiment.grid)} targets"
+        f"study {design.name!r}: {bases} bases x {sources} sources x {seeds} seeds "
+        f"= {bases * sources * seeds} fine-tunes, scored on {targets} targets"
     )
 
 
@@ -89,7 +95,7 @@ def plan(found: Plan, *, workers: int, reaped: int) -> list[str]:
     reused = ", ".join(f"{count} {kind}" for kind, count in found.reused.items())
     lines = [
         f"  there already {reused}",
-        f"  to do         {found.fine_tunes} fine-tunes, {found.evaluations} evaluations",
+        to_do(found.fine_tunes, found.evaluations, sum(step is Step.BASELINE for _, step in found.todo)),
     ]
     if found.todo:
         lines.append(f"  workers       {min(workers, len(found.todo))}")
@@ -98,14 +104,40 @@ def plan(found: Plan, *, workers: int, reaped: int) -> list[str]:
     return lines
 
 
+def to_do(fine_tunes: int, evaluations: int, baselines: int) -> str:
+    """Say in one line what is left."""
+    bases = "1 untouched base" if baselines == 1 else f"{baselines} untouched bases"
+    of = f" ({evaluations - baselines} of fine-tuned models, {bases})" if baselines else ""
+    return f"  to do         {fine_tunes} fine-tunes, {evaluations} evaluations{of}"
+
+
 def cost(expected: Estimate) -> str:
-    """Say what a plan is expected to take."""
+    """Say what a plan is expected to take, and what that rests on."""
     minutes, seconds = divmod(round(expected.seconds), 60)
     hours, minutes = divmod(minutes, 60)
     took = f"{hours} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
-    size = expected.bytes / 1e6
-    disk = f"{size / 1000:.1f} GB" if size > 1000 else f"{size:.0f} MB"
-    return f"  expected      {took} and {disk} of disk, from {expected.basis}"
+    if expected.gpus:
+        took += f", {expected.gpus * expected.seconds / 3600:.1f} GPU hours"
+    basis = expected.basis.replace("; ", "\n                ")
+    lines = [
+        f"  expected      {took}",
+        f"  from          {basis}",
+        f"  disk          {_size(expected.adapters)} of fine-tuned weights and {_size(expected.outcomes)} of outcomes",
+    ]
+    if expected.downloads:
+        lines.append(f"                {_size(expected.downloads)} of models to download into the hub's cache")
+    return "\n".join(lines)
+
+
+def _size(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count > 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def write_study(design: Study, folder: Path) -> Path:
+    """Write the resolved study into a folder, and return that."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "study.yaml").write_text(study_yaml(design), encoding="utf-8")
+    return folder
 
 
 def write_design(experiment: Experiment, folder: Path, tasks: Iterable[str]) -> None:
@@ -113,17 +145,25 @@ def write_design(experiment: Experiment, folder: Path, tasks: Iterable[str]) -> 
     (folder / "manifest").mkdir(exist_ok=True)
     for task in tasks:
         (folder / "manifest" / f"{task}.csv").write_text(experiment.items.manifest(task).to_csv(), encoding="utf-8")
-    (folder / "study.yaml").write_text(study_yaml(experiment.study), encoding="utf-8")
+    write_study(experiment.study, folder)
 
 
 def adapter(experiment: Experiment, job: Job, training: Training) -> str:
-    """Description of a model version."""
+    """Description of a model version, or of a full fine-tune's model."""
     recipe = experiment.study.recipe
+    size = "every weight" if recipe.method == "full" else f"rank {recipe.lora.rank}"
     return (
-        f"LoRA adapter of **{job.model}** fine-tuned on **{job.source}**, seed {job.seed}, "
-        f"study `{experiment.study.name}`: rank {recipe.lora.rank}, learning rate {recipe.learning_rate:g}, "
+        f"{_fine_tune(experiment, job)}, seed {job.seed}, "
+        f"study `{experiment.study.name}`: {size}, learning rate {recipe.learning_rate:g}, "
         f"epoch {training.kept_epoch} of {recipe.epochs}, final training loss {training.losses[-1]:.3f}."
     )
+
+
+def _fine_tune(experiment: Experiment, job: Job) -> str:
+    """What a fine-tune is, of which base and on which cell."""
+    if experiment.study.recipe.method == "full":
+        return f"Full fine-tune of **{job.model}** on **{job.source}**"
+    return f"LoRA adapter of **{job.model}** fine-tuned on **{job.source}**"
 
 
 def warn_below_chance(job: Job, cells: Sequence[Cell], scores: Mapping[Cell, TargetScore]) -> None:

@@ -13,12 +13,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from registry.cells import Cell, Regime, regime_of
+from registry.deploy.card import Facts, card
+from registry.deploy.folder import CARD
 from registry.lora.cost import Usage
 from registry.lora.train import Training
 from registry.runner import describe
 from registry.runner.experiment import Experiment, Job
+from registry.runner.notes import Lineage, annotate_baseline, annotate_evaluation, annotate_finetune
 from registry.runner.outcomes import Outcomes
-from registry.tracking.adapters import RegisteredAdapter, register_adapter
+from registry.tracking.adapters import RegisteredAdapter, record_full_model, register_adapter, weights_digest
 from registry.tracking.evaluations import (
     below_chance,
     delta_metrics,
@@ -74,7 +77,7 @@ class Records:
         return finished_by_fingerprint(self.client, self.experiment_id, kind, only=wanted).get(wanted)
 
     def registered(self, job: Job) -> tuple[RegisteredAdapter, Run]:
-        """Return a job's registered adapter, and the run that trained it."""
+        """Return a job's registered adapter or recorded full fine-tune, and the run that trained it."""
         run = self.finished(Kind.FINETUNE, job.finetune)
         if run is None:
             raise RuntimeError(f"the fine-tune of {job} is gone since the plan was made")
@@ -102,12 +105,18 @@ class Records:
         recording.curves({"train/loss": training.losses, "train/learning_rate": training.learning_rates})
         recording.curves({"validation/loss": training.validation_losses})
         recording.metrics({"train/final_loss": training.losses[-1], "train/kept_epoch": training.kept_epoch})
+        if self.experiment.study.recipe.precision == "fp16":
+            recording.metrics({"train/skipped_steps": training.skipped})
         self.usage(recording, "train", usage)
 
     def adapter(self, recording: Recording, job: Job, folder: Path, training: Training) -> RegisteredAdapter:
-        """Register a PEFT folder as the next version of its (base, source cell)."""
+        """Register a PEFT folder as the next version of its (base, source cell), or record a whole model's folder."""
         source = job.source_cell
-        adapter = register_adapter(
+        full = self.experiment.study.recipe.method == "full"
+        if not full:
+            (folder / CARD).write_text(card(self._facts(job, folder), None), encoding="utf-8")
+        record = record_full_model if full else register_adapter
+        adapter = record(
             recording,
             folder,
             name=registered_model(job.model, source),
@@ -116,6 +125,7 @@ class Records:
             description=describe.adapter(self.experiment, job, training),
         )
         recording.tags(adapter.tags)
+        annotate_finetune(recording, self.experiment, job, adapter)
         return adapter
 
     def baseline(self, recording: Recording, job: Job, outcomes: Outcomes) -> None:
@@ -128,6 +138,7 @@ class Records:
         if low:
             recording.tags({Tag.BELOW_CHANCE: " ".join(map(str, low))})
             describe.warn_below_chance(job, low, scores)
+        annotate_baseline(recording, self.experiment, job, scores)
 
     def evaluation(
         self, recording: Recording, job: Job, outcomes: Outcomes, adapter: RegisteredAdapter, finetune_run: str
@@ -146,6 +157,8 @@ class Records:
         tags = adapter.tags | {Tag.FINETUNE_RUN: finetune_run, Tag.BASELINE_RUN: baseline.info.run_id}
         recording.tags(tags | {tag: value for tag, value in baseline.data.tags.items() if tag == Tag.BELOW_CHANCE})
         self._files(recording, self.experiment.grid.tasks, outcomes)
+        lineage = Lineage(self.experiment_id, finetune_run, baseline.info.run_id, adapter)
+        annotate_evaluation(recording, self.experiment, job, deltas, lineage)
 
     def _baseline_run(self, model: str) -> Run:
         run = self.finished(Kind.BASELINE, self.experiment.baseline(model).evaluate)
@@ -177,26 +190,44 @@ class Records:
 
     def _tags(self, job: Job, fingerprint: str | None) -> dict[str, object]:
         base, prompts = self.experiment.bases[job.model], self.experiment.items.prompts
-        tags: dict[str, object] = {
+        return {
+            Tag.BASE_MODEL: base.name,
+            **_source(job),  # the UI shows tags in this order
             Tag.STUDY: self.experiment.study.name,
             Tag.PROTOCOL: self.experiment.protocol,
-            Tag.BASE_MODEL: base.name,
             Tag.BASE_REVISION: base.revision,
             Tag.MODEL_FAMILY: base.family,
             Tag.MODEL_SIZE_B: f"{base.size_b:g}",
             Tag.FINGERPRINT: fingerprint,
             Tag.HEADLINES: " ".join(f"{task}={prompts[task].headline}" for task in self.experiment.grid.tasks),
         }
-        if job.source is not None:
-            tags |= {Tag.SOURCE_TASK: job.source.task, Tag.SOURCE_LANGUAGE: job.source.language, Tag.SEED: job.seed}
-        return tags
+
+    def _facts(self, job: Job, folder: Path) -> Facts:
+        """What an adapter's card tells when it is registered."""
+        study = self.experiment.study
+        tags = self._tags(job, job.finetune) | {Tag.DIGEST: weights_digest(folder)}
+        return Facts(
+            tags={key: str(value) for key, value in tags.items()},
+            parameters={key: str(value) for key, value in describe.parameters(study).items()},
+            serving=self._serving(job.model, job.source_cell),
+            benchmark=study.benchmark.kind,
+        )
 
     def _serving(self, model: str, source: Cell) -> dict[str, Any]:
-        """What ``registry/serving.py`` reads from the adapter's ``MLmodel``."""
+        """What ``registry/serving/`` reads from the adapter's ``MLmodel``."""
         base = self.experiment.bases[model]
         return {
             "base": {"name": base.name, "reference": base.reference, "revision": base.revision},
             "source": str(source),
             "prompt": asdict(self.experiment.items.prompts[source.task]),
             "chat_template": self.experiment.study.chat_template,
+            "precision": self.experiment.study.recipe.precision,
+            "quantization": self.experiment.study.quantization,
         }
+
+
+def _source(job: Job) -> dict[str, object]:
+    """Tags of what an adapter was trained on; a baseline has none."""
+    if job.source is None:
+        return {}
+    return {Tag.SOURCE_TASK: job.source.task, Tag.SOURCE_LANGUAGE: job.source.language, Tag.SEED: job.seed}

@@ -1,0 +1,159 @@
+"""Notes in Markdown that runs and versions carry once their numbers are known, and that link them to one another.
+
+MLflow's UI shows them as descriptions. Links are of its own kind, ``#/experiments/…``, and so hold on any server.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
+
+from registry.cells import Cell, Regime
+from registry.runner import describe
+from registry.runner.experiment import Experiment, Job
+from registry.tracking import names
+from registry.tracking.adapters import RecordedModel, RegisteredAdapter
+from registry.tracking.evaluations import TargetScore
+from registry.tracking.names import Kind, Tag
+from registry.tracking.overview import runs_of_kind
+from registry.tracking.runs import Recording
+
+__all__ = ["Lineage", "annotate_baseline", "annotate_evaluation", "annotate_finetune"]
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """What an evaluation came from: the runs that trained the adapter and scored its base, and the adapter."""
+
+    experiment_id: str
+    finetune: str
+    baseline: str
+    adapter: RegisteredAdapter
+
+    def run(self, label: str, run_id: str) -> str:
+        """Link to a run."""
+        return f"[{label}](#/experiments/{self.experiment_id}/runs/{run_id})"
+
+    @property
+    def model(self) -> str:
+        """Link to the registered version, or to the model of a full fine-tune."""
+        return _model(self.experiment_id, self.adapter)
+
+
+def annotate_finetune(recording: Recording, experiment: Experiment, job: Job, adapter: RegisteredAdapter) -> None:
+    """Say in a fine-tune's run how it was trained and where the adapter is."""
+    lines = [
+        describe.run(Kind.FINETUNE, experiment, job),
+        _recipe(experiment),
+        f"Made {_model(recording.experiment_id, adapter)}; not evaluated yet.",
+    ]
+    recording.tags({MLFLOW_RUN_NOTE: "\n\n".join(lines)})
+
+
+def annotate_baseline(
+    recording: Recording, experiment: Experiment, job: Job, scores: Mapping[Cell, TargetScore]
+) -> None:
+    """Say in a baseline's run how the untouched base does on each task."""
+    rows = []
+    for task in experiment.grid.tasks:
+        own = [score for cell, score in scores.items() if cell.task == task]
+        score, chance = fmean(one.score for one in own), fmean(one.chance for one in own)
+        rows.append(f"| {task} | {own[0].headline} | {score:.3f} | {chance:.3f} |")
+    table = "\n".join([_header("task", "score", "mean over languages", "chance"), *rows])
+    described = describe.run(Kind.BASELINE, experiment, job)
+    recording.tags({MLFLOW_RUN_NOTE: f"{described}\n\n{table}\n\n{_reports(recording.experiment_id)}"})
+
+
+def annotate_evaluation(
+    recording: Recording, experiment: Experiment, job: Job, deltas: Mapping[str, float], lineage: Lineage
+) -> None:
+    """Say what an evaluation found in its own run, in that of the fine-tune and with the adapter's version.
+
+    Parameters
+    ----------
+    deltas
+        Metrics, as :func:`registry.tracking.evaluations.delta_metrics` makes them.
+    """
+    table = f"{_table(deltas)}\n\n{_extremes(deltas)}"
+    baseline = lineage.run("baseline", lineage.baseline)
+    finetune, evaluation = lineage.run("fine-tune", lineage.finetune), lineage.run("evaluation", recording.run_id)
+    recipe, reports = _recipe(experiment), _reports(lineage.experiment_id)
+    described = describe.run(Kind.EVALUATE, experiment, job)
+    come_from = f"Its {finetune} made {lineage.model}; Δ is measured against the {baseline} of its base. {reports}"
+    # The UI folds away what is below a run's first lines.
+    note = "\n\n".join([_headline(job, deltas), described, come_from, table, recipe])
+    recording.tags({MLFLOW_RUN_NOTE: note})
+    trained = describe.run(Kind.FINETUNE, experiment, job)
+    made = f"Made {lineage.model}; scored by its {evaluation} against the {baseline} of its base. {reports}"
+    note = "\n\n".join([trained, recipe, table, made])
+    recording.client.set_tag(lineage.finetune, MLFLOW_RUN_NOTE, note)
+    of_model = "\n\n".join(
+        [_headline(job, deltas), trained, recipe, table, f"Runs: {finetune}, {evaluation}, {baseline}."]
+    )
+    _annotate_model(recording, experiment, lineage.adapter, of_model)
+
+
+def _annotate_model(recording: Recording, experiment: Experiment, adapter: RegisteredAdapter, note: str) -> None:
+    client = recording.client
+    client.set_logged_model_tags(adapter.model_id, {MLFLOW_RUN_NOTE: note})
+    if not isinstance(adapter, RecordedModel):
+        client.update_model_version(adapter.name, adapter.version, description=note)
+        asked = str(experiment.study.chat_template)
+        client.set_model_version_tag(adapter.name, adapter.version, Tag.CHAT_TEMPLATE, asked)
+
+
+def _model(experiment_id: str, adapter: RegisteredAdapter) -> str:
+    if isinstance(adapter, RecordedModel):
+        return f"[the model](#/experiments/{experiment_id}/models/{adapter.model_id})"
+    return f"[version {adapter.version} of {adapter.name}](#/models/{adapter.name}/versions/{adapter.version})"
+
+
+def _headline(job: Job, deltas: Mapping[str, float]) -> str:
+    """What tells a version from its neighbours in the first words: the registry's table shows no more of it."""
+    means = (
+        f"{regime} {value:+.1f}" for regime in Regime if (value := deltas.get(names.delta_mean(regime))) is not None
+    )
+    return f"Seed {job.seed}: {', '.join(means)} pp."
+
+
+def _table(deltas: Mapping[str, float]) -> str:
+    lines = [_header("regime", "targets", "mean Δ pp", "positive %", "harmed %")]
+    regimes = [found[0] for key in deltas if (found := names.parse_delta(key)) is not None]
+    for regime in Regime:
+        if regime in regimes:
+            mean, positive, harmed = (
+                deltas[quantity(regime)] for quantity in (names.delta_mean, names.positive_rate, names.harm_rate)
+            )
+            lines.append(f"| {regime} | {regimes.count(regime)} | {mean:+.2f} | {positive:.0f} | {harmed:.0f} |")
+    return "\n".join(lines)
+
+
+def _header(*columns: str) -> str:
+    """Return a table's first lines; MLflow draws columns without any space between them."""
+    return f"| {' | '.join(f'{column}&emsp;' for column in columns)} |\n|{':--|' * len(columns)}"
+
+
+def _extremes(deltas: Mapping[str, float]) -> str:
+    """Name the targets that gained and lost most, in percentage points."""
+    found = {cell[1]: value for key, value in deltas.items() if (cell := names.parse_delta(key)) is not None}
+    best, worst = max(found, key=lambda cell: found[cell]), min(found, key=lambda cell: found[cell])
+    return f"Highest on **{best}** ({found[best]:+.1f} pp), lowest on **{worst}** ({found[worst]:+.1f} pp)."
+
+
+def _recipe(experiment: Experiment) -> str:
+    """Say the recipe in a line."""
+    study, recipe = experiment.study, experiment.study.recipe
+    size = "every weight" if recipe.method == "full" else f"LoRA rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}"
+    held = f"{study.quantization} base, {recipe.precision}" if study.quantization else recipe.precision
+    asked = ", scored in the chat template" if study.chat_template else ""
+    return (
+        f"Study `{study.name}`: {size}, learning rate {recipe.learning_rate:g}, {recipe.epochs} epochs of batches of "
+        f"{recipe.batch_size}, {held}{asked}."
+    )
+
+
+def _reports(experiment_id: str) -> str:
+    return f"[Reports of the study]({runs_of_kind(experiment_id, Kind.ANALYZE)})."
