@@ -4,7 +4,7 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui test test-slow bench-scoring bench-training bench-growth lint clean
+.PHONY: help setup demo ui server test test-slow ui-test bench-scoring bench-training bench-growth bench-tracking bench-analysis lint clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -19,11 +19,24 @@ ui: setup  ## MLflow's UI on what was recorded here, at http://127.0.0.1:5000
 	@echo "the UI opens in its GenAI view: choose an experiment, then 'Training runs'"
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --default-artifact-root $(CURDIR)/mlartifacts
 
+PORT ?= 5001
+BACKEND ?= sqlite:///$(CURDIR)/server/mlflow.db
+server: export MLFLOW_BACKEND_STORE_URI = $(BACKEND)
+server: setup  ## a tracking server on this machine alone, to try one; docs/server.md tells how to run one for others
+	@mkdir -p server
+	@printf '%s\n' 'http://127.0.0.1:$(PORT)  (Ctrl-C ends it)' \
+	  'in another shell:  export MLFLOW_TRACKING_URI=http://127.0.0.1:$(PORT)'
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) \
+	  --artifacts-destination $(CURDIR)/server/artifacts --allowed-hosts localhost:$(PORT),127.0.0.1:$(PORT)
+
 test: .venv/test.txt  ## the tests, slow ones left out
 	$(BIN)/python -m pytest
 
 test-slow: .venv/test.txt  ## the slow tests alone
 	$(BIN)/python -m pytest -m slow
+
+ui-test: .venv/test.txt .venv/ui.txt  ## the UI in a real browser (Debian's chromium), pictures into tests/ui/screenshots
+	$(BIN)/python -m pytest -m slow tests/ui
 
 # BENCH="--device cuda --shape 0.5b" runs them on a GPU; BENCH=--help tells the rest.
 bench-scoring: .venv/test.txt  ## scoring one adapter against merging it to disk and lm_eval: ten minutes on one core
@@ -34,6 +47,12 @@ bench-training: .venv/test.txt  ## training one adapter against Trainer on padde
 
 bench-growth: .venv/test.txt  ## what twice the items, adapters and training texts cost: ten minutes on one core
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.growth $(BENCH)
+
+bench-tracking: .venv/test.txt  ## a store of 1,215 evaluations read back, and what recording an adapter takes: two minutes
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.tracking $(BENCH)
+
+bench-analysis: .venv/test.txt  ## the corrected analyses of a full grid, and its decomposition against statsmodels: minutes
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.analysis
 
 lint: .venv/lint.txt  ## ruff and mypy
 	$(BIN)/ruff check .

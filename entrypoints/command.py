@@ -12,7 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
-__all__ = ["add_adapter_arguments", "add_study_arguments", "boolean", "parser", "run_command", "where_to_look"]
+__all__ = [
+    "add_adapter_arguments",
+    "add_study_arguments",
+    "boolean",
+    "parser",
+    "run_command",
+    "seed_number",
+    "where_to_look",
+]
 
 _MOVED = "DONORS_RECIPIENTS_IN_VENV"
 
@@ -49,7 +57,9 @@ def add_adapter_arguments(arguments: argparse.ArgumentParser) -> None:
     )
     arguments.add_argument("--task", default="", help="source task; empty takes the study's first")
     arguments.add_argument("--language", default="", help="source language; empty takes the study's first")
-    arguments.add_argument("--seed", default="", type=_seed, help="seed of the run; empty takes the study's first")
+    arguments.add_argument(
+        "--seed", default="", type=seed_number, help="seed of the run; empty takes the study's first"
+    )
 
 
 def where_to_look(uri: str, experiment_id: str) -> str:
@@ -96,7 +106,8 @@ def _use_project_environment() -> None:
     sys.exit(f"error: {sys.executable} has no mlflow; run `make setup`, or use --env-manager uv")
 
 
-def _seed(text: str) -> int | None:
+def seed_number(text: str) -> int | None:
+    """Read a seed; an empty text is none."""
     if not text:
         return None
     if not text.lstrip("-").isdigit():

@@ -9,7 +9,9 @@ def main() -> None:
     """Parse, evaluate, show the regimes."""
     arguments = parser(__doc__, "mlflow run . -e evaluate --env-manager local -P task=kind -P language=tr")
     add_adapter_arguments(arguments)
-    arguments.add_argument("--base", default=False, type=boolean, help="true scores the base without an adapter")
+    arguments.add_argument(
+        "--base", nargs="?", const=True, default=False, type=boolean, help="true scores the base without an adapter"
+    )
     add_study_arguments(arguments, output="folder for scores.csv and outcomes.parquet; empty writes none")
     given = arguments.parse_args()
 

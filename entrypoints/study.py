@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from entrypoints.command import add_study_arguments, boolean, parser, run_command
 
+if TYPE_CHECKING:  # slow to import, and --help has no need of it
+    from registry.study import Study
+
 
 def main() -> None:
-    """Parse, plan, run what is left, say what came of it."""
+    """Parse, plan, run what is left, say what came of it; one study after another where the file holds several."""
     arguments = parser(__doc__, "mlflow run . -e study --env-manager local -P study=demo -P workers=2")
     add_study_arguments(arguments, output="folder for the plan and the resolved study; empty writes none")
     arguments.add_argument("--workers", default=0, type=int, help="processes; 0 takes one per GPU, else one per core")
@@ -23,28 +28,56 @@ def main() -> None:
     )
     given = arguments.parse_args()
 
-    def study() -> int:
-        from registry.runner.session import prospect, run_study
-        from registry.studyfile import load_study
-        from registry.tracking.launch import annotate_launch, launching_run
+    def studies() -> int:
+        from registry.studyfile import load_studies
 
-        launch = launching_run()
-        ready = prospect(load_study(given.study, data=given.data or None), workers=given.workers, dry_run=given.dry_run)
-        print(ready.summary(cost=given.dry_run))
-        if given.output:
-            print(f"  written to {ready.write(given.output)}")
-        if given.dry_run:
-            return 0
-        failures = run_study(ready)
-        for failure in failures:
-            print(f"failed: {failure.job}: {failure.reason}", file=sys.stderr)
-        name, done = ready.experiment.study.name, len(ready.plan.todo) - len(failures)
-        print(f"study {name!r}: {done} jobs done, {len(failures)} failed")
-        print(f"next: mlflow run . -e analyze --env-manager local -P study={name}")
-        annotate_launch(ready.client, launch, f"Study `{name}`: {done} jobs done, {len(failures)} failed.")
-        return 1 if failures else 0
+        found = load_studies(given.study, data=given.data or None)
+        code = 0
+        for study in found:
+            # The studies of a comparison have a folder each.
+            output = str(Path(given.output) / study.name) if given.output and len(found) > 1 else given.output
+            code = max(code, _study(study, workers=given.workers, dry_run=given.dry_run, output=output))
+        return code
 
-    run_command(study)
+    run_command(studies)
+
+
+def _study(study: Study, *, workers: int, dry_run: bool, output: str) -> int:
+    from registry.runner.session import prospect, rehearse, run_study
+    from registry.tracking.launch import annotate_launch, launching_run
+
+    if dry_run:
+        print(rehearse(study, workers=workers, output=output))
+        if foreseen := _foreseen(study):
+            print(f"  detects       {foreseen}")
+        return 0
+    launch = launching_run()
+    ready = prospect(study, workers=workers)
+    print(ready.summary(cost=False))
+    if output:
+        print(f"  written to {ready.write(output)}")
+    failures = run_study(ready)
+    for failure in failures:
+        print(f"failed: {failure.job}: {failure.reason}", file=sys.stderr)
+    done = len(ready.plan.todo) - len(failures)
+    print(f"study {study.name!r}: {done} jobs done, {len(failures)} failed")
+    print(f"next: mlflow run . -e analyze --env-manager local -P study={study.name}")
+    annotate_launch(ready.client, launch, f"Study `{study.name}`: {done} jobs done, {len(failures)} failed.")
+    return 1 if failures else 0
+
+
+def _foreseen(study: Study) -> str:
+    """Say what effects the planned study would find; nothing where the number of test items is not fixed."""
+    from analysis.corrected.plan import foreseen
+    from analysis.corrected.power import Design
+    from registry.benchmarks import load_benchmark
+
+    grid = load_benchmark(study.benchmark).select(study.tasks, study.languages)
+    items = [study.split.count("test", task) for task in grid.tasks]
+    if not all(items):
+        return ""
+    sizes = {"seeds": len(study.seeds), "models": len(study.models), "tasks": len(grid.tasks)}
+    return foreseen(Design(items=min(items), languages=len(grid.languages), **sizes))
 
 
 if __name__ == "__main__":

@@ -33,10 +33,13 @@ def test_the_demo_shows_the_regimes_and_a_second_run_trains_nothing(tmp_path: Pa
     assert "regime" in run(store, "entrypoints.analyze", "--study", "demo", "--output", str(report))
 
     regimes = pd.read_csv(report / "regimes.csv").set_index("regime")
-    assert regimes.loc["MT-CL", "mean"] > 2 * regimes.loc["MT-CL", "se"]
+    assert regimes.loc["MT-CL", "mean"] > 2 * regimes.loc["MT-CL", "run_se"]
     contrasts = pd.read_csv(report / "contrasts.csv").set_index("contrast")
-    assert list(contrasts.index) == ["MT-ML − MT-CL", "MT-CL − CT-ML", "MT-CL − CT-CL"]
-    assert (contrasts["difference"] > 2 * contrasts["se"]).all()
+    assert list(contrasts.index) == ["MT-ML − MT-CL", "MT-CL − CT-ML", "MT-CL − CT-CL", "CT-ML − CT-CL"]
+    assert (contrasts["estimate"].iloc[:3] > 2 * contrasts["se"].iloc[:3]).all()
+    cells = pd.read_parquet(report / "cells.parquet")
+    assert (cells["noise"] == "measured over questions").all()
+    assert cells[["se", "p", "shrunken", "shrunken_sd"]].notna().all(axis=None)
     assert (report / "report.html").stat().st_size > 100_000
 
     again = run(store, "entrypoints.study", "--study", "demo")

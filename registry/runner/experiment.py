@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from registry.benchmarks import AlignedItems, align, load_benchmark
+from registry.benchmarks.prompts import TrainingText
 from registry.cells import Cell, Grid
 from registry.models import Base, load_tokenizer, require_quantization, resolve_base
 from registry.refusal import Refused, unknown
 from registry.runner.fingerprint import fingerprint
-from registry.study import Study
+from registry.study import Recipe, Study
 
 __all__ = ["Experiment", "Job", "prepare", "source_cell"]
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One unit of work: a base's baseline (no source), or one adapter, trained and evaluated.
+    """One unit of work: a base's baseline (no source), or one fine-tune, trained and evaluated.
 
     ``finetune`` and ``evaluate`` are the fingerprints of its runs; a baseline has no ``finetune``.
     """
@@ -76,16 +77,23 @@ class Experiment:
 
     def job(self, model: str, source: Cell, seed: int) -> Job:
         """The job of one adapter."""
-        base, recipe = self.bases[model], self.study.recipe
+        base, masked = self.bases[model], self.items.prompts[source.task].supervised == "target"
         finetune = fingerprint(
             "finetune",
             base=base.revision,
             train=self.items.digest(source, "train"),
-            recipe=recipe,
+            recipe=self.study.recipe.deciding(source.task, masked=masked),
             quantization=self.study.quantization,
             seed=seed,
         )
         return Job(model, source, seed, finetune, self._evaluation_fingerprint(model, finetune))
+
+    def training_texts(self, source: Cell) -> list[TrainingText]:
+        """The texts of a source cell, the loss where the recipe puts it."""
+        prompt = self.items.prompts[source.task]
+        if self.study.recipe.loss == "whole_text":
+            prompt = replace(prompt, supervised="text")
+        return [prompt.training(item) for item in self.items.train(source)]
 
     def jobs(self) -> list[Job]:
         """Every job of the study, model by model, the baseline first."""
@@ -116,17 +124,39 @@ def prepare(study: Study) -> Experiment:
     Raises
     ------
     Refused
-        If a model, task, language or source does not exist, the items cannot be aligned, a base lacks the chat
-        template that the study asks for, or the library is wanting that loads quantised bases.
+        If a model, task, language or source does not exist, a source's task has no length, the items cannot be aligned,
+        a base lacks the chat template that the study asks for, the library is wanting that loads quantised bases, or
+        every weight of such a base is to be trained.
     """
     require_quantization(study.quantization)
+    if study.quantization is not None and study.recipe.method == "full":
+        raise Refused(
+            f"recipe.method: full trains every weight, and with quantization: {study.quantization} most have none that "
+            "moves; set quantization: null, or recipe.method: lora"
+        )
     benchmark = load_benchmark(study.benchmark)
     grid = benchmark.select(study.tasks, study.languages)
     sources = tuple(source_cell(name, grid) for name in study.sources) or grid.cells
+    _require_lengths(study.recipe, sources, benchmark.grid.tasks)
     bases = {spec.name: resolve_base(spec, trust_remote_code=study.trust_remote_code) for spec in study.models}
     if study.chat_template:
         _require_chat_templates(bases.values())
     return Experiment(study, bases, grid, sources, align(benchmark, grid, study.split))
+
+
+def _require_lengths(recipe: Recipe, sources: Iterable[Cell], tasks: Iterable[str]) -> None:
+    """Refuse lengths for tasks that do not exist, and sources without one."""
+    if isinstance(recipe.max_length, int):
+        return
+    for task in recipe.max_length:
+        if task not in tasks:
+            raise unknown("task", task, tasks, where="recipe.max_length")
+    lacking = sorted({source.task for source in sources} - set(recipe.max_length))
+    if lacking:
+        raise Refused(
+            f"recipe.max_length has no length for {', '.join(lacking)}, which the study trains on; add it, or give one "
+            "length for every task"
+        )
 
 
 def _require_chat_templates(bases: Iterable[Base]) -> None:

@@ -22,8 +22,9 @@ from mlflow import MlflowClient
 from registry.runner.experiment import Experiment, Job, prepare
 from registry.runner.plan import Plan, Step
 from registry.runner.progress import Board
+from registry.runner.waiting import Held, SetAside
 from registry.study import Study
-from registry.tracking.runs import reap
+from registry.tracking.runs import Superseded, reap
 from registry.tracking.store import open_store
 
 if TYPE_CHECKING:  # brings torch, which a plan with nothing to do has no need of
@@ -72,23 +73,37 @@ def _in_process(
     experiment: Experiment, plan: Plan, client: MlflowClient, experiment_id: str, board: Board
 ) -> list[Failure]:
     resident = _resident(experiment, client, experiment_id, number=0)
+    aside = SetAside(board)
     failures: list[Failure] = []
     left = list(plan.todo)
     while left:
-        tasks = _together(left, left[0], adapters_at_once(experiment.study))
-        left = left[len(tasks) :]
-        failed = _without_baseline(failures)
-        if tasks[0][0].model in failed and tasks[0][1] is not Step.TRAIN:
+        open_ = [task for task in _unblocked(left) if aside.is_open(task[0])]
+        if not open_:
+            aside.rest([job for job, _ in _unblocked(left)])
+            continue
+        tasks = _together(open_, open_[0], adapters_at_once(experiment.study))
+        left = [task for task in left if task not in tasks]
+        if tasks[0][0].model in _without_baseline(failures) and tasks[0][1] is not Step.TRAIN:
             failures += [Failure(job, _NO_BASELINE) for job, _ in tasks]
             continue
+        steps = dict(tasks)
         for job, error in _done(resident, tasks, board):
-            if error is None:
+            if isinstance(error, Held | Superseded):
+                aside.put(job)
+                left.append((job, steps[job]))
+            elif error is None:
                 board.done(0, job)
             else:
                 failures.append(Failure(job, _reason(error)))
                 board.failed(0, job, _trace(error))
         board.idle(0)
     return failures
+
+
+def _unblocked(left: Sequence[tuple[Job, Step]]) -> list[tuple[Job, Step]]:
+    """Return tasks whose base's baseline is not among those left, or that need none."""
+    without = {job.model for job, step in left if step is Step.BASELINE}
+    return [task for task in left if task[1] in (Step.BASELINE, Step.TRAIN) or task[0].model not in without]
 
 
 def _done(resident: Resident, tasks: list[tuple[Job, Step]], board: Board) -> Iterator[tuple[Job, Exception | None]]:
@@ -111,9 +126,14 @@ def _results(
 
 
 def adapters_at_once(study: Study) -> int:
-    """How many adapters of one base train together: as the study says, else 8 on a GPU and 1 on a CPU."""
+    """How many adapters of one base train together: as the study says, else 8 on a GPU and 1 on a CPU.
+
+    Full fine-tunes share nothing, so they are dealt out one by one.
+    """
     import torch
 
+    if study.recipe.method == "full":
+        return 1
     return study.adapters_at_once or (8 if torch.cuda.is_available() else 1)
 
 
@@ -182,6 +202,10 @@ class _Pool:
     _workers: dict[int, _Worker] = field(default_factory=dict)
 
     @cached_property
+    def _aside(self) -> SetAside:
+        return SetAside(self.board)
+
+    @cached_property
     def _at_once(self) -> int:
         return adapters_at_once(self.experiment.study)
 
@@ -193,10 +217,10 @@ class _Pool:
                 self._start(number)
             while self._left or any(worker.tasks for worker in self._workers.values()):
                 self._deal()
-                if not any(worker.tasks for worker in self._workers.values()) and all(
-                    worker.ready for worker in self._workers.values()
-                ):
-                    break  # what is left waits for a baseline that failed
+                if self._all_idle():
+                    if not self._startable():
+                        break  # what is left waits for a baseline that failed
+                    self._aside.tell(job for job, _ in self._left)
                 self._listen()
         finally:
             self._stop()
@@ -213,6 +237,9 @@ class _Pool:
         theirs.close()
         self._workers[number] = _Worker(number, process, ours)
 
+    def _all_idle(self) -> bool:
+        return all(worker.ready and not worker.tasks for worker in self._workers.values())
+
     def _deal(self) -> None:
         for worker in self._workers.values():
             if worker.ready and not worker.tasks and (tasks := self._next(worker.model)):
@@ -227,14 +254,7 @@ class _Pool:
 
         Towards the end fewer are trained together, so that no worker is left without.
         """
-        waiting = {job.model for job, step in self._left if step is Step.BASELINE}
-        waiting |= {job.model for w in self._workers.values() for job, step in w.tasks if step is Step.BASELINE}
-        failed = _without_baseline(self.failures)
-        open_ = [
-            task
-            for task in self._left
-            if task[1] in (Step.BASELINE, Step.TRAIN) or task[0].model not in waiting | failed
-        ]
+        open_ = [task for task in self._startable() if self._aside.is_open(task[0])]
         if not open_:
             return []
         held = [worker.model for worker in self._workers.values()]
@@ -246,6 +266,13 @@ class _Pool:
         share = math.ceil(len(open_) / len(self._workers))
         unblemished = [task for task in open_ if task[0] not in self._attempts]
         return _together(unblemished, first, min(self._at_once, share))
+
+    def _startable(self) -> list[tuple[Job, Step]]:
+        """Return what is left but for what needs a baseline that is not there."""
+        without = {job.model for job, step in self._left if step is Step.BASELINE}
+        without |= {job.model for w in self._workers.values() for job, step in w.tasks if step is Step.BASELINE}
+        without |= _without_baseline(self.failures)
+        return [task for task in self._left if task[1] in (Step.BASELINE, Step.TRAIN) or task[0].model not in without]
 
     def _listen(self) -> None:
         by_pipe = {worker.pipe: worker for worker in self._workers.values()}
@@ -266,8 +293,12 @@ class _Pool:
             self.board.moved(worker.number, *message)
         else:
             job, *rest = message
-            worker.tasks = [task for task in worker.tasks if task[0] != job]
-            if kind == "done":
+            step = dict(worker.tasks)[job]
+            worker.tasks.remove((job, step))
+            if kind == "held":
+                self._aside.put(job)
+                self._left.append((job, step))
+            elif kind == "done":
                 self.board.done(worker.number, job)
             else:
                 self.failures.append(Failure(job, rest[0]))
@@ -278,7 +309,7 @@ class _Pool:
     def _died(self, worker: _Worker) -> None:
         """Put a dead worker's jobs back and start another in its place."""
         worker.process.join()
-        reap(self.client, self.experiment_id)
+        reap(self.client, self.experiment_id, elsewhere=False)
         code = worker.process.exitcode
         if not worker.ready:
             raise RuntimeError(f"a worker ended with exit code {code} before its first job; see its message above")
@@ -302,7 +333,8 @@ class _Pool:
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
-        reap(self.client, self.experiment_id)  # a run that was only just being opened, or whose worker was killed
+        # a run that was only just being opened, or whose worker was killed
+        reap(self.client, self.experiment_id, elsewhere=False)
 
 
 @contextmanager
@@ -327,7 +359,15 @@ def _work(number: int, study: Study, uri: str, experiment_id: str, pipe: Connect
     pipe.send(("ready",))
     while True:
         for job, error in _results(resident, pipe.recv(), lambda phase, share: pipe.send(("moved", phase, share))):
-            pipe.send(("done", job) if error is None else ("failed", job, _reason(error), _trace(error)))
+            pipe.send(_report(job, error))
+
+
+def _report(job: Job, error: Exception | None) -> tuple[object, ...]:
+    if error is None:
+        return "done", job
+    if isinstance(error, Held | Superseded):
+        return "held", job
+    return "failed", job, _reason(error), _trace(error)
 
 
 def _exit(*_: object) -> None:

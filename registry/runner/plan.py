@@ -19,9 +19,9 @@ class Step(StrEnum):
     """What one job has left to do."""
 
     BASELINE = "score the base"
-    TRAIN_AND_EVALUATE = "fine-tune, register, evaluate"
-    EVALUATE = "evaluate a registered adapter"
-    TRAIN = "fine-tune, register"
+    TRAIN_AND_EVALUATE = "fine-tune, record, evaluate"
+    EVALUATE = "evaluate a recorded fine-tune"
+    TRAIN = "fine-tune, record"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Plan:
 
     @property
     def fine_tunes(self) -> int:
-        """Adapters still to be trained."""
+        """Fine-tunes still to be done."""
         return sum(step in (Step.TRAIN, Step.TRAIN_AND_EVALUATE) for _, step in self.todo)
 
     @property

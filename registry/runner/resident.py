@@ -8,8 +8,10 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -17,21 +19,27 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from registry.lora.adapter import Adapter, fresh_adapter, merged, read_adapter, save_adapter
 from registry.lora.cost import Size, Usage, peak_memory_gb, reset_peak_memory, scoring_flop, training_flop
+from registry.lora.full import FullWeights, replaced, save_full
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import Example, encode_examples, encode_queries
-from registry.lora.train import Assignment, Training, train_adapters
+from registry.lora.train import Assignment, Training, train_adapters, train_full
+from registry.memory import require_full_memory
 from registry.models import Base, load_base, load_tokenizer
 from registry.runner.experiment import Experiment, Job
 from registry.runner.outcomes import Outcomes
 from registry.runner.plan import Step
 from registry.runner.records import Records
+from registry.runner.waiting import Held
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
+from registry.tracking.claims import Claim, Claims
 from registry.tracking.names import Kind
 from registry.tracking.runs import Recording
 
 __all__ = ["Progress", "Resident"]
 
 _GPU_WORTH = 4096  # tokens that a shared beginning must save: a pass of its own costs a GPU its launches
+
+_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 #: Told what a job is doing and the share of it done, in [0, 1].
 Progress = Callable[[str, float], None]
@@ -53,23 +61,48 @@ class Resident:
 
     records: Records
     _held: _Loaded | None = None
+    _taken: Mapping[str, Claim] = field(default_factory=dict)
 
     @property
     def experiment(self) -> Experiment:
         """The experiment whose jobs these are."""
         return self.records.experiment
 
+    @cached_property
+    def _claims(self) -> Claims:
+        return Claims(self.records.client, self.records.experiment_id)
+
     def do(self, tasks: Sequence[tuple[Job, Step]], progress: Progress) -> Iterator[tuple[Job, Exception | None]]:
         """Do what jobs of one base have left and record it; yield each with the reason where it could not be done.
 
-        Several fine-tunes are trained at once.
+        Jobs that another runner holds are left alone, with :class:`Held` as the reason. Several adapters are trained at
+        once; full fine-tunes are not, each of them taking a base's place.
         """
+        progress("claim", 0.0)
+        done = [job for job, step in tasks if self._left(job, step) is None]
+        yield from [(job, None) for job in done]
+        with self._claims.taken(_claimed(job) for job, _ in tasks if job not in done) as self._taken:
+            ours = [task for task in tasks if _claimed(task[0]) in self._taken]
+            yield from [(task[0], _held(task[0])) for task in tasks if task not in ours and task[0] not in done]
+            for job, error in self._do_claimed(ours, progress):
+                self._taken[_claimed(job)].release()
+                yield job, error
+
+    def _do_claimed(
+        self, tasks: Sequence[tuple[Job, Step]], progress: Progress
+    ) -> Iterator[tuple[Job, Exception | None]]:
+        """Do jobs that this process holds; what was finished in the moment before it did is seen here."""
+        left = {job: self._left(job, step) for job, step in tasks}
+        yield from [(job, None) for job, step in left.items() if step is None]
+        to_do = {job: step for job, step in left.items() if step is not None}
+        if not to_do:
+            return
         progress("load", 0.0)
         held = self._load(tasks[0][0].model)
-        left = {job: self._left(job, step) for job, step in tasks}
-        fresh = [job for job, step in left.items() if step in (Step.TRAIN, Step.TRAIN_AND_EVALUATE)]
-        trained = self._train_together(held, fresh, progress) if len(fresh) > 1 else {}
-        for job, step in left.items():
+        fresh = [job for job, step in to_do.items() if step in (Step.TRAIN, Step.TRAIN_AND_EVALUATE)]
+        together = len(fresh) > 1 and not self._full
+        trained = self._train_together(held, fresh, progress) if together else {}
+        for job, step in to_do.items():
             try:
                 self._do(held, job, step, trained.get(job), progress)
             except Exception as error:
@@ -77,18 +110,26 @@ class Resident:
             else:
                 yield job, None
 
+    @contextmanager
+    def _opened(self, kind: Kind, job: Job, *, seconds_ago: float = 0.0) -> Iterator[Recording]:
+        """Open the run of one half of a job; it ends as FINISHED only if this process still holds the job."""
+        with self.records.opened(kind, job, seconds_ago=seconds_ago) as recording:
+            yield recording
+            if claim := self._taken.get(_claimed(job)):
+                claim.confirm()
+
     def _do(
-        self, held: _Loaded, job: Job, left: Step | None, trained: Training | Exception | None, progress: Progress
+        self, held: _Loaded, job: Job, left: Step, trained: Training | Exception | None, progress: Progress
     ) -> None:
         if left is Step.BASELINE:
-            with self.records.opened(Kind.BASELINE, job) as recording:
+            with self._opened(Kind.BASELINE, job) as recording:
                 self.records.baseline(recording, job, self._score(held, held.model, recording, progress))
         elif left is Step.EVALUATE:
             registered, run = self.records.registered(job)
             with tempfile.TemporaryDirectory() as name:
-                adapter = read_adapter(download_adapter(self.records.client, registered, Path(name)))
+                adapter = self._read(held, download_adapter(self.records.client, registered, Path(name)))
             self._evaluate(held, job, adapter, registered, run.info.run_id, progress)
-        elif left is not None:
+        else:
             adapter, registered, run_id = self._finetune(held, job, trained, progress)
             if left is Step.TRAIN_AND_EVALUATE:
                 self._evaluate(held, job, adapter, registered, run_id, progress)
@@ -119,8 +160,9 @@ class Resident:
             max_length=base.max_positions,
             worth=None if self.records.device == "cpu" else _GPU_WORTH,
         )
-        dtype = torch.bfloat16 if study.recipe.precision == "bf16" else torch.float32
-        model = load_base(base, dtype=dtype, device=device, placement=study.placement, quantization=study.quantization)
+        model = load_base(
+            base, dtype=self._dtype, device=device, placement=study.placement, quantization=study.quantization
+        )
         self._held = _Loaded(base, model, tokenizer, questions)
         return self._held
 
@@ -135,6 +177,8 @@ class Resident:
         return dict(zip(jobs, found, strict=True))
 
     def _train(self, held: _Loaded, jobs: Sequence[Job], progress: Progress) -> list[Training | FloatingPointError]:
+        if self._full:
+            return [self._train_full(held, job, progress) for job in jobs]
         study = self.experiment.study
         assignments = [
             Assignment(
@@ -155,11 +199,25 @@ class Resident:
             progress=lambda share: progress("train", share),
         )
 
+    def _train_full(self, held: _Loaded, job: Job, progress: Progress) -> Training:
+        study = self.experiment.study
+        require_full_memory(held.model, held.base.name, device=self.records.device, placement=study.placement)
+        reset_peak_memory(self.records.device)
+        return train_full(
+            held.model,
+            self._examples(held, job),
+            study.recipe,
+            seed=job.adapter_seed,
+            tokens_per_batch=self._tokens_per_batch,
+            gradient_checkpointing=study.gradient_checkpointing,
+            progress=lambda share: progress("train", share),
+        )
+
     def _finetune(
         self, held: _Loaded, job: Job, trained: Training | Exception | None, progress: Progress
-    ) -> tuple[Adapter, RegisteredAdapter, str]:
+    ) -> tuple[Adapter | FullWeights, RegisteredAdapter, str]:
         before = trained.seconds if isinstance(trained, Training) else 0.0
-        with self.records.opened(Kind.FINETUNE, job, seconds_ago=before) as recording:
+        with self._opened(Kind.FINETUNE, job, seconds_ago=before) as recording:
             self.records.training_set(recording, job.source_cell)
             result = trained if trained is not None else self._train(held, [job], progress)[0]
             if isinstance(result, Exception):
@@ -167,11 +225,24 @@ class Resident:
             progress("register", 1.0)
             self.records.training(recording, result, self._training_usage(held, result))
             with tempfile.TemporaryDirectory() as name:
-                folder, base = Path(name), held.base
-                save_adapter(result.adapter, folder, base_reference=base.reference, base_revision=base.hub_revision)
+                folder = Path(name)
+                self._save(held, result.adapter, folder)
                 registered = self.records.adapter(recording, job, folder, result)
         _checkpoint(job).unlink(missing_ok=True)
         return result.adapter, registered, recording.run_id
+
+    def _save(self, held: _Loaded, adapter: Adapter | FullWeights, folder: Path) -> None:
+        if isinstance(adapter, FullWeights):
+            save_full(held.model, adapter, folder, tokenizer=held.tokenizer)
+        else:
+            base = held.base
+            save_adapter(adapter, folder, base_reference=base.reference, base_revision=base.hub_revision)
+
+    def _read(self, held: _Loaded, folder: Path) -> Adapter | FullWeights:
+        if not self._full:
+            return read_adapter(folder)
+        saved = replace(held.base, location=str(folder), revision="sha256:")
+        return FullWeights.of(load_base(saved, dtype=self._dtype, device="cpu"))
 
     def _training_usage(self, held: _Loaded, training: Training) -> Usage:
         flop = training_flop(
@@ -185,22 +256,21 @@ class Resident:
         return Usage(training.seconds, training.tokens, flop, peak_memory_gb(self.records.device))
 
     def _examples(self, held: _Loaded, job: Job) -> list[Example]:
-        items, recipe = self.experiment.items, self.experiment.study.recipe
-        texts = [items.prompts[job.source_cell.task].training(item) for item in items.train(job.source_cell)]
-        longest = min(recipe.max_length, held.base.max_positions)
+        texts = self.experiment.training_texts(job.source_cell)
+        longest = min(self.experiment.study.recipe.length(job.source_cell.task), held.base.max_positions)
         return encode_examples(held.tokenizer, ((text.prompt, text.target) for text in texts), max_length=longest)
 
     def _evaluate(
         self,
         held: _Loaded,
         job: Job,
-        adapter: Adapter,
+        adapter: Adapter | FullWeights,
         registered: RegisteredAdapter,
         finetune_run: str,
         progress: Progress,
     ) -> None:
-        with self.records.opened(Kind.EVALUATE, job) as recording:
-            with merged(held.model, adapter) as whole:
+        with self._opened(Kind.EVALUATE, job) as recording:
+            with _in_place(held.model, adapter) as whole:
                 outcomes = self._score(held, whole, recording, progress)
             self.records.evaluation(recording, job, outcomes, registered, finetune_run)
 
@@ -216,9 +286,31 @@ class Resident:
         return Outcomes(self.experiment, values)
 
     @property
+    def _full(self) -> bool:
+        return self.experiment.study.recipe.method == "full"
+
+    @property
+    def _dtype(self) -> torch.dtype:
+        return _DTYPES[self.experiment.study.recipe.precision]
+
+    @property
     def _tokens_per_batch(self) -> int:
         given = self.experiment.study.tokens_per_batch
         return given or (2048 if self.records.device == "cpu" else 32768)
+
+
+def _in_place(model: PreTrainedModel, adapter: Adapter | FullWeights) -> AbstractContextManager[PreTrainedModel]:
+    """Have a base be what its training made of it, for a while."""
+    return replaced(model, adapter) if isinstance(adapter, FullWeights) else merged(model, adapter)
+
+
+def _claimed(job: Job) -> str:
+    """Return what is claimed for a job: an adapter is trained and evaluated under one claim."""
+    return job.finetune or job.evaluate
+
+
+def _held(job: Job) -> Held:
+    return Held(f"another runner does {job}")
 
 
 def _checkpoint(job: Job) -> Path:

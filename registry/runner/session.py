@@ -10,21 +10,24 @@ from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
 
+from registry.hub import offline
 from registry.refusal import Refused
 from registry.runner import describe
 from registry.runner.experiment import Experiment, Job, prepare
 from registry.runner.local import Failure, default_workers, run_plan
+from registry.runner.outline import Outline, needs_hub, outline
 from registry.runner.plan import Plan, make_plan
+from registry.runner.preflight import preflight
 from registry.runner.progress import Board
 from registry.study import Study
 from registry.tracking.names import Kind, Tag, run_name
-from registry.tracking.runs import reap, recorded
-from registry.tracking.store import experiment_id, open_store, shown_uri
+from registry.tracking.runs import end_strays, reap, recorded
+from registry.tracking.store import experiment_id, open_store, shown_uri, tracking_uri
 
 if TYPE_CHECKING:  # it brings torch, which planning has no need of
-    from registry.runner.estimate import Estimate
+    from registry.runner.cost import Estimate
 
-__all__ = ["Prospect", "carry_out", "prospect", "run_study"]
+__all__ = ["Prospect", "carry_out", "prospect", "rehearse", "run_study"]
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,11 @@ class Prospect:
 
     def summary(self, *, cost: bool) -> str:
         """Return the plan in words: what the study is, what is there, what is left and, if asked, what it will cost."""
-        lines = [describe.grid(self.experiment), *describe.plan(self.plan, workers=self.workers, reaped=self.reaped)]
+        experiment = self.experiment
+        lines = [
+            describe.grid(experiment.study, sources=len(experiment.sources), targets=len(experiment.grid)),
+            *describe.plan(self.plan, workers=self.workers, reaped=self.reaped),
+        ]
         if cost and self.plan.todo:
             lines.append(describe.cost(self.cost()))
         return "\n".join([*lines, f"  store         {shown_uri(self.client.tracking_uri)}"])
@@ -75,7 +82,7 @@ def prospect(
     train_only: bool = False,
     dry_run: bool = False,
 ) -> Prospect:
-    """Resolve a study, open the store, reap dead runs and plan.
+    """See that a study can be carried out, resolve it, open the store, reap dead runs and plan.
 
     Parameters
     ----------
@@ -86,10 +93,17 @@ def prospect(
     train_only : bool
         Leave the evaluation of each adapter out.
     dry_run : bool
-        Only look: dead runs stay as they are.
+        Only look: dead runs stay as they are, and nothing is asked of the hub, the disk and the memory beforehand.
+
+    Raises
+    ------
+    Refused
+        If the study names what does not exist, or cannot be carried out here.
     """
     if workers < 0:
         raise Refused(f"workers={workers}: give a number of processes, or 0 for one per GPU or core")
+    if not dry_run and needs_hub(study):
+        preflight(outline(study))
     experiment = prepare(study)
     client = open_store()
     identity = experiment_id(client, study.name)
@@ -97,6 +111,52 @@ def prospect(
     plan = make_plan(experiment, client, identity, jobs=jobs(experiment) if jobs else None, train_only=train_only)
     count = workers or (default_workers(study) if plan.todo else 1)
     return Prospect(experiment, client, identity, plan, count, len(reaped))
+
+
+def rehearse(study: Study, *, workers: int = 0, output: str = "") -> str:
+    """Say what a study is, what is left of it and what that will cost; the hub is left alone, nothing is recorded.
+
+    Where bases or items are not at hand, this rests on names and on the catalogue of known models.
+
+    Parameters
+    ----------
+    output : str
+        Folder for the resolved study, and the manifests of its items if these are at hand; empty writes none.
+
+    Raises
+    ------
+    Refused
+        If the study names what does not exist.
+    """
+    with offline():
+        try:
+            ready = prospect(study, workers=workers, dry_run=True)
+            text = ready.summary(cost=True)
+        except Refused as reason:
+            if not needs_hub(study):
+                raise
+            text = _by_names(outline(study), reason)
+            folder = describe.write_study(study, Path(output)) if output else None
+        else:
+            folder = ready.write(output) if output else None
+    return f"{text}\n  written to {folder}" if folder else text
+
+
+def _by_names(seen: Outline, reason: Refused) -> str:
+    from registry.runner.forecast import forecast
+
+    left = seen.left_in_all
+    there = ", ".join(f"{count} {kind}" for kind, count in seen.recorded_count.items())
+    return "\n".join(
+        [
+            describe.grid(seen.study, sources=len(seen.sources), targets=len(seen.grid)),
+            f"  by names      {reason}",
+            f"  there already {there}, by names: whether they still hold is seen once bases and items are here",
+            describe.to_do(left.fine_tunes, left.evaluations, left.baselines),
+            describe.cost(forecast(seen)),
+            f"  store         {shown_uri(tracking_uri())}",
+        ]
+    )
 
 
 def run_study(ready: Prospect) -> list[Failure]:
@@ -117,6 +177,7 @@ def run_study(ready: Prospect) -> list[Failure]:
             recording.files(ready.write(folder))
         failures = carry_out(ready)
         recording.metrics({"jobs/planned": len(ready.plan.todo), "jobs/failed": len(failures)})
+    end_strays(ready.client, ready.experiment_id)
     return failures
 
 
@@ -125,6 +186,8 @@ def carry_out(ready: Prospect) -> list[Failure]:
     if not ready.plan.todo:
         return []
     with Board(len(ready.plan.todo), what=ready.experiment.study.name) as board:
-        return run_plan(
+        failures = run_plan(
             ready.experiment, ready.plan, ready.client, ready.experiment_id, workers=ready.workers, board=board
         )
+    end_strays(ready.client, ready.experiment_id)
+    return failures

@@ -20,7 +20,7 @@ from registry.runner.plan import Step
 from registry.runner.session import Prospect, carry_out, prospect
 from registry.study import BaseSpec, Study
 from registry.tracking import names
-from registry.tracking.adapters import RegisteredAdapter, download_adapter
+from registry.tracking.adapters import RecordedModel, RegisteredAdapter, download_adapter
 from registry.tracking.evaluations import recorded_scores
 from registry.tracking.names import Kind
 from registry.tracking.runs import finished_by_fingerprint
@@ -46,7 +46,12 @@ class _Result:
 
 @dataclass(frozen=True)
 class AdapterResult(_Result):
-    """A registered adapter."""
+    """A registered adapter, or the record of a full fine-tune."""
+
+    @property
+    def full(self) -> bool:
+        """Whether every weight was trained: a whole model is recorded, and registered under no name."""
+        return isinstance(RegisteredAdapter.of(self.run), RecordedModel)
 
     @property
     def uri(self) -> str:
@@ -60,7 +65,7 @@ class AdapterResult(_Result):
         return f"-P model={job.model} -P task={source.task} -P language={source.language} -P seed={job.seed}"
 
     def download(self, output: str) -> Path:
-        """Copy the adapter's PEFT folder to ``<output>/<name>/<version>``, checked by its digest."""
+        """Copy the adapter's PEFT folder, or the whole model's, to ``<output>/<name>/<version>``, checked by digest."""
         adapter = RegisteredAdapter.of(self.run)
         folder = Path(output) / adapter.name / adapter.version
         folder.mkdir(parents=True, exist_ok=True)

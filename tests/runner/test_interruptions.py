@@ -128,7 +128,7 @@ def test_two_studies_at_once_on_one_store_both_end_well(records, finished, start
     processes = [start_study(records.uri, workers=1) for _ in range(2)]
     ends = [(process.communicate(timeout=PATIENCE)[0], process.returncode) for process in processes]
     assert [code for _, code in ends] == [0, 0], ends
-    records.assert_complete(duplicates=True)
+    records.assert_complete()
     assert len(records.runs(Kind.STUDY, "FINISHED")) == 2
     assert records.results() == finished.results()
     assert prospect(records.study, workers=1).plan.todo == ()

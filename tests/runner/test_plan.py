@@ -51,6 +51,10 @@ def another(value: Any) -> Any:
     match value:
         case "fp32":
             return "bf16"
+        case "lora":
+            return "full"
+        case "as_prompted":
+            return "whole_text"
         case float():
             return value / 2 + 0.01
         case int():

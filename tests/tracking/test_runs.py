@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import psutil
@@ -15,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from registry.tracking import runs
 from registry.tracking.names import Kind, Tag
-from registry.tracking.runs import Recording, finished_by_fingerprint, reap, recorded
+from registry.tracking.runs import Recording, Superseded, end_strays, finished_by_fingerprint, reap, recorded
 from registry.tracking.store import experiment_id
 
 
@@ -115,7 +116,10 @@ def alive() -> str:
     return f"{socket.gethostname()}:{os.getpid()}-{psutil.Process().create_time():.0f}"
 
 
-def test_reaping_kills_runs_of_dead_processes_and_leaves_the_living(client, experiment, dead_process) -> None:
+def test_reaping_kills_runs_of_dead_processes_and_leaves_the_living(
+    client, experiment, dead_process, monkeypatch
+) -> None:
+    monkeypatch.setattr(runs, "_WATCH_SECONDS", 0.5)
     pid, _, started = alive().rpartition(":")[2].partition("-")
     reused = f"{socket.gethostname()}:{pid}-{int(started) - 5000}"
     dead = {
@@ -134,6 +138,65 @@ def test_reaping_kills_runs_of_dead_processes_and_leaves_the_living(client, expe
     assert {status(client, run_id) for run_id in dead} == {"KILLED"}
     assert {status(client, run_id) for run_id in (*living, foreign)} == {"RUNNING"}
     assert reap(client, experiment) == []
+
+
+@pytest.mark.parametrize("skew", [-3600, 3600])
+def test_a_run_of_a_machine_whose_clock_is_wrong_lives_while_its_heartbeat_changes(
+    client, experiment, monkeypatch, skew: float
+) -> None:
+    monkeypatch.setattr(runs, "_WATCH_SECONDS", 3.0)
+    beating, silent = (running(client, experiment, f"elsewhere:{number}-1", heard=skew) for number in (1, 2))
+
+    def beat() -> None:
+        time.sleep(0.5)
+        client.set_tag(beating, Tag.HEARTBEAT, f"{time.time() - skew + 15:.0f}")
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    assert [run.info.run_id for run in reap(client, experiment)] == [silent]
+    thread.join()
+    assert status(client, beating) == "RUNNING"
+
+
+def test_a_run_that_a_request_made_twice_has_opened_is_ended_the_others_are_not(
+    client, experiment, monkeypatch
+) -> None:
+    create = client.create_run
+
+    def twice(*arguments, **named):  # the answer to the first was lost
+        create(*arguments, **named)
+        return create(*arguments, **named)
+
+    monkeypatch.setattr(client, "create_run", twice)
+    with open_run(client, experiment) as recording:
+        end_strays(client, experiment)
+        assert status(client, recording.run_id) == "RUNNING"
+    assert sorted(run.info.status for run in client.search_runs([experiment])) == ["FINISHED", "KILLED"]
+
+
+def test_a_heartbeat_survives_a_store_that_is_away(client, experiment, monkeypatch) -> None:
+    monkeypatch.setattr(runs, "_BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(runs, "_now", lambda: "later")
+    tag, asked = client.set_tag, []
+
+    def away(*arguments):
+        asked.append(arguments)
+        if len(asked) < 3:
+            raise MlflowException("the store is away")
+        tag(*arguments)
+
+    monkeypatch.setattr(client, "set_tag", away)
+    with open_run(client, experiment) as recording:
+        deadline = time.monotonic() + 20
+        while client.get_run(recording.run_id).data.tags[Tag.HEARTBEAT] != "later" and time.monotonic() < deadline:
+            time.sleep(0.05)
+    assert client.get_run(recording.run_id).data.tags[Tag.HEARTBEAT] == "later"
+
+
+def test_a_run_whose_job_another_took_over_is_killed(client, experiment) -> None:
+    with pytest.raises(Superseded), open_run(client, experiment) as recording:
+        raise Superseded("another took it over")
+    assert status(client, recording.run_id) == "KILLED"
 
 
 def test_a_process_that_ended_and_was_not_waited_for_is_dead(client, experiment) -> None:

@@ -1,0 +1,169 @@
+"""Adapters on record: versions whose files are gone or changed, logged models and folders that nothing names."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from shlex import quote
+
+import yaml
+from mlflow.entities import LoggedModel
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from registry.doctor.findings import Finding, good, note, wrong
+from registry.doctor.records import Records, watched
+from registry.doctor.store import local_folder
+from registry.refusal import Refused
+from registry.tracking.adapters import RegisteredAdapter, download_adapter, weights_digest
+from registry.tracking.names import Tag
+
+__all__ = ["check_adapters", "check_folders", "check_unregistered"]
+
+_RUN_FOLDER = re.compile(r"[0-9a-f]{32}")
+_MODEL_FOLDER = re.compile(r"m-[0-9a-f]{32}")
+
+
+def check_adapters(records: Records, *, download: bool, hashing: bool = True) -> Iterator[Finding]:
+    """See that every registered version has its files, and that its weights are those that were recorded.
+
+    Parameters
+    ----------
+    download : bool
+        Fetch the weights that do not lie on this machine, to compare them; else only their names are looked for.
+    hashing : bool
+        Compare weights with their digests at all.
+    """
+    models = {model.model_id: model for model in records.models}
+    faults: dict[str, list[str]] = {}
+    compared = 0
+    for version in watched(records.versions, "looking at adapters"):
+        fault, read = _fault(records, version, models, download=download, hashing=hashing)
+        compared += read
+        if fault:
+            faults.setdefault(fault, []).append(f"{version.name}/{version.version}  run {version.run_id}")
+    for fault, places in faults.items():
+        yield wrong(f"{len(places)} registered versions {fault}", _retrain(records, places), places=places)
+    if not faults:
+        told = f", the weights of {compared:,} compared with their SHA-256" if compared else ""
+        yield good(f"{len(records.versions):,} registered versions have their files{told}")
+    if hashing and not download and compared < len(records.versions) and not faults:
+        yield note("weights on the server were not compared with their digests: -P digests=true downloads them")
+
+
+def _fault(
+    records: Records, version: ModelVersion, models: dict[str, LoggedModel], *, download: bool, hashing: bool
+) -> tuple[str, bool]:
+    """Say what is wrong with a version, if anything, and whether its weights were read."""
+    model = models.get((version.source or "").removeprefix("models:/"))
+    if model is None:
+        return "name a logged model that is not there", False
+    recorded = version.tags.get(Tag.DIGEST)
+    if not recorded:
+        return "have no digest of their weights", False
+    folder = local_folder(model.artifact_location)
+    if folder is not None:
+        if not any(folder.glob("*.safetensors")):
+            return "have no weights any more", False
+        if not hashing:
+            return "", False
+        try:
+            return ("" if weights_digest(folder) == recorded else "have other weights than were recorded"), True
+        except OSError as error:
+            return f"have weights that cannot be read ({error.strerror})", True
+    if hashing and download:
+        return _downloaded(records, version), True
+    try:
+        files = [file.path for file in records.client.list_logged_model_artifacts(model.model_id)]
+    except (MlflowException, OSError):
+        return "have files that the server does not list", False
+    return ("" if any(path.endswith(".safetensors") for path in files) else "have no weights any more"), False
+
+
+def _downloaded(records: Records, version: ModelVersion) -> str:
+    adapter = RegisteredAdapter(version.name, str(version.version), (version.source or "").removeprefix("models:/"))
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            download_adapter(records.client, adapter, Path(folder))
+        except Refused as error:
+            return "have no weights any more" if "gone" in str(error) else "have other weights than were recorded"
+        except (MlflowException, OSError):
+            return "cannot be downloaded"
+    return ""
+
+
+def _retrain(records: Records, places: Sequence[str]) -> str:
+    run = places[0].rpartition(" ")[2]
+    more = ", the others likewise" if len(places) > 1 else ""
+    return (
+        f"mlflow runs delete --run-id {run}{more}; then train again: mlflow run . -e finetune --env-manager local "
+        f"-P study={records.study} -P model=… -P task=… -P language=… -P seed=…"
+    )
+
+
+def check_unregistered(records: Records) -> Iterator[Finding]:
+    """Find adapters that were logged and never registered: their process ended in between."""
+    registered = {(version.source or "").removeprefix("models:/") for version in records.versions}
+    named = {run.data.tags.get(Tag.MODEL_ID) for run in records.runs}
+    busy = {run.info.run_id for run in records.busy()}
+    left = [
+        model
+        for model in records.models
+        if model.model_type == "lora-adapter"
+        and model.model_id not in registered | named
+        and model.source_run_id not in busy
+    ]
+    if left:
+        yield wrong(
+            f"{len(left)} adapters were logged and are neither registered nor named by a run",
+            f"mlflow run . -e doctor --env-manager local -P study={records.study} -P repair=true",
+            places=[f"{model.model_id}  {model.name}, run {model.source_run_id}" for model in left],
+            repair=lambda: _delete_models(records, left),
+        )
+    else:
+        yield good("every logged adapter is registered")
+    lost = [version for version in records.versions if version.run_id in records.deleted]
+    if lost:
+        places = [f"{version.name}/{version.version}  run {version.run_id}" for version in lost]
+        yield note(f"{len(lost)} registered versions are of runs that were deleted; they still load", places=places)
+
+
+def _delete_models(records: Records, models: Sequence[LoggedModel]) -> str:
+    for model in models:
+        records.client.delete_logged_model(model.model_id)
+    return f"{len(models)} logged models are deleted; their files stay"
+
+
+def check_folders(records: Records) -> Iterator[Finding]:
+    """Find folders beside the store that no run and no logged model owns."""
+    root = local_folder(records.experiment.artifact_location)
+    if root is None or not root.is_dir():
+        return
+    runs = {run.info.run_id for run in records.runs} | records.deleted
+    orphans = [path for path in root.iterdir() if _RUN_FOLDER.fullmatch(path.name) and path.name not in runs]
+    if (root / "models").is_dir():
+        known = {model.model_id for model in records.models}
+        there = [path for path in (root / "models").iterdir() if _MODEL_FOLDER.fullmatch(path.name)]
+        # A model that was deleted is not listed any more, and by MLflow's design its files stay; its run is known.
+        orphans += [path for path in there if path.name not in known and _run_of(path) not in runs]
+    if orphans:
+        yield wrong(
+            f"{len(orphans)} folders of artifacts belong to no run and no model",
+            f"rm -r {' '.join(quote(str(path)) for path in orphans[:3])}{' …' if len(orphans) > 3 else ''}",
+            places=[str(path) for path in sorted(orphans)],
+        )
+    else:
+        yield good("every folder of artifacts belongs to a run or a model")
+
+
+def _run_of(folder: Path) -> str | None:
+    """Return the run that logged a model, as its folder tells it; None where it does not."""
+    for file in folder.glob("artifacts/MLmodel"):
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError, yaml.YAMLError, RecursionError):
+            return None
+        return str(content.get("run_id")) if isinstance(content, dict) else None
+    return None

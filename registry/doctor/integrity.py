@@ -1,0 +1,202 @@
+"""A study's runs: jobs that are missing, work recorded twice, runs of dead processes, finished runs that lack parts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from mlflow.entities import Run
+
+from registry.doctor.findings import Finding, good, note, wrong
+from registry.doctor.records import Records, by_fingerprint, described, is_silent, watched
+from registry.tracking.names import Kind, Tag
+
+__all__ = ["Expected", "check_dead", "check_finished", "check_plan", "check_twice"]
+
+_WATCH_SECONDS = 45.0  # three heartbeats
+_OUTCOMES = "outcomes.parquet"
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a study should have on record.
+
+    Attributes
+    ----------
+    missing : sequence of str
+        Jobs without a finished run, in words.
+    fingerprints : frozenset of str or None
+        Of every run that the study as it is now asks for; None where that cannot be told.
+    targets : int
+        Targets of every scoring.
+    jobs : int
+        Jobs in all.
+    """
+
+    missing: Sequence[str]
+    fingerprints: frozenset[str] | None
+    targets: int
+    jobs: int
+
+
+def check_plan(records: Records, expected: Expected, named: str) -> Iterator[Finding]:
+    """Tell what of a study is missing, and what is there that the study no longer asks for."""
+    command = f"mlflow run . -e study --env-manager local -P study={named}"
+    if expected.missing:
+        yield wrong(
+            f"{len(expected.missing):,} of {expected.jobs:,} jobs have no finished run",
+            command,
+            places=expected.missing,
+        )
+    else:
+        yield good(f"all {expected.jobs:,} jobs are recorded")
+    if expected.fingerprints is None:
+        return
+    others = [
+        run
+        for kind in (Kind.BASELINE, Kind.FINETUNE, Kind.EVALUATE)
+        for run in records.finished(kind)
+        if run.data.tags.get(Tag.FINGERPRINT) not in expected.fingerprints
+    ]
+    if others:
+        text = f"{len(others):,} finished runs are of another recipe, data set or base than the study has now"
+        yield note(text, places=[described(run) for run in others])
+
+
+def check_dead(records: Records) -> Iterator[Finding]:
+    """Find runs that a process left RUNNING when it died."""
+    verdicts = {run.info.run_id: is_silent(run) for run in records.open()}
+    gone = [run for run in records.open() if verdicts[run.info.run_id]]
+    silent = [run for run in records.open() if verdicts[run.info.run_id] is None and Tag.HEARTBEAT in run.data.tags]
+    unknown = [
+        run for run in records.open() if verdicts[run.info.run_id] is None and Tag.HEARTBEAT not in run.data.tags
+    ]
+    remedy = f"mlflow run . -e doctor --env-manager local -P study={records.study} -P repair=true"
+    if gone:
+        yield wrong(
+            f"{len(gone)} runs are RUNNING and their process on this machine is gone",
+            remedy,
+            places=[described(run) for run in gone],
+            repair=lambda: _end(records, [run for run in gone if is_silent(run)]),
+        )
+    if silent:
+        yield wrong(
+            f"{len(silent)} runs of other machines are RUNNING without a heartbeat in the last 90 seconds",
+            remedy,
+            places=[described(run) for run in silent],
+            repair=lambda: _end(records, _still_silent(records, silent)),
+        )
+    if unknown:
+        yield note(f"{len(unknown)} runs are RUNNING, by whom is not told", places=[described(run) for run in unknown])
+    busy = records.busy()
+    if busy:
+        yield note(f"{len(busy)} runs are being worked on now")
+    elif not (gone or silent or unknown):
+        yield good("no run was left open")
+
+
+def _still_silent(records: Records, runs: Sequence[Run]) -> list[Run]:
+    """Watch the heartbeats of runs for a while, and return those that do not beat: clocks of machines differ."""
+    print(f"  watching {len(runs)} heartbeats for {_WATCH_SECONDS:.0f} s ...", flush=True)
+    time.sleep(_WATCH_SECONDS)
+    return [run for run in runs if _now(records, run).data.tags.get(Tag.HEARTBEAT) == run.data.tags[Tag.HEARTBEAT]]
+
+
+def _now(records: Records, run: Run) -> Run:
+    return records.client.get_run(run.info.run_id)
+
+
+def _end(records: Records, runs: Sequence[Run]) -> str:
+    """Mark runs as KILLED that are still RUNNING."""
+    left = [run for run in runs if _now(records, run).info.status == "RUNNING"]
+    for run in left:
+        records.client.set_terminated(run.info.run_id, "KILLED")
+    return f"{len(left)} runs are KILLED now"
+
+
+def check_twice(records: Records) -> Iterator[Finding]:
+    """Find work that is recorded twice: of equal fingerprints the newest counts."""
+    superseded = _superseded(records)
+    if not superseded:
+        yield good("nothing is recorded twice")
+        return
+    busy = records.busy()
+    yield wrong(
+        f"{len(superseded)} finished runs have the fingerprint of another, which counts in their place",
+        "wait until the study has ended, then look again"
+        if busy
+        else f"mlflow run . -e doctor --env-manager local -P study={records.study} -P repair=true",
+        places=[described(run) for run in superseded],
+        repair=None if busy else lambda: _delete(records, superseded),
+    )
+
+
+def _superseded(records: Records) -> list[Run]:
+    """Return the runs that nothing needs: their fingerprint stands again, and no evaluation that counts names them."""
+    evaluations = by_fingerprint(records.finished(Kind.EVALUATE))
+    counting = [runs[-1] for runs in evaluations.values()]
+    needed = {run.data.tags.get(tag) for run in counting for tag in (Tag.FINETUNE_RUN, Tag.BASELINE_RUN)}
+    found = [run for runs in evaluations.values() for run in runs[:-1]]
+    for kind in (Kind.FINETUNE, Kind.BASELINE):
+        for runs in by_fingerprint(records.finished(kind)).values():
+            kept = [run for run in runs if run.info.run_id in needed] or runs[-1:]
+            found += [run for run in runs if run not in kept]
+    return found
+
+
+def _delete(records: Records, runs: Sequence[Run]) -> str:
+    for run in watched(runs, "deleting runs"):
+        records.client.delete_run(run.info.run_id)
+    return f"{len(runs)} runs are deleted; `mlflow runs restore --run-id <id>` brings one back"
+
+
+def check_finished(records: Records, expected: Expected | None) -> Iterator[Finding]:
+    """Find finished runs that lack what every one of their kind has."""
+    kinds = (Kind.BASELINE, Kind.FINETUNE, Kind.EVALUATE)
+    runs = [run for kind in kinds for run in records.finished(kind)]
+    faults = {run.info.run_id: _faults(records, run, expected) for run in watched(runs, "looking at runs")}
+    lacking = [run for run in runs if faults[run.info.run_id]]
+    if not lacking:
+        yield good(f"{len(runs):,} finished baselines, fine-tunes and evaluations are whole")
+        return
+    ids = lacking[0].info.run_id
+    more = ", the others likewise" if len(lacking) > 1 else ""
+    yield wrong(
+        f"{len(lacking):,} of {len(runs):,} finished runs lack a part",
+        f"mlflow runs delete --run-id {ids}{more}; then mlflow run . -e study --env-manager local "
+        f"-P study={records.study}",
+        places=[f"{described(run)}: no {', no '.join(faults[run.info.run_id])}" for run in lacking],
+    )
+
+
+def _faults(records: Records, run: Run, expected: Expected | None) -> list[str]:
+    """Name what a finished run lacks; of runs that the study does not ask for any more only results are wanted."""
+    current = expected is None or expected.fingerprints is None or _is_current(run, expected)
+    found = _tags_lacking(run) if current else []
+    metrics, kind = run.data.metrics, run.data.tags[Tag.KIND]
+    if kind == Kind.FINETUNE:
+        return found + ([] if "train/final_loss" in metrics else ["training loss"])
+    scores = sum(key.startswith("score/") for key in metrics)
+    least = expected.targets if expected is not None and current else 1
+    if scores < least:
+        found.append(f"scores of {least - scores} targets")
+    if kind == Kind.EVALUATE and sum(key.startswith("delta/") for key in metrics) < scores:
+        found.append("deltas of every target")
+    if not any(file.path == _OUTCOMES and file.file_size for file in records.client.list_artifacts(run.info.run_id)):
+        found.append(_OUTCOMES)
+    return found
+
+
+def _tags_lacking(run: Run) -> list[str]:
+    kind = run.data.tags[Tag.KIND]
+    wanted = {Tag.FINGERPRINT, Tag.BASE_MODEL}
+    if kind != Kind.BASELINE:
+        wanted |= {Tag.MODEL_ID, Tag.SOURCE_TASK, Tag.SOURCE_LANGUAGE, Tag.SEED}
+    if kind == Kind.EVALUATE:
+        wanted |= {Tag.FINETUNE_RUN, Tag.BASELINE_RUN}
+    return [f"tag {tag}" for tag in sorted(wanted - run.data.tags.keys())]
+
+
+def _is_current(run: Run, expected: Expected) -> bool:
+    return expected.fingerprints is not None and run.data.tags.get(Tag.FINGERPRINT) in expected.fingerprints

@@ -1,0 +1,124 @@
+"""A study's records as the store has them, read once for all checks: runs, logged models, registered versions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from mlflow import MlflowClient
+from mlflow.entities import Experiment, LoggedModel, Run, ViewType
+from mlflow.entities.model_registry import ModelVersion
+from tqdm import tqdm
+
+from registry.tracking.names import Kind, Tag
+from registry.tracking.runs import process_is_here
+from registry.tracking.store import all_runs
+
+__all__ = ["Records", "is_silent", "pages", "read_records", "watched"]
+
+#: A heartbeat this old, in seconds, belongs to a process that may be gone.
+SILENT_SECONDS = 90.0
+
+Entity = TypeVar("Entity")
+
+
+@dataclass(frozen=True)
+class Records:
+    """What a store holds of a study.
+
+    Attributes
+    ----------
+    runs : sequence of Run
+        Those that are not deleted.
+    deleted : frozenset of str
+        Ids of deleted runs.
+    models : sequence of LoggedModel
+        Adapters and whole models, logged by the experiment's runs.
+    versions : sequence of ModelVersion
+        Registered adapters of the study.
+    """
+
+    client: MlflowClient
+    experiment: Experiment
+    study: str
+    runs: Sequence[Run]
+    deleted: frozenset[str]
+    models: Sequence[LoggedModel]
+    versions: Sequence[ModelVersion]
+
+    def finished(self, kind: Kind) -> list[Run]:
+        """Return the finished runs of a kind, the oldest first."""
+        found = [run for run in self.runs if run.data.tags.get(Tag.KIND) == kind and run.info.status == "FINISHED"]
+        return sorted(found, key=lambda run: (run.info.start_time, run.info.run_id))
+
+    def open(self) -> list[Run]:
+        """Return the runs that are RUNNING."""
+        return [run for run in self.runs if run.info.status == "RUNNING"]
+
+    def busy(self) -> list[Run]:
+        """Return the runs that are RUNNING and whose process seems to live."""
+        return [run for run in self.open() if is_silent(run) is False]
+
+
+def read_records(client: MlflowClient, experiment: Experiment, study: str) -> Records:
+    """Read what a store holds of a study."""
+    runs = all_runs(client, [experiment.experiment_id], "")
+    models = pages(
+        lambda token: client.search_logged_models([experiment.experiment_id], max_results=100, page_token=token)
+    )
+    wanted = f"tags.{Tag.STUDY} = '{study}'"
+    versions = pages(lambda token: client.search_model_versions(wanted, max_results=1000, page_token=token))
+    return Records(client, experiment, study, runs, _deleted(client, experiment), list(models), list(versions))
+
+
+def pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
+    """Yield what a search finds, page by page."""
+    token: str | None = None
+    while True:
+        page = search(token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def is_silent(run: Run) -> bool | None:
+    """Whether the process of a RUNNING run is gone; None where it is another machine's and its heartbeat is old."""
+    here = process_is_here(run.data.tags.get(Tag.WORKER, ""))
+    if here is not None:
+        return not here
+    try:
+        age = abs(time.time() - float(run.data.tags[Tag.HEARTBEAT]))
+    except (KeyError, ValueError):
+        return None
+    return None if age >= SILENT_SECONDS else False
+
+
+def watched(entities: Iterable[Entity], what: str) -> Iterator[Entity]:
+    """Yield entities, with a progress bar once that takes over two seconds."""
+    yield from tqdm(entities, desc=f"  {what}", unit="", delay=2, leave=False, dynamic_ncols=True)
+
+
+def _deleted(client: MlflowClient, experiment: Experiment) -> frozenset[str]:
+    gone = pages(
+        lambda token: client.search_runs(
+            [experiment.experiment_id], "", ViewType.DELETED_ONLY, max_results=1000, page_token=token
+        )
+    )
+    return frozenset(run.info.run_id for run in gone)
+
+
+def described(run: Run) -> str:
+    """Return a run's id and name."""
+    return f"{run.info.run_id}  {run.info.run_name}"
+
+
+def by_fingerprint(runs: Iterable[Run]) -> Mapping[str, list[Run]]:
+    """Return runs by their fingerprints, in the order given; those without one are left out."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        if Tag.FINGERPRINT in run.data.tags:
+            found.setdefault(run.data.tags[Tag.FINGERPRINT], []).append(run)
+    return found

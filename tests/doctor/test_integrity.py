@@ -1,0 +1,189 @@
+"""Every fault that a study's records can have is found, told with what mends it, and mended only where that is safe."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import time
+
+import pytest
+
+from registry.doctor.examination import mended
+from registry.doctor.findings import Finding, Level, Section
+from registry.tracking.names import Kind, Tag
+from tests.doctor.conftest import Book
+
+DEAD = {Tag.HEARTBEAT: "1", Tag.WORKER: f"{socket.gethostname()}:1-1"}  # process 1 did not start in 1970
+
+
+@pytest.fixture
+def whole(book: Book) -> Book:
+    book.fill()
+    return book
+
+
+def only(book: Book) -> Finding:
+    (fault,) = book.faults()
+    return fault
+
+
+def repair(book: Book) -> list[Finding]:
+    found = mended(Section("", book.findings())).findings
+    return [finding for finding in found if finding.text.startswith("mended")]
+
+
+def states(book: Book) -> dict[str, str]:
+    return {run.info.run_id: run.info.status for run in book.client.search_runs([book.identity], max_results=1000)}
+
+
+def test_a_whole_study_has_no_fault(whole: Book) -> None:
+    found = whole.findings()
+    assert [finding.text for finding in found if finding.level is not Level.GOOD] == []
+    assert "all 3 jobs are recorded" in [finding.text for finding in found]
+    assert any("the weights of 2 compared" in finding.text for finding in found)
+
+
+def test_a_study_that_was_never_run_has_no_fault(book: Book) -> None:
+    assert book.faults() == []
+
+
+def test_missing_jobs_are_listed(whole: Book) -> None:
+    evaluation, *_ = whole.client.search_runs([whole.identity], "tags.kind = 'evaluate'")
+    whole.client.delete_run(evaluation.info.run_id)
+    fault = only(whole)
+    assert "1 of 3 jobs" in fault.text
+    assert "evaluate a recorded fine-tune" in fault.places[0]
+    assert fault.remedy.startswith("mlflow run . -e study")
+    assert fault.repair is None
+
+
+def test_runs_of_a_dead_process_are_ended_and_no_other(whole: Book) -> None:
+    job = whole.jobs[1]
+    dead = whole.run(Kind.EVALUATE, job, status="RUNNING", **DEAD)
+    alive = whole.run(Kind.EVALUATE, job, status="RUNNING", heartbeat=str(time.time()), worker="elsewhere:1-1")
+    before = states(whole)
+    assert only(whole).places == [f"{dead.info.run_id}  {dead.info.run_name}"]
+    (done,) = repair(whole)
+    assert "1 runs are KILLED" in done.text
+    assert states(whole) == before | {dead.info.run_id: "KILLED"}
+    assert states(whole)[alive.info.run_id] == "RUNNING"
+    assert whole.faults() == []
+
+
+def test_a_heartbeat_that_beats_again_while_it_is_watched_saves_its_run(whole: Book, monkeypatch) -> None:
+    job = whole.jobs[1]
+    silent, slow = (whole.run(Kind.EVALUATE, job, status="RUNNING", heartbeat="1", worker="far:1-1") for _ in range(2))
+    beat = lambda _: whole.client.set_tag(slow.info.run_id, Tag.HEARTBEAT, "2")  # noqa: E731
+    assert "2 runs of other machines" in only(whole).text
+    monkeypatch.setattr("registry.doctor.integrity.time.sleep", beat)
+    repair(whole)
+    assert (states(whole)[silent.info.run_id], states(whole)[slow.info.run_id]) == ("KILLED", "RUNNING")
+
+
+def test_what_is_recorded_twice_is_deleted_unless_an_evaluation_names_it(whole: Book) -> None:
+    job = next(job for job in whole.jobs if job.source is not None)
+    again = whole.run(Kind.FINETUNE, job, **{Tag.MODEL_ID: "m-0"})
+    first = whole.client.search_runs([whole.identity], f"tags.fingerprint = '{job.evaluate}'")[0]
+    second = whole.run(Kind.EVALUATE, job, **{key: first.data.tags[key] for key in (Tag.MODEL_ID, Tag.FINETUNE_RUN, Tag.BASELINE_RUN)})  # fmt: skip  # noqa: E501
+    fault = only(whole)
+    # The newer fine-tune is the one that no evaluation rests on; the older evaluation is superseded.
+    assert {place.split()[0] for place in fault.places} == {again.info.run_id, first.info.run_id}
+    repair(whole)
+    left = states(whole)
+    assert second.info.run_id in left
+    assert first.data.tags[Tag.FINETUNE_RUN] in left
+    assert {again.info.run_id, first.info.run_id} & left.keys() == set()
+    whole.client.restore_run(first.info.run_id)  # nothing is lost
+    assert whole.client.get_run(first.info.run_id).data.metrics == first.data.metrics
+
+
+def test_nothing_is_deleted_while_a_study_is_running(whole: Book) -> None:
+    job = whole.jobs[1]
+    whole.run(Kind.EVALUATE, job, status="RUNNING", heartbeat=str(time.time()), worker="elsewhere:1-1")
+    whole.run(Kind.BASELINE, whole.jobs[0])
+    assert only(whole).repair is None
+
+
+@pytest.mark.parametrize("lost", ["outcomes", "scores", "tag"])
+def test_a_finished_run_that_lacks_a_part_is_named(book: Book, lost: str) -> None:
+    book.fill()
+    (run, *_) = book.client.search_runs([book.identity], "tags.kind = 'evaluate'")
+    if lost == "outcomes":
+        (book.folder / run.info.run_id / "artifacts" / "outcomes.parquet").unlink()
+        told = "no outcomes.parquet"
+    elif lost == "tag":
+        book.client.delete_tag(run.info.run_id, Tag.BASELINE_RUN)
+        told = "no tag baseline_run"
+    else:
+        book.client.delete_run(run.info.run_id)
+        tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
+        run = book.client.create_run(book.identity, tags=tags)
+        book.client.log_text(run.info.run_id, "outcomes", "outcomes.parquet")
+        book.client.set_terminated(run.info.run_id)
+        told = "no scores of 4 targets"
+    fault = only(book)
+    assert fault.places[0].startswith(run.info.run_id)
+    assert told in fault.places[0]
+    assert f"mlflow runs delete --run-id {run.info.run_id}" in fault.remedy
+    assert fault.repair is None
+
+
+@pytest.mark.parametrize(("change", "told"), [("gone", "have no weights any more"), ("other", "have other weights")])
+def test_weights_that_are_gone_or_changed_are_found(book: Book, change: str, told: str) -> None:
+    folder = next(iter(book.fill().values()))
+    weights = folder / "adapter_model.safetensors"
+    if change == "gone":
+        weights.unlink()
+    else:
+        content = bytearray(weights.read_bytes())
+        content[0] ^= 1
+        weights.write_bytes(content)
+    fault = only(book)
+    assert told in fault.text
+    assert fault.places[0].startswith("tiny--kind--en/1")
+    assert fault.repair is None
+
+
+def test_an_adapter_that_was_never_registered_is_deleted(whole: Book) -> None:
+    run = whole.run(Kind.FINETUNE, whole.jobs[1], status="KILLED")
+    model = whole.client.create_logged_model(
+        whole.identity, name="tiny--kind--en", source_run_id=run.info.run_id, model_type="lora-adapter"
+    )
+    assert only(whole).places[0].startswith(model.model_id)
+    repair(whole)
+    assert whole.faults() == []
+    assert len(whole.client.search_logged_models([whole.identity])) == 2
+
+
+def test_folders_without_owner_are_told_and_left(whole: Book) -> None:
+    orphans = [whole.folder / ("0" * 32), whole.folder / "models" / f"m-{'0' * 32}"]
+    for orphan in orphans:
+        (orphan / "artifacts").mkdir(parents=True)
+    (whole.folder / "notes").mkdir()  # a user's own
+    fault = only(whole)
+    assert fault.places == sorted(map(str, orphans))
+    assert repair(whole) == []
+    assert all(orphan.is_dir() for orphan in orphans)
+
+
+def test_a_deleted_run_keeps_its_folders(whole: Book) -> None:
+    (run, *_) = whole.client.search_runs([whole.identity], "tags.kind = 'finetune'")
+    whole.client.delete_logged_model(run.data.tags[Tag.MODEL_ID])
+    whole.client.delete_run(run.info.run_id)
+    assert not [fault for fault in whole.faults() if "folders" in fault.text]
+
+
+def test_looking_changes_nothing(whole: Book) -> None:
+    whole.run(Kind.EVALUATE, whole.jobs[1], status="RUNNING", **DEAD)
+    whole.run(Kind.BASELINE, whole.jobs[0])
+    before, files = states(whole), sorted(whole.folder.rglob("*"))
+    assert len(whole.faults()) == 2
+    assert states(whole) == before
+    assert sorted(whole.folder.rglob("*")) == files
+
+
+def test_a_whole_store_without_its_artifacts_is_told(whole: Book) -> None:
+    shutil.rmtree(whole.folder)
+    told = " ".join(fault.text for fault in whole.faults())
+    assert "2 registered versions have no weights any more" in told
+    assert "3 of 5 finished runs lack a part" in told
