@@ -56,6 +56,7 @@ split: {{train: 10, test: 8}}
 recipe:
   precision: fp32
   epochs: 1
+  learning_rate: 5.0e-2
   lora: {{rank: 4, alpha: 8}}
 """
 

@@ -90,7 +90,7 @@ def test_a_study_that_is_terminated_leaves_nothing_running(records, finished, st
 @pytest.mark.slow
 def test_a_study_that_is_interrupted_from_the_keyboard_says_how_to_go_on(records, finished, start_study, rerun) -> None:
     process = start_study(records.uri, workers=2)
-    workers = at_work(records, process, evaluations=1)
+    workers = at_work(records, process, evaluations=0)
     os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
