@@ -7,11 +7,9 @@ import pandas as pd
 from analysis.frame import Frame
 from analysis.numerals import counted
 from analysis.origin import Origin
+from registry.tracking.columns import SOURCE, TARGET
 
 __all__ = ["adapter_count", "facts"]
-
-_SOURCE = ["source_task", "source_language"]
-_TARGET = ["target_task", "target_language"]
 
 
 def facts(frame: Frame, origin: Origin) -> list[tuple[str, str]]:
@@ -21,7 +19,7 @@ def facts(frame: Frame, origin: Origin) -> list[tuple[str, str]]:
     models = models.drop_duplicates()
     tasks = sorted({*seen["source_task"], *seen["target_task"]})
     languages = sorted({*seen["source_language"], *seen["target_language"]})
-    targets, sources = seen[_TARGET].drop_duplicates(), seen[_SOURCE].drop_duplicates()
+    targets, sources = seen[TARGET].drop_duplicates(), seen[SOURCE].drop_duplicates()
     grid = f"from {counted(len(sources), 'source cell')}, on {counted(len(targets), 'target cell')}"
     found = [
         ("Study", frame.study),
@@ -39,7 +37,7 @@ def facts(frame: Frame, origin: Origin) -> list[tuple[str, str]]:
 
 def adapter_count(frame: Frame) -> int:
     """Return how many adapters were evaluated: distinct (model, source, seed)."""
-    key = ["model", *_SOURCE]
+    key = ["model", *SOURCE]
     if frame.seed_averaged:
         return int(frame.observations.groupby(key)["n_seeds"].max().sum())
     return len(frame.observations[[*key, "seed"]].drop_duplicates())

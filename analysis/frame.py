@@ -46,7 +46,7 @@ class Frame:
     study, store
         Name of the study and address of the store it was read from, without any password.
     observations
-        One row per (model, source, target, seed); columns in `analysis.observations.OBSERVATION_COLUMNS`.
+        One row per (model, source, target, seed); columns in `registry.tracking.columns.OBSERVATION_COLUMNS`.
     baselines
         One row per (model, task, language): ``score`` and ``chance`` (proportions), ``below_chance``. Without the
         number of test items there is no p-value to give.

@@ -13,17 +13,12 @@ import pandas as pd
 from mlflow import MlflowClient
 
 from analysis.numerals import counted
-from analysis.observations import AVERAGED_COLUMNS, OBSERVATION_COLUMNS
 from analysis.recorded import InconsistentRunError, Record
 from registry.cells import Cell
+from registry.tracking.columns import AVERAGED_COLUMNS, BASELINE_COLUMNS, OBSERVATION_COLUMNS, STORED_COLUMNS
 from registry.tracking.names import Artifact, Tag, outcomes_file
 
 __all__ = ["ImportedFrame", "outcomes_of", "read_import"]
-
-_BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
-
-#: What the run itself says, and so its frame does not.
-_FROM_RUN = ("run_id", "model_version")
 
 
 @dataclass(frozen=True)
@@ -49,9 +44,8 @@ def read_import(client: MlflowClient, imports: Sequence[Record]) -> ImportedFram
         folder = Path(name)
         about = _about(record, _file(client, record, Artifact.ABOUT, folder))
         averaged = AVERAGED_COLUMNS if about["seed_averaged"] else []
-        stored = [column for column in OBSERVATION_COLUMNS if column not in _FROM_RUN]
-        observations = _table(client, record, Artifact.OBSERVATIONS, [*stored, *averaged], folder)
-        baselines = _table(client, record, Artifact.BASELINES, _BASELINE_COLUMNS, folder)
+        observations = _table(client, record, Artifact.OBSERVATIONS, [*STORED_COLUMNS, *averaged], folder)
+        baselines = _table(client, record, Artifact.BASELINES, BASELINE_COLUMNS, folder)
     observations = observations.assign(run_id=record.run_id, model_version="")[[*OBSERVATION_COLUMNS, *averaged]]
     notes = [f"Imported from {record.tags.get(Tag.IMPORT_SOURCE, 'an unnamed file')}, not measured here."]
     if len(imports) > 1:

@@ -8,37 +8,9 @@ from __future__ import annotations
 import pandas as pd
 
 from analysis.numerals import counted
+from registry.tracking.columns import AVERAGED_COLUMNS, CELL_KEY, OBSERVATION_COLUMNS, SOURCE, TARGET
 
-__all__ = ["AVERAGED_COLUMNS", "CELL_KEY", "OBSERVATION_COLUMNS", "cells", "coverage_notes", "newest"]
-
-_SOURCE = ["source_task", "source_language"]
-_TARGET = ["target_task", "target_language"]
-
-#: What identifies a cell of the frame.
-CELL_KEY = ["model", *_SOURCE, *_TARGET]
-
-#: Columns of the observations: scores and baseline are proportions in [0, 1], delta is in percentage points.
-OBSERVATION_COLUMNS = [
-    "model",
-    "model_family",
-    "model_size_b",
-    *_SOURCE,
-    *_TARGET,
-    "regime",
-    "seed",
-    "score",
-    "acc",
-    "acc_norm",
-    "baseline",
-    "delta",
-    "run_id",
-    "model_version",
-    "protocol",
-]
-
-#: Columns besides, of an import whose rows are means over seeds: standard deviation of delta over seeds in pp, and how
-#: many seeds there were. ``seed`` is then -1 throughout, and says nothing.
-AVERAGED_COLUMNS = ["delta_sd", "n_seeds"]
+__all__ = ["DELTA_DECIMALS", "cells", "coverage_notes", "newest"]
 
 #: Decimals of a cell's delta in pp: far below any true difference, far above rounding of binary fractions.
 DELTA_DECIMALS = 9
@@ -140,8 +112,8 @@ def _gap_notes(observations: pd.DataFrame) -> list[str]:
     seeds = cells(observations)["n_seeds"]
     full = (
         observations["model"].nunique()
-        * len(observations[_SOURCE].drop_duplicates())
-        * len(observations[_TARGET].drop_duplicates())
+        * len(observations[SOURCE].drop_duplicates())
+        * len(observations[TARGET].drop_duplicates())
     )
     notes = []
     if len(seeds) < full:

@@ -1,4 +1,4 @@
-"""Base models: name, family, size, revision, and how to load one.
+"""Base models: name, family, size, revision, and their modules without weights.
 
 A model's family and size are decided here and nowhere else: given in the study, else from the catalogue of known
 models, else read from the model's own configuration.
@@ -10,19 +10,16 @@ import hashlib
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from registry.catalogue import PAPER
 from registry.hub import NotAtHand, cached_weights, commit_of
-from registry.memory import require_memory
 from registry.refusal import Refused, unknown
-from registry.study import BaseSpec, LoraSpec, Placement, Quantization
+from registry.study import BaseSpec, LoraSpec
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel
 
 __all__ = [
     "BUILT_IN",
@@ -30,17 +27,14 @@ __all__ = [
     "Base",
     "base_folder",
     "count_adapter_parameters",
+    "hub_revision",
+    "keep_language",
     "known_models",
-    "load_base",
-    "load_tokenizer",
-    "require_quantization",
     "resolve_base",
     "skeleton",
     "skeleton_of",
+    "trained_base",
 ]
-
-#: What quantised bases are loaded by; the extra ``quantized`` of pyproject.toml.
-BITSANDBYTES = "bitsandbytes==0.50.2"
 
 PROJECT = Path(__file__).resolve().parent.parent
 
@@ -88,7 +82,16 @@ class Base:
     @property
     def hub_revision(self) -> str | None:
         """The revision to ask the hub for; None for a folder."""
-        return None if self.revision.startswith("sha256:") else self.revision
+        return hub_revision(self.revision)
+
+    def skeleton(self) -> PreTrainedModel:
+        """Build its modules without memory for its weights."""
+        return _read_skeleton(self.location, self.hub_revision, trust_remote_code=self.trust_remote_code)
+
+
+def hub_revision(revision: str) -> str | None:
+    """Return the revision to ask the hub for; None for a folder, whose revision is a digest."""
+    return None if revision.startswith("sha256:") else revision
 
 
 def known_models() -> list[str]:
@@ -111,8 +114,8 @@ def resolve_base(spec: BaseSpec, *, trust_remote_code: bool = False) -> Base:
     else:
         location, reference = spec.name, spec.name
         revision = commit_of(spec.name, spec.revision)
-    hub_revision = None if folder else revision
-    family, positions = _describe(location, hub_revision)
+    asked = None if folder else revision
+    family, positions = _describe(location, asked)
     known = KNOWN.get(spec.name)
     return Base(
         name=spec.name,
@@ -120,114 +123,37 @@ def resolve_base(spec: BaseSpec, *, trust_remote_code: bool = False) -> Base:
         location=location,
         revision=revision,
         family=spec.family or (known[0] if known else family),
-        size_b=spec.size_b or (known[1] if known else _billions(location, hub_revision)),
+        size_b=spec.size_b or (known[1] if known else _billions(location, asked)),
         max_positions=positions,
         trust_remote_code=trust_remote_code,
     )
 
 
-def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
-    """Load a base's tokenizer."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            base.location, revision=base.hub_revision, trust_remote_code=base.trust_remote_code
-        )
-    except OSError as error:
-        raise NotAtHand(f"model {base.name!r}: its tokenizer cannot be read: {error}") from None
-    return tokenizer
-
-
-def load_base(
-    base: Base,
-    *,
-    dtype: torch.dtype,
-    device: str,
-    placement: Placement = "one",
-    quantization: Quantization | None = None,
-) -> PreTrainedModel:
-    """Load a base's weights, frozen and in evaluation mode; safetensors only, so that nothing is unpickled.
+def trained_base(name: str, revision: str, folder: str = "", *, remedy: str) -> Base:
+    """Find the base that an adapter was trained on.
 
     Parameters
     ----------
-    dtype
-        Of the weights, or of those that are not quantised and of what is computed.
-    device
-        Where the whole base goes, with placement ``one``.
-    placement, quantization
-        See :class:`registry.study.Study`.
+    name, revision
+        What the adapter's ``MLmodel`` says of its base.
+    folder
+        Where it lies, for a base that is neither built in nor on the hub.
+    remedy
+        How the caller names that folder, for the refusal.
 
     Raises
     ------
     Refused
-        Before anything is loaded, if the weights do not fit into free memory or bitsandbytes is wanting.
+        If it is not here, or another revision is.
     """
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    require_quantization(quantization)
-    require_memory(
-        _skeleton_of(base),
-        base.name,
-        dtype=dtype,
-        device=device,
-        placement=placement,
-        quantization=quantization,
-    )
-    logging.disable_progress_bar()  # it counts tensors, in no time; downloads have a bar of their own
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        base.location,
-        revision=base.hub_revision,
-        dtype=dtype,
-        use_safetensors=True,
-        attn_implementation="sdpa",
-        trust_remote_code=base.trust_remote_code,
-        device_map="auto" if placement == "spread" else {"": device},
-        quantization_config=_quantization_config(quantization, dtype),
-    )
-    if "disk" in getattr(model, "hf_device_map", {}).values():
-        raise Refused(f"model {base.name!r} does not fit into memory: layers would be read from disk at every pass")
-    _keep_language(model)
-    if quantization == "4bit":
-        _keep_differentiable(model)
-    model.eval().requires_grad_(False)
-    return model
-
-
-def require_quantization(quantization: Quantization | None) -> None:
-    """Refuse a quantised base where the library that loads it is wanting.
-
-    Raises
-    ------
-    Refused
-        With the command that installs it.
-    """
-    if quantization is not None and find_spec("bitsandbytes") is None:
-        raise Refused(
-            f"quantization: {quantization} needs bitsandbytes, which is not installed; "
-            f"run: python -m pip install {BITSANDBYTES}"
-        )
-
-
-def _quantization_config(quantization: Quantization | None, dtype: torch.dtype) -> Any:
-    from transformers import BitsAndBytesConfig
-
-    if quantization is None:
-        return None
-    if quantization == "8bit":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
-    )
-
-
-def _keep_differentiable(model: PreTrainedModel) -> None:
-    # On some CPUs the first pass without gradients repacks a 4-bit weight for a kernel that has no backward pass, and
-    # from then on gradients end at it without a word.
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  # typed, modules hold tensors only
+    wanted = hub_revision(revision)
+    try:
+        base = resolve_base(BaseSpec(name=name, path=folder or None, revision=wanted))
+    except Refused as error:
+        raise Refused(f"{error}; the base of this adapter is {name!r}: {remedy}") from None
+    if base.revision != revision and not (folder and wanted):  # a downloaded copy of a hub's commit has no commit
+        raise Refused(f"the base {name!r} here is {base.revision}; this adapter was trained on {revision}")
+    return base
 
 
 def count_adapter_parameters(base: Base, spec: LoraSpec) -> int:
@@ -236,7 +162,7 @@ def count_adapter_parameters(base: Base, spec: LoraSpec) -> int:
 
     shapes = [
         (module.in_features, module.out_features)
-        for name, module in _skeleton_of(base).named_modules()
+        for name, module in base.skeleton().named_modules()
         if isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in spec.targets
     ]
     return spec.rank * sum(inputs + outputs for inputs, outputs in shapes)
@@ -319,10 +245,6 @@ def _counted(files: Iterable[Path]) -> float:
     return round(count / 1e9, 6)
 
 
-def _skeleton_of(base: Base) -> PreTrainedModel:
-    return _read_skeleton(base.location, base.hub_revision, trust_remote_code=base.trust_remote_code)
-
-
 def skeleton_of(spec: BaseSpec, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """Build the modules of a base that need not be at hand: from the catalogue, else from its configuration.
 
@@ -354,11 +276,11 @@ def skeleton(config: PreTrainedConfig, *, trust_remote_code: bool = False) -> Pr
 
     with torch.device("meta"):
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    _keep_language(model)
+    keep_language(model)
     return model
 
 
-def _keep_language(model: PreTrainedModel) -> None:
+def keep_language(model: PreTrainedModel) -> None:
     """Take away what a model has for images and sound.
 
     Their projections are named like the language model's, so adapters would be put on them; and nothing here runs them.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from registry.models import load_base, load_tokenizer, resolve_base
+from registry.loading import load_base, load_tokenizer
+from registry.models import resolve_base
 from registry.serving import AdapterModel, device
 from registry.serving.shelf import Held, read_told
 from registry.study import BaseSpec

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
+import logging
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -162,3 +166,23 @@ def uri(new_store, monkeypatch) -> Iterator[str]:
 def client(uri) -> MlflowClient:
     """A client of the empty store."""
     return open_store(uri)
+
+
+@pytest.fixture
+def command(monkeypatch, capsys) -> Iterator[Callable[..., tuple[int, str, str]]]:
+    """Call an entry point as ``mlflow run . -e <name>`` does; returns exit code, output and errors."""
+    handler, root = signal.getsignal(signal.SIGTERM), logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+
+    def call(name: str, *arguments: object) -> tuple[int, str, str]:
+        module = "import_results" if name == "import" else name  # `import` is a keyword
+        monkeypatch.setattr(sys, "argv", [f"entrypoints/{module}.py", *map(str, arguments)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            importlib.import_module(f"entrypoints.{module}").main()
+        return (ended.value.code, *capsys.readouterr())
+
+    yield call
+    signal.signal(signal.SIGTERM, handler)
+    root.setLevel(level)
+    root.handlers[:] = handlers

@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from registry.hub import Gated, NotAtHand, cached_weights, commit_of, listing, offline
-from registry.models import load_base, load_tokenizer, resolve_base
+from registry.loading import load_base, load_tokenizer
+from registry.models import resolve_base
 from registry.refusal import Refused
 from registry.study import BaseSpec
 from tests.fake_hub import COMMIT, FakeHub, Repository, fake_hub, unreachable

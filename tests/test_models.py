@@ -15,22 +15,13 @@ from accelerate import cpu_offload
 from torch import nn
 from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedModel
 
+from registry.loading import BITSANDBYTES, load_base, load_tokenizer, require_quantization
 from registry.lora.adapter import fresh_adapter, is_resident
 from registry.lora.cost import Size
 from registry.lora.forward import takes_flat
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import Continuations
-from registry.models import (
-    BITSANDBYTES,
-    PAPER,
-    count_adapter_parameters,
-    known_models,
-    load_base,
-    load_tokenizer,
-    require_quantization,
-    resolve_base,
-    skeleton,
-)
+from registry.models import PAPER, count_adapter_parameters, known_models, resolve_base, skeleton
 from registry.refusal import Refused
 from registry.study import BaseSpec, LoraSpec
 
@@ -243,7 +234,7 @@ def test_the_extra_installs_what_a_refusal_names() -> None:
 
 
 def test_a_quantised_base_is_refused_before_loading_where_its_library_is_wanting(base, monkeypatch) -> None:
-    monkeypatch.setattr("registry.models.find_spec", lambda name: None)
+    monkeypatch.setattr("registry.loading.find_spec", lambda name: None)
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
     told = r"quantization: 4bit needs bitsandbytes, .*; run: python -m pip install bitsandbytes==0\.50\.2$"
     with pytest.raises(Refused, match=told):

@@ -23,8 +23,8 @@ from transformers import (
 from analysis import analyze, load
 from registry.benchmarks.demo.tokenizer import train_tokenizer
 from registry.cells import Cell
+from registry.loading import load_tokenizer
 from registry.lora.tokens import encode_examples
-from registry.models import load_tokenizer
 from registry.runner.experiment import Experiment, prepare
 from registry.runner.session import prospect, run_study
 from registry.studyfile import load_study

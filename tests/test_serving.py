@@ -14,11 +14,11 @@ import yaml
 from peft import PeftModel, get_peft_model_state_dict
 
 from registry.cells import Cell
+from registry.loading import load_base, load_tokenizer
 from registry.lora.adapter import Bank, fresh_adapter, merged, put_on, read_adapter
 from registry.lora.score import ScoringSet, choose, loglikelihoods
 from registry.lora.tokens import encode_examples, encode_queries
 from registry.lora.train import Assignment, train_adapter
-from registry.models import load_base, load_tokenizer
 from registry.refusal import Refused
 from registry.runner.experiment import prepare
 from registry.runner.single import AdapterResult, finetune_one, narrowed

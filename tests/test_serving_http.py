@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
-import subprocess
-import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -25,12 +19,11 @@ from registry.cells import Cell
 from registry.runner.experiment import prepare
 from registry.runner.single import evaluate_one, finetune_one, narrowed
 from registry.study import Study
-from registry.tracking.store import PROJECT
+from tests.mlflow_process import MlflowProcess
 
 pytestmark = pytest.mark.slow
 
 SOURCE = Cell("pair", "tr")
-_PATIENCE = 180.0  # seconds that a server may take to start on a busy machine
 
 
 @dataclass(frozen=True)
@@ -66,52 +59,13 @@ def served(new_store, small_study, base, tmp_path_factory) -> Iterator[Served]:
         MlflowClient().set_registered_model_alias("tiny--pair--tr", "champion", "1")
         outcomes = pd.read_parquet(files / "outcomes.parquet")
         own = outcomes[(outcomes.task == SOURCE.task) & (outcomes.language == SOURCE.language)]
-        with _serving(base, tmp_path_factory.mktemp("server") / "log") as address:
-            yield Served(address, study, own)
+        arguments = ["models", "serve", "-m", "models:/tiny--pair--tr@champion", "--env-manager", "local"]
+        config = {"SERVING_MODEL_CONFIG": json.dumps({"base_path": str(base)})}
+        log = tmp_path_factory.mktemp("server") / "log"
+        with MlflowProcess(arguments, log, ping="ping", environment=config) as server:
+            yield Served(f"{server.address}/invocations", study, own)
     mlflow.set_tracking_uri(None)
     mlflow.set_registry_uri(None)
-
-
-class _serving:  # noqa: N801  # a context manager, used as a function
-    """Run `mlflow models serve` for a while."""
-
-    def __init__(self, base: Path, log: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.log = log
-        config = {"SERVING_MODEL_CONFIG": json.dumps({"base_path": str(base)})}
-        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        with log.open("w") as output:
-            self.process = subprocess.Popen(
-                f"exec {sys.executable} -m mlflow models serve -m models:/tiny--pair--tr@champion --env-manager local "
-                f"--port {self.port}",
-                shell=True,
-                cwd=PROJECT,
-                env=os.environ | config | {"PATH": path},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def __enter__(self) -> str:
-        waited_until = time.monotonic() + _PATIENCE
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > waited_until:
-                pytest.fail(f"the server did not start: {self.log.read_text()[-3000:]}")
-            time.sleep(0.5)
-        return f"http://127.0.0.1:{self.port}/invocations"
-
-    def __exit__(self, *_: object) -> None:
-        os.killpg(self.process.pid, 15)
-        self.process.wait(timeout=30)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/ping", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, ConnectionError):
-            return False
 
 
 def questions(served: Served) -> list[dict[str, Any]]:

@@ -17,12 +17,12 @@ from analysis.corrected.terms import CELL, RESIDUAL, TERMS
 from analysis.corrected.variance import OVERALL, SAMPLING, scope_components
 from analysis.left_out import LeftOut
 from analysis.numerals import counted
-from analysis.observations import CELL_KEY
 from analysis.published.uplift import by_regime
 from registry.cells import Regime
 from registry.refusal import Refused
+from registry.tracking.columns import CELL_KEY
 
-__all__ = ["CELL_COLUMNS", "QUESTIONS", "SIGNIFICANT", "ByCell", "by_cell", "tests"]
+__all__ = ["CELL_COLUMNS", "QUESTIONS", "SIGNIFICANT", "ByCell", "by_cell", "tests", "untested"]
 
 #: Test items of a target that are assumed where no question's outcome is known: the paper's.
 QUESTIONS = 400
@@ -88,7 +88,7 @@ def by_cell(cells: pd.DataFrame, outcomes: StudyOutcomes | None = None, *, quest
     if tested.empty:
         reason = "the noise of no cell is known: it takes two questions' outcomes of a target, or scores and baselines."
         left_out = (LeftOut("Tests and shrunken estimates of cells", reason),)
-        return ByCell(_joined(cells, tested), pd.DataFrame(), None, "", not measured, tuple(notes), left_out)
+        return ByCell(untested(cells), pd.DataFrame(), None, "", not measured, tuple(notes), left_out)
     try:
         mean = noise.mean()
         posterior = _shrunken(tested, noise, mean)
@@ -98,6 +98,11 @@ def by_cell(cells: pd.DataFrame, outcomes: StudyOutcomes | None = None, *, quest
         return ByCell(_joined(cells, tested), pd.DataFrame(), None, "", not measured, tuple(notes), left_out)
     tested = tested.assign(shrunken=posterior.mean, shrunken_sd=posterior.sd)
     return ByCell(_joined(cells, tested), found, mean, noise.note, not measured, tuple(notes))
+
+
+def untested(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells with `CELL_COLUMNS`, in which nothing is known."""
+    return _joined(cells, pd.DataFrame())
 
 
 def _measured(cells: pd.DataFrame, outcomes: StudyOutcomes) -> tuple[pd.DataFrame, NoiseTable, list[str]]:

@@ -17,9 +17,10 @@ from scipy import stats
 from analysis.corrected.noise import CORRELATION, MEASURED, assumed_noise, assumed_variance, questions_of
 from analysis.corrected.outcomes import StudyOutcomes, TargetOutcomes
 from analysis.corrected.rates import no_transfer, no_transfer_normal
-from analysis.observations import CELL_KEY, DELTA_DECIMALS
+from analysis.observations import DELTA_DECIMALS
 from registry.cells import Cell, Regime, regime_of
 from registry.refusal import Refused
+from registry.tracking.columns import CELL_KEY
 
 __all__ = ["ChangeStatistics", "adjusted", "assumed_cells", "change_statistics", "measured_cells"]
 

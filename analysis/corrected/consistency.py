@@ -13,11 +13,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from analysis.observations import CELL_KEY, DELTA_DECIMALS
+from analysis.observations import DELTA_DECIMALS
 from analysis.published.consistency import consistency, summarise, tau_b
 from analysis.published.groups import families, size_buckets
 from analysis.published.uplift import cell_names
 from registry.refusal import Refused
+from registry.tracking.columns import CELL_KEY, SOURCE
 
 __all__ = ["COLUMNS", "CORRECTED", "DRAWS", "PUBLISHED", "ceiling_profile", "with_ceiling"]
 
@@ -31,7 +32,6 @@ PUBLISHED, CORRECTED = "published", "corrected"
 #: Studies with identical profiles that are simulated.
 DRAWS = 200
 
-_SOURCE: Final = ["source_task", "source_language"]
 _ENDS: Final = (0.025, 0.975)
 
 # Columns that one call of tau-b compares. Draws stand side by side in it; what it finds across draws goes unused, which
@@ -135,13 +135,13 @@ def _tables(named: pd.DataFrame, grouping: str, regime: str, indexed: pd.DataFra
     A source's recipients within a regime are its targets there. The variance of a mean is not known if that of any of
     its cells is not.
     """
-    groups = named[named["regime"] == regime].groupby([*_SOURCE, "target", grouping])
+    groups = named[named["regime"] == regime].groupby([*SOURCE, "target", grouping])
     size = groups["delta"].size()
     known = (groups["variance"].sum() / size**2).where(groups["variance"].count() == size)
     delta = groups["delta"].mean().round(DELTA_DECIMALS).unstack(grouping)
     variance = known.unstack(grouping).reindex_like(delta).to_numpy(dtype=np.float64)
     values, places = delta.to_numpy(dtype=np.float64), pd.factorize(delta.index.get_level_values("target"))[0]
-    rows = delta.groupby(level=_SOURCE).indices
+    rows = delta.groupby(level=SOURCE).indices
     sources = zip(indexed["source_task"], indexed["source_language"], strict=True)
     return [_Table(values[of_source], variance[of_source], places[of_source]) for of_source in map(rows.get, sources)]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.observations import CELL_KEY
 from analysis.published.correlation import correlate
 from analysis.published.uplift import by_regime
+from registry.tracking.columns import CELL_KEY
 
 __all__ = ["ABLATION_COLUMNS", "ablation", "matched_cells"]
 

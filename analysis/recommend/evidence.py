@@ -22,6 +22,7 @@ from analysis.recommend.questions import stored_noise
 from analysis.stored.outcomes import stored_outcomes
 from registry.cells import Cell
 from registry.refusal import Refused
+from registry.tracking.columns import TARGET
 
 __all__ = ["COLUMNS", "VersionEvidence", "version_evidence"]
 
@@ -30,7 +31,6 @@ COLUMNS = [
     "regime", "score", "baseline", "chance", "delta", "se", "low", "high", "p", "q", "shrunken", "shrunken_sd",
 ]  # fmt: skip
 
-_TARGET = ["target_task", "target_language"]
 _SAME_PP = 1e-6
 
 
@@ -91,7 +91,7 @@ def version_evidence(
         )
     cells = averaged(mine)
     tested, noise = _tested(client, frame, mine, cells, version, questions)
-    table = cells.merge(tested[[*_TARGET, "se", "low", "high", "p"]], on=_TARGET, how="left", validate="one_to_one")
+    table = cells.merge(tested[[*TARGET, "se", "low", "high", "p"]], on=TARGET, how="left", validate="one_to_one")
     table = table.assign(chance=_chances(frame, table), shrunken=np.nan, shrunken_sd=np.nan)
     table.index = pd.Index(names_of(table, "target"))
     table["q"] = adjusted(table["p"], pd.Series(table.index.isin(list(map(str, family))), table.index))
@@ -119,7 +119,7 @@ def _tested(
         tested = assumed_cells(scored, n_questions=questions)
         return tested, str(tested["noise"].iloc[0])
     tested = measured_cells(collect(stored, stored.headlines))
-    both = cells[[*_TARGET, "delta"]].merge(tested, on=_TARGET, suffixes=("_recorded", ""), validate="one_to_one")
+    both = cells[[*TARGET, "delta"]].merge(tested, on=TARGET, suffixes=("_recorded", ""), validate="one_to_one")
     if ((both["delta"] - both["delta_recorded"]).abs() > _SAME_PP).any():
         raise Refused(
             f"the answers of {version} give other deltas than were recorded (run {mine['run_id'].iloc[0]}): its files "
@@ -131,7 +131,7 @@ def _tested(
 def _chances(frame: Frame, table: pd.DataFrame) -> pd.Series:
     """Return the score of guessing on every target, NaN where no baseline says it."""
     known = frame.baselines[["model", "task", "language", "chance"]]
-    keys = table[["model", *_TARGET]].set_axis(["model", "task", "language"], axis=1)
+    keys = table[["model", *TARGET]].set_axis(["model", "task", "language"], axis=1)
     return pd.Series(keys.merge(known, how="left", validate="one_to_one")["chance"].to_numpy(), table.index)
 
 
@@ -145,7 +145,7 @@ def _estimates(
     """Return the shrunken estimates of the version's source, by target."""
     cells = averaged(frame.observations)
     noise, _ = noise_of(cells, stored_noise(stored_outcomes(client, frame, cache=cache)), questions=questions)
-    cells = cells.merge(noise.table[["model", *_TARGET]], on=["model", *_TARGET], how="inner").reset_index(drop=True)
+    cells = cells.merge(noise.table[["model", *TARGET]], on=["model", *TARGET], how="inner").reset_index(drop=True)
     posterior = shrink(cells, components_of(cells, noise), noise, means_by="regime")
     found = cells.assign(shrunken=posterior.mean, shrunken_sd=posterior.sd)
     first = table.iloc[0]

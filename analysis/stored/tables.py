@@ -10,6 +10,7 @@ import pandas as pd
 from analysis.recorded import DELTA_TOLERANCE_PP, observations_of
 from analysis.stored.runs import StoredRuns
 from registry.cells import Cell
+from registry.tracking.columns import BASELINE_COLUMNS
 from registry.tracking.names import Tag
 
 __all__ = ["baselines", "observed"]
@@ -28,8 +29,6 @@ _TAGS = {
     "baseline_run": Tag.BASELINE_RUN,
 }
 
-_BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
-
 
 def observed(evaluations: StoredRuns, scores: Mapping[str, Mapping[Cell, float]]) -> pd.DataFrame:
     """Return one row per evaluation and target, with its baseline's score where that can be read.
@@ -42,7 +41,7 @@ def observed(evaluations: StoredRuns, scores: Mapping[str, Mapping[Cell, float]]
     Returns
     -------
     DataFrame
-        `analysis.observations.OBSERVATION_COLUMNS`, with ``started`` and ``fingerprint`` for telling runs apart.
+        `registry.tracking.columns.OBSERVATION_COLUMNS`, with ``started`` and ``fingerprint`` for telling runs apart.
 
     Raises
     ------
@@ -93,7 +92,7 @@ def baselines(runs: StoredRuns) -> tuple[pd.DataFrame, list[str]]:
         for cell, score in record.by_target("score").items():
             level = chance.get(cell, np.nan)
             rows.append((model, cell.task, cell.language, score, level, str(cell) in flagged or score < level))
-    table = pd.DataFrame(rows, columns=_BASELINE_COLUMNS).astype({"below_chance": bool})
+    table = pd.DataFrame(rows, columns=BASELINE_COLUMNS).astype({"below_chance": bool})
     key = ["model", "task", "language"]
     repeated = sorted(table.loc[table.duplicated(key), "model"].unique())
     note = f"Several baseline runs measured the same targets of {', '.join(repeated)}: the newest are shown."

@@ -14,6 +14,7 @@ from registry.cells import HARM_PP, Cell, Regime
 from registry.deploy.licences import Licence, adapter_licence, base_licence, data_licence
 from registry.deploy.results import Results, TargetResult
 from registry.deploy.vllm import RANKS, max_lora_rank
+from registry.models import hub_revision
 from registry.tracking.names import Tag, registered_model
 
 __all__ = ["Facts", "card"]
@@ -70,8 +71,7 @@ class Facts:
     @property
     def hub_revision(self) -> str | None:
         """Commit of a base of the hub, None for one from a folder."""
-        revision = str(self.serving["base"]["revision"])
-        return None if revision.startswith("sha256:") else revision
+        return hub_revision(str(self.serving["base"]["revision"]))
 
 
 def card(facts: Facts, results: Results | None) -> str:

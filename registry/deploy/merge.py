@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import cast, get_args
 
 import torch
 from safetensors import safe_open
@@ -13,44 +13,19 @@ from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from registry.deploy.dtypes import Dtype
+from registry.loading import load_tokenizer
 from registry.lora.adapter import Adapter, is_resident, read_adapter
 from registry.memory import require_memory
-from registry.models import Base, load_tokenizer, resolve_base, skeleton_of
+from registry.models import Base, skeleton_of
 from registry.refusal import Refused
 from registry.study import BaseSpec
 
-__all__ = ["DTYPES", "merge_into", "trained_base", "write_merged"]
+__all__ = ["DTYPES", "merge_into", "write_merged"]
 
 DTYPES: Mapping[str, torch.dtype] = {name: getattr(torch, name) for name in get_args(Dtype)}
 
 # How safetensors call the types that a base's weights may lie in.
 _STORED = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32}
-
-
-def trained_base(told: Mapping[str, Any], folder: str = "") -> Base:
-    """Find the base that an adapter was trained on.
-
-    Parameters
-    ----------
-    told
-        What the adapter's ``MLmodel`` says of its base: name and revision.
-    folder
-        Where it lies, for a base that is neither built in nor on the hub.
-
-    Raises
-    ------
-    Refused
-        If it is not here, or another revision is.
-    """
-    name, wanted = told["name"], told["revision"]
-    revision = None if wanted.startswith("sha256:") else wanted
-    try:
-        base = resolve_base(BaseSpec(name=name, path=folder or None, revision=revision))
-    except Refused as error:
-        raise Refused(f"{error}; the base of this adapter is {name!r}: name its folder with -P base=") from None
-    if base.revision != wanted and not (folder and revision):  # a downloaded copy of a hub's commit has no commit
-        raise Refused(f"the base {name!r} here is {base.revision}; this adapter was trained on {wanted}")
-    return base
 
 
 def write_merged(base: Base, adapter_folder: Path, folder: Path, dtype: Dtype) -> None:

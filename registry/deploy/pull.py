@@ -21,6 +21,7 @@ from registry.deploy.folder import CARD, Identity, check_target, is_ours, is_sam
 from registry.deploy.resolve import Chosen
 from registry.deploy.results import results_of
 from registry.deploy.versions import alias_target
+from registry.models import trained_base
 from registry.refusal import Refused
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.names import Tag
@@ -139,9 +140,10 @@ def _made(
     facts = _facts(chosen, run, serving, merged or "")
     _check_config(adapter, facts, chosen.adapter)
     if merged:
-        from registry.deploy.merge import trained_base, write_merged  # these bring torch
+        from registry.deploy.merge import write_merged  # it brings torch
 
-        found = trained_base(serving["base"], base)
+        told = serving["base"]
+        found = trained_base(told["name"], told["revision"], base, remedy="name its folder with -P base=")
         say(f"merging into {found.name} in {merged}")
         quantised = facts.parameters.get("quantization", "None")
         if quantised != "None":

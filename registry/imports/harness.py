@@ -15,11 +15,12 @@ from tqdm import tqdm
 from registry.cells import Cell, regime_of
 from registry.imports.harness_files import Results, results_below
 from registry.imports.harness_targets import SETTINGS, Measured, Reading, listed, measure
-from registry.imports.imported import BASELINE_COLUMNS, CELL_KEY, OBSERVATION_COLUMNS, Imported
+from registry.imports.imported import Imported
 from registry.imports.manifest import Manifest, ManifestRun
 from registry.imports.naming import described
 from registry.refusal import Refused
 from registry.tracking import names
+from registry.tracking.columns import BASELINE_COLUMNS, CELL_KEY, STORED_COLUMNS
 from registry.tracking.evaluations import delta_metrics
 
 __all__ = ["read_harness"]
@@ -58,7 +59,7 @@ def read_harness(manifest: Manifest, families: Mapping[str, str], staging: Path)
         if run.source is not None
         for row in _rows(run, run.source, targets, bases[run.model], models[run.model], manifest.protocol)
     ]
-    observations = pd.DataFrame(rows, columns=OBSERVATION_COLUMNS).sort_values([*CELL_KEY, "seed"])
+    observations = pd.DataFrame(rows, columns=STORED_COLUMNS).sort_values([*CELL_KEY, "seed"])
     return Imported(
         name=manifest.path.name,
         format="lm_eval",

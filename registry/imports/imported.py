@@ -8,33 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-__all__ = ["BASELINE_COLUMNS", "CELL_KEY", "OBSERVATION_COLUMNS", "Imported", "counts"]
+from registry.tracking.columns import SOURCE, TARGET
 
-#: What identifies a cell of the frame.
-CELL_KEY = ["model", "source_task", "source_language", "target_task", "target_language"]
-
-#: Columns of the observations: scores and baseline are proportions in [0, 1], delta is in percentage points. A frame
-#: whose seeds were averaged elsewhere has ``delta_sd`` (pp) and ``n_seeds`` besides, and `AVERAGED` for a seed.
-OBSERVATION_COLUMNS = [
-    "model",
-    "model_family",
-    "model_size_b",
-    *CELL_KEY[1:],
-    "regime",
-    "seed",
-    "score",
-    "acc",
-    "acc_norm",
-    "baseline",
-    "delta",
-    "protocol",
-]
-
-BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
-
-#: In the place of a seed where a row is a mean over seeds. A number, because rows without one drop out of groups.
-AVERAGED = -1
-
+__all__ = ["Imported", "counts"]
 
 _SHOWN = 5  # baselines that a warning names
 
@@ -52,9 +28,9 @@ class Imported:
     digest
         SHA-256, in hexadecimal, of all that was read and of the settings that decide how.
     observations
-        `OBSERVATION_COLUMNS`, one row per (model, source, target, seed), sorted by them.
+        `registry.tracking.columns.STORED_COLUMNS`, one row per (model, source, target, seed), sorted by them.
     baselines
-        `BASELINE_COLUMNS`, one row per (model, task, language).
+        `registry.tracking.columns.BASELINE_COLUMNS`, one row per (model, task, language).
     seed_averaged
         Whether a row is a mean over seeds.
     outcomes
@@ -104,8 +80,8 @@ def counts(observations: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, int
     return {
         "count/observations": len(observations),
         "count/models": distinct(["model"]),
-        "count/sources": distinct(["source_task", "source_language"]),
-        "count/targets": distinct(["target_task", "target_language"]),
+        "count/sources": distinct(SOURCE),
+        "count/targets": distinct(TARGET),
         "count/baselines": len(baselines),
         "count/below_chance": int(baselines["below_chance"].sum()),
     }

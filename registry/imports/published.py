@@ -17,10 +17,11 @@ import pandas as pd
 
 from registry.benchmarks.tables import read_table
 from registry.imports.findings import Findings
-from registry.imports.imported import AVERAGED, BASELINE_COLUMNS, CELL_KEY, OBSERVATION_COLUMNS, Imported
+from registry.imports.imported import Imported
 from registry.imports.naming import describe_model, described, size_of
 from registry.imports.published_checks import check_rows
 from registry.refusal import Refused
+from registry.tracking.columns import AVERAGED, BASELINE_COLUMNS, CELL_KEY, STORED_COLUMNS
 
 __all__ = ["COLUMNS", "FAMILY", "read_published"]
 
@@ -194,7 +195,7 @@ def _observations(
             "n_seeds": numbers["n_seeds"].astype(np.int64),
         }
     )
-    return table[[*OBSERVATION_COLUMNS, "delta_sd", "n_seeds"]].sort_values(CELL_KEY).reset_index(drop=True)
+    return table[[*STORED_COLUMNS, "delta_sd", "n_seeds"]].sort_values(CELL_KEY).reset_index(drop=True)
 
 
 def _baselines(observations: pd.DataFrame) -> pd.DataFrame:

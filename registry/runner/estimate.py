@@ -12,9 +12,10 @@ from mlflow.entities import Run
 
 from registry.catalogue import PAPER
 from registry.hub import cached_weights
+from registry.loading import load_tokenizer
 from registry.lora.batches import question_rows
 from registry.lora.tokens import Continuations, encode_examples, encode_queries
-from registry.models import Base, count_adapter_parameters, load_tokenizer
+from registry.models import Base, count_adapter_parameters
 from registry.runner.cost import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
 from registry.runner.experiment import Experiment
 from registry.runner.plan import Plan, Step

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 from registry.benchmarks import AlignedItems, align, load_benchmark
 from registry.benchmarks.prompts import TrainingText
 from registry.cells import Cell, Grid
-from registry.models import Base, load_tokenizer, require_quantization, resolve_base
+from registry.loading import load_tokenizer, require_quantization
+from registry.models import Base, resolve_base
 from registry.refusal import Refused, unknown
 from registry.runner.fingerprint import fingerprint
 from registry.study import Recipe, Study

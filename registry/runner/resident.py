@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from registry.loading import load_base, load_tokenizer
 from registry.lora.adapter import Adapter, fresh_adapter, merged, read_adapter, save_adapter
 from registry.lora.cost import Size, Usage, peak_memory_gb, reset_peak_memory, scoring_flop, training_flop
 from registry.lora.full import FullWeights, replaced, save_full
@@ -24,7 +25,7 @@ from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import Example, encode_examples, encode_queries
 from registry.lora.train import Assignment, Training, train_adapters, train_full
 from registry.memory import require_full_memory
-from registry.models import Base, load_base, load_tokenizer
+from registry.models import Base
 from registry.runner.experiment import Experiment, Job
 from registry.runner.outcomes import Outcomes
 from registry.runner.plan import Step

@@ -13,12 +13,11 @@ import yaml
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from registry.loading import load_base, load_tokenizer
 from registry.lora.adapter import read_adapter
-from registry.models import load_base, load_tokenizer, resolve_base
-from registry.refusal import Refused
+from registry.models import trained_base
 from registry.serving.model import AdapterModel
 from registry.serving.shelf import Held, Shelf, Told, read_told
-from registry.study import BaseSpec
 from registry.tracking.names import Tag
 
 __all__ = ["AdapterModel", "device"]
@@ -42,12 +41,12 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
     """
     config = model_config or {}
     told = read_told(Path(path))
-    try:
-        base = resolve_base(BaseSpec(name=told.base, path=config.get("base_path") or None, revision=told.hub_revision))
-    except Refused as error:
-        raise Refused(f"{error}; a base in a folder is named by model_config={{'base_path': folder}}") from None
-    if base.revision != told.revision:
-        raise Refused(f"the base {base.name!r} here is {base.revision}; this adapter was trained on {told.revision}")
+    base = trained_base(
+        told.base,
+        told.revision,
+        config.get("base_path") or "",
+        remedy="a base in a folder is named by model_config={'base_path': folder}",
+    )
     held = Held(told.precision, told.quantization)
     model = load_base(base, dtype=held.dtype, device=device(config), quantization=held.quantization)
     name, told = _as_registered(Path(path), told)

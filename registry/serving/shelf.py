@@ -59,11 +59,6 @@ class Told:
     precision: Literal["fp32", "bf16", "fp16"]
     quantization: Quantization | None
 
-    @property
-    def hub_revision(self) -> str | None:
-        """The revision to ask the hub for; None for a folder."""
-        return None if self.revision.startswith("sha256:") else self.revision
-
     def evaluated(self, chat: str | None) -> Told:
         """Return the same for an adapter that was last evaluated with or without a chat template, told by a tag."""
         return self if chat is None else replace(self, chat=chat == "True")

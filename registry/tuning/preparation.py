@@ -10,7 +10,8 @@ from pydantic import ValidationError
 
 from registry.benchmarks import load_benchmark
 from registry.cells import Cell, Grid
-from registry.models import require_quantization, resolve_base
+from registry.loading import require_quantization
+from registry.models import resolve_base
 from registry.refusal import Refused, unknown
 from registry.runner.experiment import Experiment, source_cell
 from registry.runner.fingerprint import fingerprint

@@ -6,11 +6,7 @@ import logging
 import multiprocessing
 import os
 import signal
-import socket
-import subprocess
-import sys
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +23,7 @@ from analysis.stored.cache import CachedTable, cache_folder, cache_root
 from analysis.stored.over_sql import SchemaError
 from registry.cells import Cell
 from registry.tracking.names import Tag, score
+from tests.mlflow_process import MlflowProcess
 
 if TYPE_CHECKING:
     from tests.analysis.conftest import Recorder
@@ -246,31 +243,9 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
     """A client of an MLflow server of one process, with a store of its own."""
     folder = tmp_path_factory.mktemp("server")
     (folder / "mlflow.db").write_bytes(empty_database.read_bytes())
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     stores = ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}", "--artifacts-destination", str(folder / "a")]
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([*command, *stores], stdout=log, stderr=log, start_new_session=True)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        _wait(address, process, folder / "log")
-        yield MlflowClient(address)
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _wait(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 120
-    while True:
-        try:
-            urllib.request.urlopen(f"{address}/health", timeout=5)
-            return
-        except OSError:
-            assert process.poll() is None and time.monotonic() < end, log.read_text()
-            time.sleep(0.2)
+    with MlflowProcess(["server", *stores, "--workers", "1"], folder / "log") as started:
+        yield MlflowClient(started.address)
 
 
 @pytest.mark.slow

@@ -24,11 +24,11 @@ from analysis.corrected.section import parts
 from analysis.facts import adapter_count, facts
 from analysis.figures.matrices import matrix_drawings
 from analysis.findings import cautions, findings
-from analysis.observations import CELL_KEY
 from analysis.origin import Origin, adapters
 from analysis.published.variance import COLUMNS as PUBLISHED_COLUMNS
 from registry.cells import Regime, regime_of
 from registry.refusal import Refused
+from registry.tracking.columns import CELL_KEY
 from tests.analysis.corrected.simulation import EFFECTS, simulate
 from tests.analysis.synthetic import synthetic_frame
 

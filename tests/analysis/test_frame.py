@@ -11,8 +11,8 @@ from mlflow import MlflowClient
 
 import analysis.frame
 from analysis.frame import EmptyStudyError, Frame, InconsistentRunError, cells, load
-from analysis.observations import CELL_KEY, OBSERVATION_COLUMNS
 from registry.cells import Cell, regime_of
+from registry.tracking.columns import CELL_KEY, OBSERVATION_COLUMNS
 from registry.tracking.names import Tag
 from registry.tracking.store import shown_uri
 

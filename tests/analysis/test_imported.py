@@ -13,11 +13,11 @@ from mlflow import MlflowClient
 
 import analysis
 from analysis.frame import Frame, InconsistentRunError, MixedStudyError, cells, load
-from analysis.observations import AVERAGED_COLUMNS, CELL_KEY, OBSERVATION_COLUMNS
 from analysis.published.uplift import uplift
 from registry.cells import Cell
 from registry.imports import read_source, record_import
 from registry.refusal import Refused
+from registry.tracking.columns import AVERAGED_COLUMNS, CELL_KEY, OBSERVATION_COLUMNS
 from registry.tracking.names import Artifact, Kind, Tag
 from tests.imports.published_table import published_table
 

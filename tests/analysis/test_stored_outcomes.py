@@ -18,8 +18,9 @@ from analysis.stored.cache import cache_folder
 from analysis.stored.outcomes import StoredOutcomes, stored_outcomes
 from analysis.stored.packed import pack
 from registry.cells import Cell, regime_of
-from registry.imports.imported import BASELINE_COLUMNS, OBSERVATION_COLUMNS, Imported
+from registry.imports.imported import Imported
 from registry.imports.record import record_import
+from registry.tracking.columns import BASELINE_COLUMNS, STORED_COLUMNS
 from registry.tracking.names import Tag, outcomes_file
 
 if TYPE_CHECKING:
@@ -229,7 +230,7 @@ def test_an_import_is_read_from_its_one_run(recorder: Recorder, tmp_path: Path, 
         name="results",
         format="lm_eval",
         digest="0" * 64,
-        observations=pd.DataFrame(rows)[OBSERVATION_COLUMNS],
+        observations=pd.DataFrame(rows)[STORED_COLUMNS],
         baselines=pd.DataFrame(baselines, columns=BASELINE_COLUMNS),
         seed_averaged=False,
         outcomes=tmp_path / "staging" if held else None,

@@ -9,17 +9,11 @@ server that is started for it; and its rows are read plainly, for comparison.
 from __future__ import annotations
 
 import argparse
-import os
 import signal
-import socket
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
@@ -28,6 +22,7 @@ from mlflow import MlflowClient
 from analysis.frame import load
 from analysis.stored.outcomes import stored_outcomes
 from tests.bench.tracked import STUDY, Recorded, copy_evaluations, record_adapters
+from tests.mlflow_process import MlflowProcess
 
 _ROUNDS = 3
 
@@ -46,8 +41,8 @@ def main() -> None:
         print(f"plain SQL     {sql:6.2f} s: the same rows, fetched and left as they are")
         _report("in SQL", *local)
         _outcomes(f"sqlite:///{folder / 'mlflow.db'}", folder / "local" / "0", options.evaluations)
-        with _server(folder) as address:
-            _report("over HTTP", *_times(address, folder / "http", options.evaluations, rounds=1))
+        with _server(folder) as server:
+            _report("over HTTP", *_times(server.address, folder / "http", options.evaluations, rounds=1))
     print(f"cold-over-sql: {local[0] / sql:.1f}x")
 
 
@@ -106,38 +101,10 @@ def _plain_sql(file: Path) -> float:
     return time.perf_counter() - start
 
 
-@contextmanager
-def _server(folder: Path) -> Iterator[str]:
-    """Start an MLflow server on the store, on a port that is free, with its own number of processes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"],
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        _answers(f"http://127.0.0.1:{port}/health", process, folder / "server.log")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _answers(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 180
-    while True:
-        try:
-            urllib.request.urlopen(address, timeout=5)
-            return
-        except OSError:
-            if process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"the server did not start:\n{log.read_text(errors='replace')}") from None
-            time.sleep(0.5)
+def _server(folder: Path) -> MlflowProcess:
+    """Return an MLflow server on the store, with its own number of processes, to be started."""
+    arguments = ["server", "--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
+    return MlflowProcess(arguments, folder / "server.log")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,27 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from registry.benchmarks import AlignedItems, Benchmark, align, load_benchmark
 from registry.benchmarks.hub_sources import HUB_TASKS, Source, source_of
 from registry.cells import Cell
+from registry.refusal import Refused
+from registry.study import BenchmarkSpec, SplitSpec
 
-__all__ = ["hub_folder", "rows_of", "write_hub"]
+__all__ = [
+    "ARC",
+    "HELLASWAG",
+    "LANGUAGES",
+    "MMLU",
+    "TRUTHFULQA",
+    "Change",
+    "Row",
+    "aligned",
+    "hub",
+    "hub_folder",
+    "refusal",
+    "rows_of",
+    "write_hub",
+]
 
 Row = dict[str, Any]
 
@@ -54,6 +71,10 @@ CLAIMS: dict[str, tuple[str, str, str]] = {
 }
 #: Splits of the data sets that have more than one.
 SPLITS = {"arc_challenge": ("train", "val", "test"), "global_mmlu": ("dev", "test")}
+
+LANGUAGES = tuple(SENTENCES)
+ARC, MMLU, HELLASWAG, TRUTHFULQA = (Cell(task, "de") for task in HUB_TASKS)
+Change = Callable[[Cell, str, list[Row]], list[Row]]
 
 
 def rows_of(cell: Cell, split: str, count: int) -> list[Row]:
@@ -99,6 +120,24 @@ def write_hub(
 def hub_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data sets in four languages, 8 items a split; nothing may write to them."""
     return write_hub(tmp_path_factory.mktemp("hub"), SENTENCES, 8)
+
+
+def hub(folder: Path, **spec: Any) -> Benchmark:
+    """Read the benchmark in a folder."""
+    return load_benchmark(BenchmarkSpec(kind="hub", path=str(folder), **spec))
+
+
+def aligned(folder: Path, task: str, languages: tuple[str, ...] = ("ar", "de"), **split: Any) -> AlignedItems:
+    """Return a task's items, aligned over some languages."""
+    benchmark = hub(folder)
+    return align(benchmark, benchmark.select((task,), languages), SplitSpec(**split))
+
+
+def refusal(folder: Path, cell: Cell, **split: Any) -> str:
+    """Return the words with which a cell's task is refused."""
+    with pytest.raises(Refused) as caught:
+        aligned(folder, cell.task, **split)
+    return str(caught.value)
 
 
 def _write(folder: Path, cell: Cell, split: str, rows: list[Row]) -> str:

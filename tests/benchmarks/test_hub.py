@@ -10,32 +10,22 @@ from typing import Any
 
 import pytest
 
-from registry.benchmarks import AlignedItems, Benchmark, align, load_benchmark
+from registry.benchmarks import align
 from registry.benchmarks.hub_sources import HUB_TASKS, source_of
 from registry.benchmarks.prompts import TrainingText
 from registry.cells import Cell
 from registry.refusal import Refused
 from registry.study import BenchmarkSpec, SplitSpec
-from tests.benchmarks.hub_fixture import SENTENCES, Row
-
-LANGUAGES = tuple(SENTENCES)
-ARC, MMLU, HELLASWAG, TRUTHFULQA = (Cell(task, "de") for task in HUB_TASKS)
-Change = Callable[[Cell, str, list[Row]], list[Row]]
-
-
-def hub(folder: Path, **spec: Any) -> Benchmark:
-    return load_benchmark(BenchmarkSpec(kind="hub", path=str(folder), **spec))
-
-
-def aligned(folder: Path, task: str, languages: tuple[str, ...] = ("ar", "de"), **split: Any) -> AlignedItems:
-    benchmark = hub(folder)
-    return align(benchmark, benchmark.select((task,), languages), SplitSpec(**split))
-
-
-def refusal(folder: Path, cell: Cell, **split: Any) -> str:
-    with pytest.raises(Refused) as caught:
-        aligned(folder, cell.task, **split)
-    return str(caught.value)
+from tests.benchmarks.hub_fixture import (
+    ARC,
+    HELLASWAG,
+    LANGUAGES,
+    MMLU,
+    TRUTHFULQA,
+    aligned,
+    hub,
+    refusal,
+)
 
 
 def test_the_grid_is_the_published_one(hub_folder: Path) -> None:
@@ -114,17 +104,6 @@ def test_only_what_is_chosen_is_read(hub_folder: Path, tmp_path: Path) -> None:
     assert f"hf download --repo-type dataset {source_of(MMLU).repository} --revision 36c2fd75" in refusal(
         tmp_path, MMLU
     )
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Callable[..., str]:
-    """Write a task's manifest in the published format, and return its folder."""
-
-    def write(task: str, *rows: str) -> str:
-        (tmp_path / f"{task}.csv").write_text("\n".join(("split,id", *rows, "")), encoding="utf-8")
-        return str(tmp_path)
-
-    return write
 
 
 @pytest.mark.parametrize(

@@ -9,31 +9,21 @@ from typing import Any
 
 import pytest
 
-from registry.benchmarks import AlignedItems, Benchmark, align, load_benchmark
-from registry.benchmarks.hub_sources import HUB_TASKS, source_of
+from registry.benchmarks.hub_sources import source_of
 from registry.cells import Cell
-from registry.refusal import Refused
-from registry.study import BenchmarkSpec, SplitSpec
-from tests.benchmarks.hub_fixture import SENTENCES, Row, rows_of, write_hub
-
-LANGUAGES = tuple(SENTENCES)
-ARC, MMLU, HELLASWAG, TRUTHFULQA = (Cell(task, "de") for task in HUB_TASKS)
-Change = Callable[[Cell, str, list[Row]], list[Row]]
-
-
-def hub(folder: Path, **spec: Any) -> Benchmark:
-    return load_benchmark(BenchmarkSpec(kind="hub", path=str(folder), **spec))
-
-
-def aligned(folder: Path, task: str, languages: tuple[str, ...] = ("ar", "de"), **split: Any) -> AlignedItems:
-    benchmark = hub(folder)
-    return align(benchmark, benchmark.select((task,), languages), SplitSpec(**split))
-
-
-def refusal(folder: Path, cell: Cell, **split: Any) -> str:
-    with pytest.raises(Refused) as caught:
-        aligned(folder, cell.task, **split)
-    return str(caught.value)
+from tests.benchmarks.hub_fixture import (
+    ARC,
+    HELLASWAG,
+    MMLU,
+    TRUTHFULQA,
+    Change,
+    Row,
+    aligned,
+    hub,
+    refusal,
+    rows_of,
+    write_hub,
+)
 
 
 def broken(cell: Cell, number: int, **values: Any) -> Change:
@@ -150,17 +140,6 @@ def test_rows_that_are_only_numbered_are_used_as_published_with_a_warning(
     assert "they number rows, so these are different questions" in caplog.text
     few = aligned(tmp_path, "truthfulqa", train=2, differing="drop")
     assert len(few.train(TRUTHFULQA) + few.test(TRUTHFULQA)) < 15
-
-
-@pytest.fixture
-def manifest(tmp_path: Path) -> Callable[..., str]:
-    """Write a task's manifest in the published format, and return its folder."""
-
-    def write(task: str, *rows: str) -> str:
-        (tmp_path / f"{task}.csv").write_text("\n".join(("split,id", *rows, "")), encoding="utf-8")
-        return str(tmp_path)
-
-    return write
 
 
 def test_a_manifest_that_names_a_broken_row_is_refused_or_does_without_it(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,26 +10,9 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from entrypoints import pull
 from registry.runner.session import prospect, run_study
 from tests.deploy.conftest import logits
 from tests.deploy.upload_hub import upload_hub
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Call the entry point as `python -m entrypoints.pull` would; returns exit code, output and errors."""
-    handler = signal.getsignal(signal.SIGTERM)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["entrypoints/pull.py", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            pull.main()
-        return (ended.value.code, *capsys.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
 
 
 def test_from_a_finished_study_to_a_folder_a_model_and_the_hub(
@@ -39,7 +20,7 @@ def test_from_a_finished_study_to_a_folder_a_model_and_the_hub(
 ) -> None:
     run_study(prospect(small_study(("seeds: [17, 42]", "seeds: [17]\nsources: [pair/tr]")), workers=1))
     cell = ("--model", "tiny", "--task", "pair", "--language", "tr")
-    code, output, _ = command(*cell, "--output", tmp_path / "adapter", "--base", base)
+    code, output, _ = command("pull", *cell, "--output", tmp_path / "adapter", "--base", base)
     assert code == 0
     assert "pulled: models:/tiny--pair--tr/1\n" in output
     assert "base tiny, source pair/tr, seed 17" in output
@@ -48,7 +29,7 @@ def test_from_a_finished_study_to_a_folder_a_model_and_the_hub(
     assert shlex.split(serve) == wanted.split()
 
     code, output, _ = command(
-        "--best-for", "pair/tr", "--output", tmp_path / "whole", "--merged", "true", "--base", base
+        "pull", "--best-for", "pair/tr", "--output", tmp_path / "whole", "--merged", "true", "--base", base
     )
     assert code == 0
     assert "rank 1 of 1 evaluated adapters of this base" in output
@@ -61,7 +42,7 @@ def test_from_a_finished_study_to_a_folder_a_model_and_the_hub(
 
     with upload_hub(tmp_path / "cache") as hub:
         monkeypatch.setenv("HF_TOKEN", hub.token)
-        code, output, _ = command(*cell, "--output", tmp_path / "adapter", "--push", "me/tiny")
+        code, output, _ = command("pull", *cell, "--output", tmp_path / "adapter", "--push", "me/tiny")
     assert code == 0
     assert "already there: models:/tiny--pair--tr/1" in output
     assert f"pushed: {hub.address}/me/tiny/commit/" in output
@@ -80,7 +61,7 @@ def test_from_a_finished_study_to_a_folder_a_model_and_the_hub(
     ids=str,
 )
 def test_a_mistake_is_answered_without_a_traceback(command, uri, arguments: tuple[str, ...], told: str) -> None:
-    code, output, errors = command(*arguments)
+    code, output, errors = command("pull", *arguments)
     assert (code, output) == (2, "")
     assert told in errors
     assert "Traceback" not in errors

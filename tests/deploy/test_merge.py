@@ -9,10 +9,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from registry.deploy.merge import DTYPES, merge_into, trained_base
+from registry.deploy.merge import DTYPES, merge_into
 from registry.deploy.pull import pull
 from registry.lora.adapter import Adapter, fresh_adapter
-from registry.models import resolve_base
+from registry.models import resolve_base, trained_base
 from registry.refusal import Refused
 from registry.study import BaseSpec, LoraSpec
 from tests.deploy.conftest import logits
@@ -81,7 +81,7 @@ def test_a_base_that_is_not_here_or_another_is_told(client, there, make_base, tm
 
 
 def test_a_copy_of_the_hubs_commit_in_a_folder_will_do(base: Path) -> None:
-    found = trained_base({"name": "owner/tiny", "revision": "c0ffee"}, str(base))
+    found = trained_base("owner/tiny", "c0ffee", str(base), remedy="")
     assert found.location == str(base)
     assert found.revision == resolve_base(BaseSpec(name="tiny", path=str(base))).revision
 

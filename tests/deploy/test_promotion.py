@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import logging
-import signal
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,29 +125,10 @@ def study(client, register, study_file, tmp_path, monkeypatch) -> Recorded:
     return Recorded(client, register, study_file, tmp_path)
 
 
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Call `promote` as `python -m entrypoints.promote` would; returns exit code, output and errors."""
-    handler, root = signal.getsignal(signal.SIGTERM), logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-
-    def call(*arguments: object, entry_point: str = "promote") -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["entrypoints/promote.py", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            importlib.import_module(f"entrypoints.{entry_point}").main()
-        return (ended.value.code, *capsys.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
-    root.setLevel(level)
-    root.handlers[:] = handlers
-
-
 def test_a_version_that_passes_carries_the_alias_with_all_its_numbers(study: Recorded, command) -> None:
     adapter = study.adapter(study.baseline())
     policy = "promotion: {champion: {want: [kind/tr], protect: [pair/en, kind/en], min_gain: 10.0}}"  # exactly its gain
-    code, output, errors = command("--study", study.policy(policy), "--name", adapter.name)
+    code, output, errors = command("promote", "--study", study.policy(policy), "--name", adapter.name)
     assert (code, errors) == (0, "")
     assert f"set: alias champion on {adapter.uri}" in output
     assert study.aliases(adapter) == {"champion": "1"}
@@ -198,11 +175,11 @@ def test_a_policy_refuses_for_one_reason(study: Recorded, command) -> None:
     study.adapter(baseline, dict.fromkeys(CHANGES, (3, 9)), seed=42)  # the estimate is of all seeds
     for asked, told in SINGLE_REASONS.values():
         policy = study.policy(f"promotion: {{champion: {{{asked}}}}}")
-        code, output, _ = command("--study", policy, "--name", adapter.name, "--version", "1")
+        code, output, _ = command("promote", "--study", policy, "--name", adapter.name, "--version", "1")
         _refused(study, adapter, code, output, told)
     # What the policy does not name may be below chance.
     policy = study.policy("promotion: {champion: {want: [kind/tr], protect: [kind/en]}}")
-    assert command("--study", policy, "--name", adapter.name, "--version", "1")[0] == 0
+    assert command("promote", "--study", policy, "--name", adapter.name, "--version", "1")[0] == 0
 
 
 def _refused(study: Recorded, adapter: RegisteredAdapter, code: int, output: str, told: str) -> None:
@@ -221,7 +198,7 @@ def _refused(study: Recorded, adapter: RegisteredAdapter, code: int, output: str
 def test_an_evaluation_that_lacks_a_target_refuses(study: Recorded, command) -> None:
     changes = {name: change for name, change in CHANGES.items() if name != "pair/tr"}
     adapter = study.adapter(study.baseline(), changes)
-    code, output, _ = command("--study", study.policy(), "--name", adapter.name)
+    code, output, _ = command("promote", "--study", study.policy(), "--name", adapter.name)
     _refused(study, adapter, code, output, "evaluation complete: 3 of 4 targets")
 
 
@@ -229,13 +206,13 @@ def test_other_weights_than_were_recorded_refuse(study: Recorded, command, store
     adapter = study.adapter(study.baseline())
     (file,) = stored("adapter_model.safetensors")
     file.write_bytes(file.read_bytes()[:-1] + b"\x01")
-    code, output, _ = command("--study", study.policy(), "--name", adapter.name)
+    code, output, _ = command("promote", "--study", study.policy(), "--name", adapter.name)
     _refused(study, adapter, code, output, "weights intact")
 
 
 def test_without_answers_the_noise_is_assumed_and_that_is_recorded(study: Recorded, command) -> None:
     adapter = study.adapter(study.baseline(answers=False), answers=False)
-    code, output, _ = command("--study", study.policy(), "--name", adapter.name)
+    code, output, _ = command("promote", "--study", study.policy(), "--name", adapter.name)
     assert code == 0
     assert "ASSUMED, not measured" in output
     assert "16 questions" in output  # the study's own number of test items
@@ -249,14 +226,14 @@ def test_history_keeps_every_move_and_demotion_takes_the_alias_alone(study: Reco
     baseline, policy = study.baseline(), study.policy()
     first, second = study.adapter(baseline), study.adapter(baseline, seed=42)
     for version in ("1", "2"):
-        assert command("--study", policy, "--name", first.name, "--version", version)[0] == 0
+        assert command("promote", "--study", policy, "--name", first.name, "--version", version)[0] == 0
     assert study.aliases(first) == {"champion": "2"}
-    code, _, errors = command("--study", policy, "--name", first.name, "--version", "1", "--demote", "true")
+    code, _, errors = command("promote", "--study", policy, "--name", first.name, "--version", "1", "--demote", "true")
     assert code == 2
     assert "version 1 does not carry the alias 'champion'; version 2 does" in errors
-    assert command("--study", policy, "--name", first.name, "--demote", "true", "--dry-run", "true")[0] == 0
+    assert command("promote", "--study", policy, "--name", first.name, "--demote", "true", "--dry-run", "true")[0] == 0
     assert study.aliases(first) == {"champion": "2"}
-    code, output, _ = command("--study", policy, "--name", first.name, "--demote", "true")
+    code, output, _ = command("promote", "--study", policy, "--name", first.name, "--demote", "true")
     assert code == 0
     assert study.aliases(first) == {}
     last, moved, begun = [line for line in output.splitlines() if " champion " in line and "run" in line][-3:]
@@ -270,7 +247,7 @@ def test_history_keeps_every_move_and_demotion_takes_the_alias_alone(study: Reco
 
 def test_a_dry_run_changes_and_records_nothing(study: Recorded, command) -> None:
     adapter = study.adapter(study.baseline())
-    code, output, _ = command("--study", study.policy(), "--name", adapter.name, "--dry-run", "true")
+    code, output, _ = command("promote", "--study", study.policy(), "--name", adapter.name, "--dry-run", "true")
     assert code == 0
     assert "champion: allowed for" in output
     assert study.aliases(adapter) == {}
@@ -283,10 +260,10 @@ def test_the_best_for_a_target_is_one_adapter_of_the_base(study: Recorded, comma
     baseline = study.baseline()
     former = study.adapter(baseline)
     policy = study.policy("promotion: {best: {protect: ['*/en'], min_gain: 1.0}}")
-    assert command("--study", policy, "--best-for", "kind/tr")[0] == 0
+    assert command("promote", "--study", policy, "--best-for", "kind/tr")[0] == 0
     assert study.aliases(former) == {"best-kind-tr": "1"}
     better = study.adapter(baseline, CHANGES | {"kind/tr": (60, 2)}, source=Cell("pair", "en"))
-    code, output, _ = command("--study", policy, "--best-for", "kind/tr")
+    code, output, _ = command("promote", "--study", policy, "--best-for", "kind/tr")
     assert code == 0
     assert (study.aliases(former), study.aliases(better)) == ({}, {"best-kind-tr": "1"})
     assert f"moved from {former.name}/1 to {better.name}/1" in output
@@ -360,7 +337,7 @@ def test_a_mistake_is_answered_before_any_work(
     store = tmp_path / "nothing" / "mlflow.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
     file = study_file(("seeds: [17, 42]", f"seeds: [17, 42]\n{policy}"))
-    code, output, errors = command("--study", file, "--name", "tiny--kind--en", *arguments)
+    code, output, errors = command("promote", "--study", file, "--name", "tiny--kind--en", *arguments)
     assert (code, output) == (2, "")
     assert told in errors
     assert not store.exists()
@@ -369,7 +346,7 @@ def test_a_mistake_is_answered_before_any_work(
 def test_a_version_without_an_evaluation_is_refused(study: Recorded, command) -> None:
     study.adapter(study.baseline())
     adapter = study.register(42, source=SOURCE)
-    code, _, errors = command("--study", study.policy(), "--name", adapter.name, "--version", "2")
+    code, _, errors = command("promote", "--study", study.policy(), "--name", adapter.name, "--version", "2")
     assert code == 2
     assert "has no evaluation of tiny--kind--en/2 that counts" in errors
 
@@ -390,7 +367,7 @@ def test_recommend_ranks_what_was_recorded(study: Recorded, command, tmp_path) -
     study.adapter(baseline, dict.fromkeys(CHANGES, (4, 9)), source=Cell("pair", "en"))
     asked = ("--study", "small", "--want", "kind/tr", "--protect", "pair/*", "--output", tmp_path / "out")
     for _ in range(2):  # the second time from what was kept
-        code, output, errors = command(*asked, entry_point="recommend")
+        code, output, errors = command("recommend", *asked)
         assert (code, errors) == (0, "")
         table = pd.read_csv(tmp_path / "out" / "recommend.csv").set_index("source")
         assert set(table.index) == set(map(str, GRID))
@@ -399,6 +376,6 @@ def test_recommend_ranks_what_was_recorded(study: Recorded, command, tmp_path) -
         assert table.loc["kind/en", "versions"] == "tiny--kind--en/1"
         assert table.loc["kind/tr", "basis"] == "predicted, trained on no base"
         assert "measured over questions" in output
-    code, _, errors = command("--study", "small", "--want", "kind/rt", entry_point="recommend")
+    code, _, errors = command("recommend", "--study", "small", "--want", "kind/rt")
     assert code == 2
     assert "no language 'rt'; nearest: tr" in errors

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import logging
 import shlex
-import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -23,25 +21,6 @@ DECLARED = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))["
 
 
 @pytest.fixture
-def command(monkeypatch, capsys):
-    """Call the entry point; returns exit code, output and errors."""
-    handler, root = signal.getsignal(signal.SIGTERM), logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["entrypoints/import_results.py", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            import_results.main()
-        return (ended.value.code, *capsys.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
-    root.setLevel(level)
-    root.handlers[:] = handlers
-
-
-@pytest.fixture
 def file(tmp_path: Path, small_table) -> Path:
     path = tmp_path / "my cells.csv"
     small_table().to_csv(path, index=False)
@@ -49,7 +28,7 @@ def file(tmp_path: Path, small_table) -> Path:
 
 
 def test_it_says_where_the_study_is_and_what_to_run_next(command, client, file: Path, tmp_path: Path) -> None:
-    code, output, errors = command("--source", file, "--study", "theirs", "--output", tmp_path / "out")
+    code, output, errors = command("import", "--source", file, "--study", "theirs", "--output", tmp_path / "out")
     assert code == 0
     lines = output.splitlines()
     assert lines[0] == "imported: 32 cells of 2 models: 4 sources on 4 targets, 8 baselines"
@@ -62,7 +41,7 @@ def test_it_says_where_the_study_is_and_what_to_run_next(command, client, file: 
     (run,) = client.search_runs([experiment.experiment_id])
     assert run.data.tags[Tag.KIND] == Kind.IMPORT
     assert run.info.run_id in output
-    again = command("--source", file, "--study", "theirs")
+    again = command("import", "--source", file, "--study", "theirs")
     assert again[0] == 0
     assert again[1].startswith("already imported: ")
     assert run.info.run_id in again[1]
@@ -98,7 +77,7 @@ def test_a_mistake_is_answered_before_the_store_is_touched(
     store, folder = tmp_path / "nothing" / "mlflow.db", tmp_path / "folder"
     folder.mkdir()
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}")
-    code, output, errors = command(*({"FILE": file, "FOLDER": folder}.get(part, part) for part in arguments))
+    code, output, errors = command("import", *({"FILE": file, "FOLDER": folder}.get(part, part) for part in arguments))
     assert (code, output) == (2, "")
     assert told in errors
     assert "Traceback" not in errors

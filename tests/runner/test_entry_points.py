@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import logging
 import os
 import shlex
 import signal
@@ -22,25 +21,6 @@ from registry.tracking.store import PROJECT, experiment_id
 ENTRY_POINTS = ("finetune", "evaluate", "study", "analyze", "tune", "import", "pull", "doctor", "promote", "recommend")
 MODULES = {name: "import_results" if name == "import" else name for name in ENTRY_POINTS}  # `import` is a keyword
 DECLARED = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
-
-
-@pytest.fixture
-def command(monkeypatch, capsys):
-    """Call an entry point as `python -m entrypoints.…` would; returns exit code, output and errors."""
-    handler, root = signal.getsignal(signal.SIGTERM), logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-
-    def call(entry_point: str, *arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", [f"entrypoints/{entry_point}.py", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            importlib.import_module(f"entrypoints.{MODULES[entry_point]}").main()
-        return (ended.value.code, *capsys.readouterr())
-
-    yield call
-    signal.signal(signal.SIGTERM, handler)
-    root.setLevel(level)
-    root.handlers[:] = handlers
 
 
 @pytest.fixture

@@ -20,7 +20,8 @@ import pytest
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import PROJECT, experiment_id, open_store
-from tests.runner.unreliable import Proxy, Server, serving
+from tests.mlflow_process import MlflowProcess
+from tests.runner.unreliable import Proxy, server_on
 
 pytestmark = pytest.mark.slow
 
@@ -31,8 +32,8 @@ HASTE = {"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT
 
 
 @pytest.fixture
-def server(tmp_path) -> Iterator[Server]:
-    with serving(tmp_path) as started:
+def server(tmp_path) -> Iterator[MlflowProcess]:
+    with server_on(tmp_path) as started:
         yield started
 
 
@@ -43,7 +44,7 @@ def store(request, monkeypatch, tmp_path) -> Iterator[str]:
     if kind == "sqlite":
         address = request.getfixturevalue("new_store")()
     elif kind == "http":
-        address = request.getfixturevalue("server").uri
+        address = request.getfixturevalue("server").address
     else:
         import pgserver
 
@@ -174,8 +175,8 @@ def test_two_studies_one_of_them_an_hour_behind(small, finished, start_study, st
 def test_a_server_that_is_away_for_a_while(small_study, finished, start_study, server, monkeypatch, seconds) -> None:
     for name, value in HASTE.items():
         monkeypatch.setenv(name, value)
-    small = type(finished)(server.uri, small_study())
-    process = start_study(server.uri, workers=2)
+    small = type(finished)(server.address, small_study())
+    process = start_study(server.address, workers=2)
     deadline = time.monotonic() + PATIENCE
     while not small.runs(Kind.FINETUNE) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -185,7 +186,7 @@ def test_a_server_that_is_away_for_a_while(small_study, finished, start_study, s
     output, _ = process.communicate(timeout=PATIENCE)
     if process.returncode != 0:
         print(output[-2000:])
-    run_until_done(lambda: start_study(server.uri, workers=2))
+    run_until_done(lambda: start_study(server.address, workers=2))
     assert_as_undisturbed(small, finished)
 
 
@@ -196,13 +197,13 @@ def test_a_server_that_fails_one_request_in_ten(
 ) -> None:
     for name, value in HASTE.items():
         monkeypatch.setenv(name, value)
-    proxy = Proxy(int(server.uri.rpartition(":")[2]), seed=7)
+    proxy = Proxy(server.port, seed=7)
     try:
-        open_store(server.uri).create_experiment("small")
+        open_store(server.address).create_experiment("small")
         proxy.share, proxy.mode = (0.03 if mode == "hang" else 0.1), mode
         run_until_done(lambda: start_study(proxy.uri, workers=1))
         assert proxy.struck
-        assert_as_undisturbed(type(finished)(server.uri, small_study()), finished)
+        assert_as_undisturbed(type(finished)(server.address, small_study()), finished)
     finally:
         proxy.close()
 

@@ -227,6 +227,6 @@ class TestFingerprints:
 
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
 def test_a_quantised_base_cannot_be_trained_whole(study, monkeypatch, bits: str) -> None:
-    monkeypatch.setattr("registry.models.find_spec", lambda name: object())
+    monkeypatch.setattr("registry.loading.find_spec", lambda name: object())
     with pytest.raises(Refused, match=rf"quantization: {bits}.*set quantization: null, or recipe\.method: lora"):
         prepare(dataclasses.replace(with_recipe(study, method="full"), quantization=bits))

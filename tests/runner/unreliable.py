@@ -1,65 +1,15 @@
-"""A tracking server that can be stopped and started, and a proxy before it that loses, delays or refuses requests."""
+"""A tracking server, and a proxy before it that loses, delays or refuses requests."""
 
 from __future__ import annotations
 
 import http.client
-import os
 import random
-import socket
-import subprocess
-import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.request import urlopen
 
-PATIENCE = 120.0
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
-class Server:
-    """``mlflow server`` on a SQLite file in a folder."""
-
-    def __init__(self, folder: Path, port: int) -> None:
-        self.uri, self._folder, self._port = f"http://127.0.0.1:{port}", folder, port
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self._port)]
-        command += ["--backend-store-uri", f"sqlite:///{self._folder}/mlflow.db", "--workers", "1"]
-        command += ["--artifacts-destination", str(self._folder / "artifacts")]
-        self._process = subprocess.Popen(
-            command,
-            cwd=self._folder,
-            stdout=(self._folder / "server.log").open("ab"),
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        deadline = time.monotonic() + PATIENCE
-        while not self._answers():
-            assert time.monotonic() < deadline, (self._folder / "server.log").read_text()[-2000:]
-            time.sleep(0.1)
-
-    def _answers(self) -> bool:
-        try:
-            return urlopen(f"{self.uri}/health", timeout=2).status == 200
-        except OSError:
-            return False
-
-    def kill(self) -> None:
-        """End it at once, with everything it started."""
-        if self._process is not None:
-            os.killpg(self._process.pid, 9)
-            self._process.wait()
-            self._process = None
+from tests.mlflow_process import MlflowProcess
 
 
 class Proxy:
@@ -128,11 +78,12 @@ class Proxy:
         self._server.server_close()
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    server = Server(folder, free_port())
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
+def server_on(folder: Path) -> MlflowProcess:
+    """``mlflow server`` on a SQLite file in a folder, not yet started."""
+    stores = [
+        "--backend-store-uri",
+        f"sqlite:///{folder}/mlflow.db",
+        "--artifacts-destination",
+        str(folder / "artifacts"),
+    ]
+    return MlflowProcess(["server", *stores, "--workers", "1"], folder / "server.log")

@@ -6,14 +6,7 @@ browsers). Each test leaves what it saw in `tests/ui/screenshots`.
 
 from __future__ import annotations
 
-import os
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +20,8 @@ from mlflow.entities import Run
 from analysis.record import record_analysis
 from registry.runner.session import prospect, run_study
 from registry.tracking.names import Kind
-from registry.tracking.store import PROJECT, all_runs, experiment_id, open_store
+from registry.tracking.store import all_runs, experiment_id, open_store
+from tests.mlflow_process import MlflowProcess
 
 SCREENSHOTS = Path(__file__).parent / "screenshots"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -47,7 +41,6 @@ localStorage.setItem('mlflow.assistant.panelOpen_v1', 'false');
 localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true');
 localStorage.setItem('mlflow.workflowType_v1', '"machine_learning"');
 """
-_PATIENCE = 180.0  # seconds that the server may take to start on a busy machine
 
 
 @dataclass(frozen=True)
@@ -79,60 +72,11 @@ def shown(new_store, small_study, tmp_path_factory) -> Iterator[Shown]:
         client = open_store(uri)
         record_analysis(client, study.name, tmp_path_factory.mktemp("report"), mixed_models=False)
         client.set_registered_model_alias("tiny--pair--tr", "champion", "2")
-        with _Server(uri, tmp_path_factory.mktemp("ui") / "log") as address:
-            yield Shown(address, client, experiment_id(client, study.name))
+        arguments = ["ui", "--backend-store-uri", uri, "--workers", "1"]
+        with MlflowProcess(arguments, tmp_path_factory.mktemp("ui") / "log") as server:
+            yield Shown(f"{server.address}/", client, experiment_id(client, study.name))
     mlflow.set_tracking_uri(None)
     mlflow.set_registry_uri(None)
-
-
-class _Server:
-    """Run `mlflow ui` for a while."""
-
-    def __init__(self, uri: str, log: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        self.address, self.log = f"http://127.0.0.1:{port}/", log
-        command = [
-            sys.executable,
-            "-m",
-            "mlflow",
-            "ui",
-            "--backend-store-uri",
-            uri,
-            "--port",
-            str(port),
-            "--workers",
-            "1",
-        ]
-        with log.open("w") as output:
-            self.process = subprocess.Popen(
-                command,
-                cwd=PROJECT,
-                env=os.environ | {"PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"},
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def __enter__(self) -> str:
-        waited_until = time.monotonic() + _PATIENCE
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > waited_until:
-                pytest.fail(f"the server did not start: {self.log.read_text()[-3000:]}")
-            time.sleep(0.5)
-        return self.address
-
-    def __exit__(self, *_: object) -> None:
-        os.killpg(self.process.pid, 15)
-        self.process.wait(timeout=30)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.address}health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            return False
 
 
 @pytest.fixture(scope="session")

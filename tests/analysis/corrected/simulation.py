@@ -10,8 +10,8 @@ import pandas as pd
 from scipy import stats
 
 from analysis.corrected.outcomes import RunKey, StudyOutcomes, TargetOutcomes
-from analysis.observations import CELL_KEY
 from registry.cells import Grid, regime_of
+from registry.tracking.columns import CELL_KEY
 
 #: Variances in pp² as in a study with sizeable effects of everything.
 EFFECTS = {

@@ -1,0 +1,125 @@
+"""Loading a base model: its tokenizer and its weights, as they are or quantised."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+from registry.hub import NotAtHand
+from registry.memory import require_memory
+from registry.models import Base, keep_language
+from registry.refusal import Refused
+from registry.study import Placement, Quantization
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["BITSANDBYTES", "load_base", "load_tokenizer", "require_quantization"]
+
+#: What quantised bases are loaded by; the extra ``quantized`` of pyproject.toml.
+BITSANDBYTES = "bitsandbytes==0.50.2"
+
+
+def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
+    """Load a base's tokenizer."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            base.location, revision=base.hub_revision, trust_remote_code=base.trust_remote_code
+        )
+    except OSError as error:
+        raise NotAtHand(f"model {base.name!r}: its tokenizer cannot be read: {error}") from None
+    return tokenizer
+
+
+def load_base(
+    base: Base,
+    *,
+    dtype: torch.dtype,
+    device: str,
+    placement: Placement = "one",
+    quantization: Quantization | None = None,
+) -> PreTrainedModel:
+    """Load a base's weights, frozen and in evaluation mode; safetensors only, so that nothing is unpickled.
+
+    Parameters
+    ----------
+    dtype
+        Of the weights, or of those that are not quantised and of what is computed.
+    device
+        Where the whole base goes, with placement ``one``.
+    placement, quantization
+        See :class:`registry.study.Study`.
+
+    Raises
+    ------
+    Refused
+        Before anything is loaded, if the weights do not fit into free memory or bitsandbytes is wanting.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    require_quantization(quantization)
+    require_memory(
+        base.skeleton(),
+        base.name,
+        dtype=dtype,
+        device=device,
+        placement=placement,
+        quantization=quantization,
+    )
+    logging.disable_progress_bar()  # it counts tensors, in no time; downloads have a bar of their own
+    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+        base.location,
+        revision=base.hub_revision,
+        dtype=dtype,
+        use_safetensors=True,
+        attn_implementation="sdpa",
+        trust_remote_code=base.trust_remote_code,
+        device_map="auto" if placement == "spread" else {"": device},
+        quantization_config=_quantization_config(quantization, dtype),
+    )
+    if "disk" in getattr(model, "hf_device_map", {}).values():
+        raise Refused(f"model {base.name!r} does not fit into memory: layers would be read from disk at every pass")
+    keep_language(model)
+    if quantization == "4bit":
+        _keep_differentiable(model)
+    model.eval().requires_grad_(False)
+    return model
+
+
+def require_quantization(quantization: Quantization | None) -> None:
+    """Refuse a quantised base where the library that loads it is wanting.
+
+    Raises
+    ------
+    Refused
+        With the command that installs it.
+    """
+    if quantization is not None and find_spec("bitsandbytes") is None:
+        raise Refused(
+            f"quantization: {quantization} needs bitsandbytes, which is not installed; "
+            f"run: python -m pip install {BITSANDBYTES}"
+        )
+
+
+def _quantization_config(quantization: Quantization | None, dtype: torch.dtype) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if quantization is None:
+        return None
+    if quantization == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+
+
+def _keep_differentiable(model: PreTrainedModel) -> None:
+    # On some CPUs the first pass without gradients repacks a 4-bit weight for a kernel that has no backward pass, and
+    # from then on gradients end at it without a word.
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            setattr(module, "support_avx512bf16_for_cpu", False)  # noqa: B010  # typed, modules hold tensors only

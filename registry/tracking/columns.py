@@ -1,0 +1,54 @@
+"""Columns of the tables that a study's results are read into, whether measured here or imported."""
+
+from __future__ import annotations
+
+__all__ = [
+    "AVERAGED",
+    "AVERAGED_COLUMNS",
+    "BASELINE_COLUMNS",
+    "CELL_KEY",
+    "OBSERVATION_COLUMNS",
+    "RUN_COLUMNS",
+    "SOURCE",
+    "STORED_COLUMNS",
+    "TARGET",
+]
+
+SOURCE = ["source_task", "source_language"]
+TARGET = ["target_task", "target_language"]
+
+#: What identifies a cell of the frame.
+CELL_KEY = ["model", *SOURCE, *TARGET]
+
+#: What the run that holds an observation says of it.
+RUN_COLUMNS = ["run_id", "model_version"]
+
+#: Columns of the observations: scores and baseline are proportions in [0, 1], delta is in percentage points.
+OBSERVATION_COLUMNS = [
+    "model",
+    "model_family",
+    "model_size_b",
+    *SOURCE,
+    *TARGET,
+    "regime",
+    "seed",
+    "score",
+    "acc",
+    "acc_norm",
+    "baseline",
+    "delta",
+    *RUN_COLUMNS,
+    "protocol",
+]
+
+#: What an import stores of them: the run that holds it says the others.
+STORED_COLUMNS = [column for column in OBSERVATION_COLUMNS if column not in RUN_COLUMNS]
+
+#: Columns besides, of an import whose rows are means over seeds: standard deviation of delta over seeds in pp, and how
+#: many seeds there were. ``seed`` is then `AVERAGED` throughout, and says nothing.
+AVERAGED_COLUMNS = ["delta_sd", "n_seeds"]
+
+#: In the place of a seed where a row is a mean over seeds. A number, because rows without one drop out of groups.
+AVERAGED = -1
+
+BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
