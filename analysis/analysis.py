@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from analysis.corrected import Corrected, correct
+from analysis.corrected import Corrected, correct, uncorrected
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.outcomes import StudyOutcomes
 from analysis.figures import RAW, SHOWN, Drawing, LeftOut, draw
@@ -59,6 +59,7 @@ def analyze(
     output: Path,
     options: Options | None = None,
     *,
+    corrected: bool = True,
     outcomes: StudyOutcomes | None = None,
     questions: int = QUESTIONS,
     heatmaps: str = RAW,
@@ -74,6 +75,8 @@ def analyze(
         Folder to write to; made if absent. The files of an earlier analysis are replaced.
     options
         Of the published analyses.
+    corrected
+        Whether the corrected layer is computed; the published one is there in any case.
     outcomes
         Outcomes of single questions; without them the sampling noise is assumed.
     questions
@@ -96,29 +99,32 @@ def analyze(
     origin = origin or Origin(frame.store)
     by_cell = cells(frame.observations)
     published = publish(by_cell, options)
-    corrected = correct(
-        by_cell,
-        # Outcomes do not say of which variant they are.
-        outcomes=None if several else outcomes,
-        published_variance=published.tables["variance"],
-        vectors=options.vectors,
-        questions=questions,
-    )
+    if corrected:
+        layer = correct(
+            by_cell,
+            # Outcomes do not say of which variant they are.
+            outcomes=None if several else outcomes,
+            published_variance=published.tables["variance"],
+            vectors=options.vectors,
+            questions=questions,
+        )
+    else:
+        layer = uncorrected(by_cell, published_variance=published.tables["variance"])
     listed = adapters(frame.observations, origin)
-    written = _write_parquet(output, {"cells": corrected.cells, "observations": frame.observations})
-    written += _write(output, corrected.tables)
+    written = _write_parquet(output, {"cells": layer.cells, "observations": frame.observations})
+    written += _write(output, layer.tables)
     written += _write(output, {"baselines": frame.baselines, "adapters": listed})
     written += _write(output / "published", published.tables)
-    drawings, not_drawn = draw(output / "figures", published, corrected, heatmaps=heatmaps)
-    left_out = (*not_drawn, *corrected.left_out, *published.left_out)
+    drawings, not_drawn = draw(output / "figures", published, layer, heatmaps=heatmaps)
+    left_out = (*not_drawn, *layer.left_out, *published.left_out)
     downloads = [path.relative_to(output).as_posix() for path in written]
     report = write_report(
-        output / "report.html", frame, published, corrected, origin, listed, drawings, left_out, downloads
+        output / "report.html", frame, published, layer, origin, listed, drawings, left_out, downloads
     )
     files = (*written, *_files(drawings), report)
-    tables = corrected.tables
-    notes = (*frame.notes, *corrected.notes)
-    return Analysis(output, report, files, tables["regimes"], tables["contrasts"], corrected, left_out, notes)
+    tables = layer.tables
+    notes = (*frame.notes, *layer.notes)
+    return Analysis(output, report, files, tables["regimes"], tables["contrasts"], layer, left_out, notes)
 
 
 def _files(drawings: list[Drawing]) -> list[Path]:

@@ -56,6 +56,7 @@ def record_analysis(
     *,
     compare: Sequence[str] = (),
     mixed_models: bool = True,
+    corrected: bool = True,
     vectors: Path | None = None,
     heatmaps: str = RAW,
     questions: int = QUESTIONS,
@@ -68,10 +69,10 @@ def record_analysis(
         Studies to compare with, cell by cell.
     mixed_models
         Whether the published variance decomposition is fitted.
+    corrected, heatmaps, questions
+        See `analysis.analysis.analyze`.
     vectors
         CSV of typological vectors of the languages; see `analysis.published.vectors`.
-    heatmaps, questions
-        See `analysis.analysis.analyze`.
 
     Returns
     -------
@@ -86,11 +87,12 @@ def record_analysis(
         against={other: cells(load(client, other, cache=cache).observations) for other in compare},
         name=study,
     )
-    outcomes, notes = _outcomes(client, frame, cache)
+    outcomes, notes = _outcomes(client, frame, cache) if corrected else (None, ())
     result = analyze(
         replace(frame, notes=(*frame.notes, *notes)),
         output,
         options,
+        corrected=corrected,
         outcomes=outcomes,
         questions=questions,
         heatmaps=heatmaps,

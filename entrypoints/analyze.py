@@ -22,6 +22,12 @@ def main() -> None:
         help="false leaves out the published variance decomposition, half a minute on the paper's grid",
     )
     arguments.add_argument(
+        "--corrected",
+        default=True,
+        type=boolean,
+        help="false leaves out the corrected statistics: every interval and test but those of the regimes",
+    )
+    arguments.add_argument(
         "--vectors",
         default="",
         help="CSV of typological vectors: a column language, then features S_…, P_…, INV_…; empty takes URIEL's of "
@@ -54,6 +60,7 @@ def main() -> None:
             Path(given.output or Path("reports") / study),
             compare=[_study(name.strip()) for name in given.compare.split(",") if name.strip()],
             mixed_models=given.mixed_models,
+            corrected=given.corrected,
             vectors=Path(given.vectors) if given.vectors else None,
             heatmaps=given.heatmap,
             questions=given.questions,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from analysis.corrected.by_cell import QUESTIONS, ByCell, by_cell, tests
+from analysis.corrected.by_cell import QUESTIONS, ByCell, by_cell, tests, untested
 from analysis.corrected.consistency import with_ceiling
 from analysis.corrected.contrasts import contrasts
 from analysis.corrected.linguistic import linguistic
@@ -22,9 +22,14 @@ from analysis.left_out import LeftOut
 from analysis.published.vectors import Vectors
 from registry.refusal import Refused
 
-__all__ = ["Corrected", "correct"]
+__all__ = ["Corrected", "correct", "uncorrected"]
 
 _Found = TypeVar("_Found")
+
+_TABLES: Final = (
+    "regimes", "tests", "rates", "contrasts", "variance_components", "roles", "role_pairs", "role_differences",
+    "consistency", "linguistic", "power",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,8 @@ class Corrected:
         What a reader must know of the tests.
     left_out
         What there is no number for, with reasons.
+    computed
+        False where the layer was switched off.
     """
 
     cells: pd.DataFrame
@@ -50,6 +57,7 @@ class Corrected:
     assumed: str
     notes: tuple[str, ...]
     left_out: tuple[LeftOut, ...]
+    computed: bool = True
 
 
 def correct(
@@ -99,6 +107,23 @@ def correct(
     )
     assumed = known.noise_note if known.assumed else ""
     return Corrected(known.cells, tables, assumed, known.notes, (*known.left_out, *attempt.left_out))
+
+
+def uncorrected(cells: pd.DataFrame, *, published_variance: pd.DataFrame | None = None) -> Corrected:
+    """Return what is left where the corrected analyses are switched off: the regimes' means and their intervals.
+
+    Parameters
+    ----------
+    cells, published_variance
+        As in :func:`correct`.
+    """
+    bare = untested(cells)
+    tables = dict.fromkeys(_TABLES, pd.DataFrame())
+    tables |= {"regimes": regimes(cells, pd.DataFrame()), "tests": tests(bare)}
+    if published_variance is not None:
+        tables["variance_components"] = stacked(pd.DataFrame(), published_variance)
+    left_out = (LeftOut("Corrected statistics", "they were switched off with corrected=false."),)
+    return Corrected(bare, tables, "", (), left_out, computed=False)
 
 
 def _components(known: ByCell) -> pd.DataFrame:

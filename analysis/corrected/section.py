@@ -31,6 +31,8 @@ _SCOPES = {TRANSFER: "Transfer cells", OVERALL: "All cells"}
 
 def parts(corrected: Corrected) -> list[Part]:
     """Return the parts of the section; tables that the grid does not allow have no rows."""
+    if not corrected.computed:
+        return []
     tables = corrected.tables
     return [
         _contrasts(tables["contrasts"]),

@@ -26,6 +26,8 @@ _SCOPES = {TRANSFER_SCOPE: "transfer cells", OVERALL: "all cells"}
 
 def corrected_drawings(folder: Path, corrected: Corrected, published: Published) -> list[Drawing | LeftOut]:
     """Draw regimes with their differences, roles with intervals, and shares of variance."""
+    if not corrected.computed:
+        return [_regimes(folder, corrected.tables)]
     return [
         _regimes(folder, corrected.tables),
         _roles(folder, corrected.tables["roles"], "language"),

@@ -266,3 +266,19 @@ def test_negative_zero_is_zero() -> None:
     assert fixed(-0.001) == "0.00"
     assert pp(-1.5) == "−1.50"
     assert pp(float("nan")) == fixed(float("nan")) == "–"
+
+
+def test_the_published_layer_alone(frame: Frame, small: Analysis, output: Path) -> None:
+    found = analyze(frame, output, FAST, corrected=False)
+    alone = {str(path.relative_to(output)) for path in found.files}
+    assert alone < {str(path.relative_to(small.output)) for path in small.files}
+    assert alone > {f"published/{name}.csv" for name in PUBLISHED - {"variance"}}
+    pd.testing.assert_series_equal(found.regimes["mean"], small.regimes["mean"])
+    assert found.regimes["harm_posterior_pct"].isna().all()
+    page = found.report.read_text(encoding="utf-8")
+    parsed = _Page(page)
+    assert parsed.open == []
+    assert {address[1:] for address in parsed.addresses if address.startswith("#")} <= set(parsed.ids)
+    assert "The corrected layer was switched off" in page
+    told = {part.part for part in found.left_out} - {part.part for part in small.left_out}
+    assert told == {"Corrected statistics", "Variance decomposition"}
