@@ -22,6 +22,7 @@ from registry.tracking.evaluations import record_inputs
 from registry.tracking.names import Kind, Tag, registered_model
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id
+from tests.deploy.planted import Recorded
 
 SOURCE = Cell("pair", "tr")
 TOKENS = torch.tensor([[5, 60, 7, 81, 9, 33], [2, 2, 40, 41, 42, 43]])
@@ -111,3 +112,10 @@ def logits(model: torch.nn.Module) -> torch.Tensor:
     with torch.inference_mode():
         found: torch.Tensor = model(TOKENS).logits
     return found
+
+
+@pytest.fixture
+def study(client, register, study_file, tmp_path, monkeypatch) -> Recorded:
+    """A study to record adapters and their answers in."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return Recorded(client, register, study_file, tmp_path)
