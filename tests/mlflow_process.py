@@ -15,9 +15,16 @@ from urllib.request import urlopen
 
 from registry.tracking.store import PROJECT
 
-__all__ = ["MlflowProcess"]
+__all__ = ["MlflowProcess", "free_port"]
 
 _PATIENCE = 180.0  # seconds that a server may take to start on a busy machine
+
+
+def free_port() -> int:
+    """Return a port of this machine on which nothing listens."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
 
 
 class MlflowProcess:
@@ -33,14 +40,20 @@ class MlflowProcess:
         Page that answers 200 once it serves.
     environment
         Variables besides those of this process.
+    port
+        Where it listens; by default one that is free.
     """
 
     def __init__(
-        self, arguments: Sequence[str], log: Path, *, ping: str = "health", environment: Mapping[str, str] | None = None
+        self,
+        arguments: Sequence[str],
+        log: Path,
+        *,
+        ping: str = "health",
+        environment: Mapping[str, str] | None = None,
+        port: int = 0,
     ) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = int(free.getsockname()[1])
+        self.port = port or free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self._command = [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1", "--port", str(self.port)]
         self._log, self._ping = log, f"{self.address}/{ping}"
