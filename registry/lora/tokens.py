@@ -8,14 +8,22 @@ the options stand at the start of the model's, without the space that divides th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
 
 from registry.refusal import Refused
 
-__all__ = ["Continuations", "Example", "encode_examples", "encode_queries", "require_chat_template"]
+__all__ = [
+    "Continuations",
+    "Example",
+    "encode_examples",
+    "encode_queries",
+    "input_tokens",
+    "require_chat_template",
+    "supervised_tokens",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +133,13 @@ def _move_trailing_space(context: str, options: tuple[str, ...]) -> tuple[str, t
     kept = context.rstrip()
     spaces = context[len(kept) :]
     return kept, tuple(spaces + option for option in options)
+
+
+def supervised_tokens(examples: Sequence[Example]) -> int:
+    """Count the tokens of examples that carry a loss."""
+    return sum(len(example.tokens) - example.supervised_from for example in examples)
+
+
+def input_tokens(examples: Sequence[Example]) -> int:
+    """Count the tokens that a model reads of examples: all but the last, which is only predicted."""
+    return sum(len(example.tokens) - 1 for example in examples)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
-from registry.lora import train
+from registry.lora import course, passes
 from registry.lora.adapter import Adapter, Bank, fresh_adapter, merged, put_on
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import Continuations, Example
@@ -85,7 +85,7 @@ def test_gradients_too_small_for_fp16_are_not_lost(make_llama, half, scale, exam
                 "clip_grad_norm_",
                 lambda weights, most: seen.extend(weight.grad.clone() for weight in weights) or clip(weights, most),
             )
-            patch.setattr(train, "_total", lambda means, courses, own=train._total: own(means * 1e-7, courses))
+            patch.setattr(passes, "_total", lambda means, courses, own=passes._total: own(means * 1e-7, courses))
             train_adapter(base, assignment(base, examples, recipe), recipe)
         return torch.cat([part.flatten() for part in seen]) * 1e7
 
@@ -172,7 +172,7 @@ def test_each_of_several_adapters_has_a_scale_of_its_own(half, scale, examples) 
 
 
 def test_a_training_that_was_killed_goes_on_with_its_scale(half, scale, monkeypatch, examples, tmp_path: Path) -> None:
-    monkeypatch.setattr(train, "_SAVED_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(course, "_SAVED_AFTER_SECONDS", 0.0)
     scale(LARGE)
     recipe, base, file = dataclasses.replace(RECIPE, epochs=5), half(), tmp_path / "one.safetensors"
     undisturbed = train_adapter(base, assignment(base, examples, recipe), recipe)
@@ -192,7 +192,7 @@ def test_a_training_that_was_killed_goes_on_with_its_scale(half, scale, monkeypa
 
 
 def test_gradients_that_overflow_at_every_scale_end_the_training(half, monkeypatch, examples) -> None:
-    monkeypatch.setattr(train, "_total", lambda means, courses, own=train._total: own(means, courses) * math.inf)
+    monkeypatch.setattr(passes, "_total", lambda means, courses, own=passes._total: own(means, courses) * math.inf)
     recipe, base = dataclasses.replace(RECIPE, epochs=9), half()
     with pytest.raises(FloatingPointError, match=r"overflow in fp16 at step 16 however they are scaled.*bf16"):
         train_adapter(base, assignment(base, examples, recipe), recipe)

@@ -22,7 +22,7 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from registry.lora import train
+from registry.lora import course, passes, train
 from registry.lora.adapter import Adapter, fresh_adapter
 from registry.lora.tokens import Example
 from registry.lora.train import Assignment, Training, hold_out, mean_loss, train_adapter, train_adapters
@@ -49,7 +49,7 @@ def run(make_llama, monkeypatch):
 
     def do(examples: Sequence[Example], recipe: Recipe = RECIPE, *, seed: int = 1, model=None, **options) -> Trained:
         batches: list[list[Example]] = []
-        lay_out = train.examples_batch
+        lay_out = passes.examples_batch
 
         def noted(groups: Sequence[Sequence[Example]], **fields: object) -> object:
             batches.extend(list(group) for group in groups)
@@ -57,7 +57,7 @@ def run(make_llama, monkeypatch):
 
         base = model or make_llama()
         with monkeypatch.context() as patch:
-            patch.setattr(train, "examples_batch", noted)
+            patch.setattr(passes, "examples_batch", noted)
             training = train_adapter(base, assignment(base, examples, recipe, seed=seed), recipe, **options)
         return Trained(training, batches)
 
@@ -451,7 +451,7 @@ def test_adapters_of_different_shapes_are_not_trained_at_once(llama, examples) -
 def test_a_training_that_was_killed_goes_on_to_the_same_bits(
     make_llama, monkeypatch, examples, tmp_path: Path, epochs: int
 ) -> None:
-    monkeypatch.setattr(train, "_SAVED_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(course, "_SAVED_AFTER_SECONDS", 0.0)
     recipe = dataclasses.replace(
         RECIPE, epochs=3, validation=0.2, weight_decay=0.1, lora=LoraSpec(rank=4, alpha=8, dropout=0.1)
     )
