@@ -57,9 +57,10 @@ class MlflowProcess:
         self.address = f"http://127.0.0.1:{self.port}"
         self._command = [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1", "--port", str(self.port)]
         self._log, self._ping = log, f"{self.address}/{ping}"
-        # MLflow starts uvicorn by its name.
+        # MLflow starts uvicorn by its name, and unless told otherwise a dozen workers of jobs that nobody asks for.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        self._environment = os.environ | {"PATH": path} | dict(environment or {})
+        own = {"PATH": path, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        self._environment = os.environ | own | dict(environment or {})
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
