@@ -39,26 +39,26 @@ def tau_b(table: NDArray[np.float64], *, fewest: int = FEWEST_RECIPIENTS) -> NDA
 
     Parameters
     ----------
-    table
-        Recipients × raters; NaN where nothing was measured.
+    table : (…, recipients, raters)
+        NaN where nothing was measured; several tables at once along axes before.
     fewest
         Pairs of columns that share fewer rows get NaN.
 
     Returns
     -------
     ndarray
-        Raters × raters, symmetric; NaN too where a column is constant over the shared rows.
+        (…, raters, raters), symmetric; NaN too where a column is constant over the shared rows.
     """
     there = np.isfinite(table)
-    first, second = np.triu_indices(len(table), k=1)
-    valid = (there[first] & there[second]).astype(np.float64)
+    first, second = np.triu_indices(table.shape[-2], k=1)
+    valid = (there[..., first, :] & there[..., second, :]).astype(np.float64)
     filled = np.where(there, table, 0.0)
-    signs = np.sign(filled[first] - filled[second]) * valid
-    untied = np.abs(signs).T @ valid
-    product = untied * untied.T
-    concordance = signs.T @ signs
-    shared = there.T.astype(np.int64) @ there.astype(np.int64)
-    usable = (shared >= fewest) & (product > 0)
+    signs = np.sign(filled[..., first, :] - filled[..., second, :]) * valid
+    untied = np.abs(signs).mT @ valid
+    product = untied * untied.mT
+    concordance = signs.mT @ signs
+    counted = there.astype(np.float64)  # whole numbers: exact, and multiplied faster than integers are
+    usable = (counted.mT @ counted >= fewest) & (product > 0)
     taus = np.full(concordance.shape, np.nan)
     taus[usable] = concordance[usable] / np.sqrt(product[usable])
     return taus

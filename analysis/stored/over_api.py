@@ -109,7 +109,7 @@ class _Store:
         """Return every run, several pages at once where they can be asked for by their places."""
         if not self.counts():
             return self.some(kind, "")
-        runs: dict[str, Run] = {}
+        found: dict[str, Stated] = {}
         with (
             tqdm(desc=f"reading {kind} runs", unit=" runs", file=sys.stderr, delay=2, leave=False) as progress,
             ThreadPoolExecutor(_THREADS) as threads,
@@ -117,12 +117,16 @@ class _Store:
             start, more = 0, True
             while more:
                 starts = range(start, start + _THREADS * _PAGE, _PAGE)
-                for page in threads.map(lambda place: self._page(kind, "", place, _PAGE), starts):
-                    runs |= {run.info.run_id: run for run in page}
+                for page in threads.map(lambda place: self._stated(kind, place), starts):
+                    found |= {stated.record.run_id: stated for stated in page}
                     progress.update(len(page))
                     more = len(page) == _PAGE
                 start = starts[-1] + _PAGE
-        return [_stated(kind, run) for run in runs.values()]
+        return list(found.values())
+
+    def _stated(self, kind: Kind, place: int) -> list[Stated]:
+        # MLflow's own objects, one for every metric, would fill the memory and keep its collector busy.
+        return [_stated(kind, run) for run in self._page(kind, "", place, _PAGE)]
 
     def some(self, kind: Kind, condition: str) -> list[Stated]:
         """Return the runs that fulfil a condition."""
