@@ -4,7 +4,7 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui server test test-slow ui-test bench-scoring bench-training bench-growth bench-tracking bench-analysis lint clean
+.PHONY: help setup demo ui server test test-slow ui-test bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-ray scaling lint clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -32,7 +32,7 @@ server: setup  ## a tracking server on this machine alone, to try one; docs/serv
 test: .venv/test.txt  ## the tests, slow ones left out
 	$(BIN)/python -m pytest
 
-test-slow: .venv/test.txt  ## the slow tests alone
+test-slow: .venv/test.txt .venv/ray.txt .venv/ui.txt  ## the slow tests alone
 	$(BIN)/python -m pytest -m slow
 
 ui-test: .venv/test.txt .venv/ui.txt  ## the UI in a real browser (Debian's chromium), pictures into tests/ui/screenshots
@@ -53,6 +53,12 @@ bench-tracking: .venv/test.txt  ## a store of 1,215 evaluations read back, and w
 
 bench-analysis: .venv/test.txt  ## the corrected analyses of a full grid, and its decomposition against statsmodels: minutes
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.analysis
+
+bench-ray: .venv/test.txt .venv/ray.txt  ## two nodes of a Ray cluster against two processes: minutes on two cores
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.on_ray $(BENCH)
+
+scaling: setup  ## the paper's grid on 1 to 512 GPUs, simulated; draws docs/images/scaling.svg
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.scaling $(BENCH)
 
 lint: .venv/lint.txt  ## ruff and mypy
 	$(BIN)/ruff check .

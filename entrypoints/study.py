@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from entrypoints.command import add_study_arguments, boolean, parser, run_command
 
 if TYPE_CHECKING:  # slow to import, and --help has no need of it
+    from registry.runner.ray_cluster import OnRay
     from registry.study import Study
 
 
@@ -16,7 +17,26 @@ def main() -> None:
     """Parse, plan, run what is left, say what came of it; one study after another where the file holds several."""
     arguments = parser(__doc__, "mlflow run . -e study --env-manager local -P study=demo -P workers=2")
     add_study_arguments(arguments, output="folder for the plan and the resolved study; empty writes none")
-    arguments.add_argument("--workers", default=0, type=int, help="processes; 0 takes one per GPU, else one per core")
+    arguments.add_argument(
+        "--workers",
+        default=0,
+        type=int,
+        help="processes; 0 takes one per GPU, else one per core; on Ray the most workers, 0 as many as fit",
+    )
+    arguments.add_argument("--runner", default="local", help="local: processes on this machine; ray: a Ray cluster")
+    arguments.add_argument(
+        "--ray-address",
+        "--ray_address",
+        default="",
+        help="of the Ray cluster, host:port or auto; empty takes RAY_ADDRESS, else starts Ray on this machine",
+    )
+    arguments.add_argument(
+        "--gpus-per-worker",
+        "--gpus_per_worker",
+        default=1.0,
+        type=float,
+        help="on Ray: GPUs of each worker, below 1 for several workers on one; no matter where there are none",
+    )
     arguments.add_argument(
         "--dry-run",
         "--dry_run",
@@ -31,18 +51,33 @@ def main() -> None:
     def studies() -> int:
         from registry.studyfile import load_studies
 
+        on_ray = _on_ray(given.runner, given.ray_address, given.gpus_per_worker)
         found = load_studies(given.study, data=given.data or None)
         code = 0
         for study in found:
             # The studies of a comparison have a folder each.
             output = str(Path(given.output) / study.name) if given.output and len(found) > 1 else given.output
-            code = max(code, _study(study, workers=given.workers, dry_run=given.dry_run, output=output))
+            code = max(code, _study(study, given.workers, on_ray, dry_run=given.dry_run, output=output))
         return code
 
     run_command(studies)
 
 
-def _study(study: Study, *, workers: int, dry_run: bool, output: str) -> int:
+def _on_ray(runner: str, address: str, gpus_per_worker: float) -> OnRay | None:
+    """Return how to run on Ray, None to run on this machine, as the parameters say."""
+    from registry.refusal import unknown
+
+    if runner == "local":
+        return None
+    if runner != "ray":
+        raise unknown("runner", runner, ("local", "ray"))
+    from registry.runner.ray_cluster import OnRay, require_ray
+
+    require_ray()
+    return OnRay(address, gpus_per_worker)
+
+
+def _study(study: Study, workers: int, on_ray: OnRay | None, *, dry_run: bool, output: str) -> int:
     from registry.runner.session import prospect, rehearse, run_study
     from registry.tracking.launch import annotate_launch, launching_run
 
@@ -52,7 +87,7 @@ def _study(study: Study, *, workers: int, dry_run: bool, output: str) -> int:
             print(f"  detects       {foreseen}")
         return 0
     launch = launching_run()
-    ready = prospect(study, workers=workers)
+    ready = prospect(study, workers=workers, on_ray=on_ray)
     print(ready.summary(cost=False))
     if output:
         print(f"  written to {ready.write(output)}")

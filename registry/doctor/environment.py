@@ -28,6 +28,7 @@ _EXTRAS = {
     "harness": "TruthfulQA's primer, and checking scores against lm-evaluation-harness",
     "quantized": "bases in 4 or 8 bits",
     "linguistic": "language distances in the report",
+    "ray": "studies on a Ray cluster",
 }
 
 

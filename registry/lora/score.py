@@ -172,10 +172,16 @@ def choose(scores: Sequence[np.ndarray], lengths: Sequence[Sequence[int]] | None
 
     Ties go to the first option, as in lm-evaluation-harness.
     """
-    if lengths is None:
-        return np.array([int(np.argmax(row)) for row in scores], dtype=np.int64)
-    pairs = zip(scores, lengths, strict=True)
-    return np.array([int(np.argmax(row / np.asarray(length))) for row, length in pairs], dtype=np.int64)
+    if not len(scores):
+        return np.array([], dtype=np.int64)
+    counts = np.array([len(row) for row in scores])
+    values = np.concatenate(scores)
+    if lengths is not None:
+        values = values / np.concatenate(lengths)
+    table = np.full((len(counts), counts.max()), -np.inf)
+    table[np.arange(counts.max()) < counts[:, None]] = values
+    best: np.ndarray = table.argmax(axis=1)
+    return best
 
 
 def is_out_of_memory(error: BaseException) -> bool:

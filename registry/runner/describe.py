@@ -98,7 +98,7 @@ def plan(found: Plan, *, workers: int, reaped: int) -> list[str]:
         to_do(found.fine_tunes, found.evaluations, sum(step is Step.BASELINE for _, step in found.todo)),
     ]
     if found.todo:
-        lines.append(f"  workers       {min(workers, len(found.todo))}")
+        lines.append(f"  workers       {min(workers, len(found.todo)) or 'as many as fit the Ray cluster'}")
     if reaped:
         lines.append(f"  reaped        {reaped} runs of processes that are gone, now KILLED")
     return lines

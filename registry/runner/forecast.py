@@ -17,7 +17,7 @@ from registry.runner.cost import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, S
 from registry.runner.outline import Outline
 from registry.study import BaseSpec, Study
 
-__all__ = ["Sizes", "forecast", "sizes_of", "store_bytes"]
+__all__ = ["GPU", "GPU_RATE", "UTILISATION", "Sizes", "flop_of", "forecast", "sizes_of", "store_bytes"]
 
 #: Tokens of a training text, and of a question with its options where shared beginnings are computed once. Assumed for
 #: the paper's four tasks over its tokenizers and languages: 0.07 M tokens in a training, 1.9 M in a scoring.
@@ -90,14 +90,19 @@ def forecast(outline: Outline) -> Estimate:
         left = outline.left(name)
         seconds += RECORDING_SECONDS * (left.fine_tunes + left.evaluations)
         if size is not None:
-            seconds += left.fine_tunes * _training_flop(outline, size) / rate
-            seconds += left.evaluations * 2 * size.weights * TOKENS_PER_QUESTION * _questions(outline) / rate
+            training, scoring = flop_of(outline, size)
+            seconds += (left.fine_tunes * training + left.evaluations * scoring) / rate
     unknown = [name for name, size in sizes.items() if size is None]
     basis += f"; {TOKENS_PER_TEXT} tokens a training text and {TOKENS_PER_QUESTION} a question, assumed"
     if unknown:
         basis += f"; without {', '.join(unknown)}, whose configuration is not at hand"
     adapters, outcomes = store_bytes(outline, sizes)
     return Estimate(seconds, adapters, outcomes, _downloads(study.models, sizes), basis, gpus=1)
+
+
+def flop_of(outline: Outline, size: Sizes) -> tuple[float, float]:
+    """Return the floating-point operations of one training, the mean over source cells, and of one scoring."""
+    return _training_flop(outline, size), 2 * size.weights * TOKENS_PER_QUESTION * _questions(outline)
 
 
 def store_bytes(outline: Outline, sizes: dict[str, Sizes | None]) -> tuple[int, int]:

@@ -3,21 +3,87 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from registry.benchmarks.prompts import Query
 from registry.cells import Cell
 from registry.lora.score import choose
 from registry.runner.experiment import Experiment
 from registry.tracking.evaluations import TargetScore
 
-__all__ = ["Outcomes"]
+__all__ = ["Outcomes", "Questions"]
+
+_COLUMNS = (
+    "task", "language", "question", "option", "loglikelihood", "length", "right", "chosen", "chosen_norm",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is known of every test item of an experiment before it is scored, in the order of its grid.
+
+    Attributes
+    ----------
+    queries : sequence of Query
+        One per question.
+    answers : int array, (questions,)
+        Indices of the right options.
+    """
+
+    experiment: Experiment
+    queries: Sequence[Query]
+    answers: np.ndarray
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> Questions:
+        """Ask every test item as its task is asked."""
+        items = experiment.items
+        queries = [items.prompts[cell.task].query(item) for cell in experiment.grid for item in items.test(cell)]
+        return cls(experiment, queries, np.array([query.answer for query in queries]))
+
+    @cached_property
+    def targets(self) -> dict[Cell, slice]:
+        """Where the questions of each target stand."""
+        found, start = {}, 0
+        for cell in self.experiment.grid:
+            found[cell] = slice(start, start := start + len(self.experiment.items.test(cell)))
+        return found
+
+    @cached_property
+    def lengths(self) -> list[Sequence[int]]:
+        """Characters of each question's options."""
+        return [query.lengths for query in self.queries]
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Options of each question."""
+        return np.array([len(query.continuations) for query in self.queries])
+
+    @cached_property
+    def frame(self) -> pd.DataFrame:
+        """One row per question and option, with the columns of :meth:`Outcomes.frame` that no score decides."""
+        experiment, counts = self.experiment, self.counts
+        cells = [(cell, item) for cell in experiment.grid for item in experiment.items.test(cell)]
+        option = np.concatenate([np.arange(count) for count in counts])
+        return pd.DataFrame(
+            {
+                "task": pd.Categorical(np.repeat([cell.task for cell, _ in cells], counts)),
+                "language": pd.Categorical(np.repeat([cell.language for cell, _ in cells], counts)),
+                "question": np.repeat([item.id for _, item in cells], counts),
+                "option": option.astype(np.int8),
+                "length": np.concatenate(self.lengths).astype(np.int32),
+                "right": option == np.repeat(self.answers, counts),
+            }
+        )
 
 
 class Outcomes:
-    """Log-likelihoods of every option of every test item of an experiment, in the order of its grid.
+    """Log-likelihoods of every option of every question.
 
     Parameters
     ----------
@@ -25,29 +91,24 @@ class Outcomes:
         One per question, in nats.
     """
 
-    def __init__(self, experiment: Experiment, values: Sequence[np.ndarray]) -> None:
-        self._experiment = experiment
+    def __init__(self, questions: Questions, values: Sequence[np.ndarray]) -> None:
+        self._questions = questions
         self._values = list(values)
-        items = experiment.items
-        self._queries = [items.prompts[cell.task].query(item) for cell in experiment.grid for item in items.test(cell)]
-        self._answers = np.array([query.answer for query in self._queries])
         self._chosen = choose(self._values)
-        self._chosen_norm = choose(self._values, [query.lengths for query in self._queries])
+        self._chosen_norm = choose(self._values, questions.lengths)
 
     def scores(self) -> dict[Cell, TargetScore]:
         """Accuracies of each target."""
-        results, start = {}, 0
-        for cell in self._experiment.grid:
-            stop = start + len(self._experiment.items.test(cell))
-            part = slice(start, stop)
-            results[cell] = TargetScore(
-                acc=float((self._chosen[part] == self._answers[part]).mean()),
-                acc_norm=float((self._chosen_norm[part] == self._answers[part]).mean()),
-                chance=float(np.mean([1 / len(query.continuations) for query in self._queries[part]])),
-                headline=self._experiment.items.prompts[cell.task].headline,
+        answers, prompts = self._questions.answers, self._questions.experiment.items.prompts
+        return {
+            cell: TargetScore(
+                acc=float((self._chosen[part] == answers[part]).mean()),
+                acc_norm=float((self._chosen_norm[part] == answers[part]).mean()),
+                chance=float(np.mean(1 / self._questions.counts[part])),
+                headline=prompts[cell.task].headline,
             )
-            start = stop
-        return results
+            for cell, part in self._questions.targets.items()
+        }
 
     def frame(self) -> pd.DataFrame:
         """Return one row per question and option.
@@ -56,22 +117,13 @@ class Outcomes:
         (characters), ``right`` (whether the option is the answer), ``chosen`` and ``chosen_norm`` (whether ``acc`` and
         ``acc_norm`` choose it).
         """
-        cells = [(cell, item) for cell in self._experiment.grid for item in self._experiment.items.test(cell)]
-        counts = [len(value) for value in self._values]
-        option = np.concatenate([np.arange(count) for count in counts])
-        return pd.DataFrame(
-            {
-                "task": pd.Categorical(np.repeat([cell.task for cell, _ in cells], counts)),
-                "language": pd.Categorical(np.repeat([cell.language for cell, _ in cells], counts)),
-                "question": np.repeat([item.id for _, item in cells], counts),
-                "option": option.astype(np.int8),
-                "loglikelihood": np.concatenate(self._values),
-                "length": np.concatenate([query.lengths for query in self._queries]).astype(np.int32),
-                "right": option == np.repeat(self._answers, counts),
-                "chosen": option == np.repeat(self._chosen, counts),
-                "chosen_norm": option == np.repeat(self._chosen_norm, counts),
-            }
+        known, counts = self._questions.frame, self._questions.counts
+        scored = known.assign(
+            loglikelihood=np.concatenate(self._values),
+            chosen=known["option"] == np.repeat(self._chosen, counts),
+            chosen_norm=known["option"] == np.repeat(self._chosen_norm, counts),
         )
+        return scored[list(_COLUMNS)]
 
     def write(self, path: Path) -> None:
         """Write :meth:`frame` as Parquet."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class Records:
     client: MlflowClient
     experiment_id: str
     device: str
+    _baselines: dict[str, Run] = field(default_factory=dict, repr=False, compare=False)
 
     @contextmanager
     def opened(self, kind: Kind, job: Job, *, seconds_ago: float = 0.0) -> Iterator[Recording]:
@@ -68,13 +70,22 @@ class Records:
             params=describe.parameters(self.experiment.study) | {"device": self.device},
             description=describe.run(kind, self.experiment, job),
             seconds_ago=seconds_ago,
+            gathers=True,
         ) as recording:
             yield recording
 
     def finished(self, kind: Kind, fingerprint: str | None) -> Run | None:
-        """Return the finished run of a fingerprint, as the store has it now."""
+        """Return the finished run of a fingerprint, as the store has it now; a baseline as it was found first.
+
+        A finished baseline does not change, and every evaluation of its base asks for its scores.
+        """
         wanted = fingerprint or ""
-        return finished_by_fingerprint(self.client, self.experiment_id, kind, only=wanted).get(wanted)
+        if wanted in self._baselines:
+            return self._baselines[wanted]
+        found = finished_by_fingerprint(self.client, self.experiment_id, kind, only=wanted).get(wanted)
+        if kind is Kind.BASELINE and found is not None:
+            self._baselines[wanted] = found
+        return found
 
     def registered(self, job: Job) -> tuple[RegisteredAdapter, Run]:
         """Return a job's registered adapter or recorded full fine-tune, and the run that trained it."""
@@ -126,6 +137,7 @@ class Records:
         )
         recording.tags(adapter.tags)
         annotate_finetune(recording, self.experiment, job, adapter)
+        recording.send()
         return adapter
 
     def baseline(self, recording: Recording, job: Job, outcomes: Outcomes) -> None:
@@ -139,6 +151,7 @@ class Records:
             recording.tags({Tag.BELOW_CHANCE: " ".join(map(str, low))})
             describe.warn_below_chance(job, low, scores)
         annotate_baseline(recording, self.experiment, job, scores)
+        recording.send()
 
     def evaluation(
         self, recording: Recording, job: Job, outcomes: Outcomes, adapter: RegisteredAdapter, finetune_run: str
@@ -159,6 +172,7 @@ class Records:
         self._files(recording, self.experiment.grid.tasks, outcomes)
         lineage = Lineage(self.experiment_id, finetune_run, baseline.info.run_id, adapter)
         annotate_evaluation(recording, self.experiment, job, deltas, lineage)
+        recording.send()
 
     def _baseline_run(self, model: str) -> Run:
         run = self.finished(Kind.BASELINE, self.experiment.baseline(model).evaluate)
@@ -183,10 +197,22 @@ class Records:
         """Store the manifests of the items used, the resolved study and, of a scoring, every question's outcome."""
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
-            describe.write_design(self.experiment, folder, tasks)
+            wanted = {f"{task}.csv" for task in tasks}
+            for file, content in self._design.items():
+                if file.parent == Path() or file.name in wanted:
+                    (folder / file).parent.mkdir(exist_ok=True)
+                    (folder / file).write_bytes(content)
             if outcomes is not None:
                 outcomes.write(folder / "outcomes.parquet")
             recording.files(folder)
+
+    @cached_property
+    def _design(self) -> dict[Path, bytes]:
+        """The resolved study and the manifest of every task, which are the same for every run."""
+        with tempfile.TemporaryDirectory() as name:
+            describe.write_design(self.experiment, Path(name), self.experiment.grid.tasks)
+            files = [file for file in Path(name).rglob("*") if file.is_file()]
+            return {file.relative_to(name): file.read_bytes() for file in files}
 
     def _tags(self, job: Job, fingerprint: str | None) -> dict[str, object]:
         base, prompts = self.experiment.bases[job.model], self.experiment.items.prompts

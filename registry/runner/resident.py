@@ -27,10 +27,10 @@ from registry.lora.train import Assignment, Training, train_adapters, train_full
 from registry.memory import require_full_memory
 from registry.models import Base
 from registry.runner.experiment import Experiment, Job
-from registry.runner.outcomes import Outcomes
+from registry.runner.outcomes import Outcomes, Questions
 from registry.runner.plan import Step
 from registry.runner.records import Records
-from registry.runner.waiting import Held
+from registry.runner.waiting import Held, Unmeasured
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.claims import Claim, Claims
 from registry.tracking.names import Kind
@@ -38,6 +38,7 @@ from registry.tracking.runs import Recording
 
 __all__ = ["Progress", "Resident"]
 
+_POLL_SECONDS = 1.0  # asking whether a baseline has come costs one query of the store
 _GPU_WORTH = 4096  # tokens that a shared beginning must save: a pass of its own costs a GPU its launches
 
 _DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,6 +69,10 @@ class Resident:
     def experiment(self) -> Experiment:
         """The experiment whose jobs these are."""
         return self.records.experiment
+
+    @cached_property
+    def _asked(self) -> Questions:
+        return Questions.of(self.experiment)
 
     @cached_property
     def _claims(self) -> Claims:
@@ -149,13 +154,14 @@ class Resident:
         if self._held is not None and self._held.base.name == name:
             return self._held
         self._held = None  # free the former base before the next is loaded
-        base, study, items = self.experiment.bases[name], self.experiment.study, self.experiment.items
+        base, study = self.experiment.bases[name], self.experiment.study
         device = self.records.device
         tokenizer = load_tokenizer(base)
-        queries = [items.prompts[cell.task].query(item) for cell in self.experiment.grid for item in items.test(cell)]
         questions = ScoringSet(
             encode_queries(
-                tokenizer, ((query.context, query.continuations) for query in queries), chat=study.chat_template
+                tokenizer,
+                ((query.context, query.continuations) for query in self._asked.queries),
+                chat=study.chat_template,
             ),
             tokens_per_batch=self._tokens_per_batch,
             max_length=base.max_positions,
@@ -273,7 +279,18 @@ class Resident:
         with self._opened(Kind.EVALUATE, job) as recording:
             with _in_place(held.model, adapter) as whole:
                 outcomes = self._score(held, whole, recording, progress)
+            self._await_baseline(job, progress)
             self.records.evaluation(recording, job, outcomes, registered, finetune_run)
+
+    def _await_baseline(self, job: Job, progress: Progress) -> None:
+        """Wait while another process scores the baseline that an adapter is measured against."""
+        baseline = self.experiment.baseline(job.model).evaluate
+        while not self.records.finished(Kind.BASELINE, baseline):
+            taken = self._claims.is_taken(baseline)
+            if not taken and not self.records.finished(Kind.BASELINE, baseline):  # it may have ended between the two
+                raise Unmeasured(f"the baseline of {job.model} is not there, and no one scores it")
+            progress("wait for the baseline", 1.0)
+            time.sleep(_POLL_SECONDS)
 
     def _score(self, held: _Loaded, model: PreTrainedModel, recording: Recording, progress: Progress) -> Outcomes:
         reset_peak_memory(self.records.device)
@@ -284,7 +301,7 @@ class Resident:
         flop = scoring_flop(Size.of(model), tokens=tokens, predictions=held.questions.predictions)
         self.records.usage(recording, "score", Usage(seconds, tokens, flop, peak_memory_gb(self.records.device)))
         progress("record", 1.0)
-        return Outcomes(self.experiment, values)
+        return Outcomes(self._asked, values)
 
     @property
     def _full(self) -> bool:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,11 +16,12 @@ from registry.hub import offline
 from registry.refusal import Refused
 from registry.runner import describe
 from registry.runner.experiment import Experiment, Job, prepare
-from registry.runner.local import Failure, default_workers, run_plan
+from registry.runner.local import default_workers, run_plan
 from registry.runner.outline import Outline, needs_hub, outline
 from registry.runner.plan import Plan, make_plan
 from registry.runner.preflight import preflight
 from registry.runner.progress import Board
+from registry.runner.schedule import Failure
 from registry.study import Study
 from registry.tracking.names import Kind, Tag, run_name
 from registry.tracking.runs import end_strays, reap, recorded
@@ -26,6 +29,7 @@ from registry.tracking.store import experiment_id, open_store, shown_uri, tracki
 
 if TYPE_CHECKING:  # it brings torch, which planning has no need of
     from registry.runner.cost import Estimate
+    from registry.runner.ray_cluster import OnRay
 
 __all__ = ["Prospect", "carry_out", "prospect", "rehearse", "run_study"]
 
@@ -38,8 +42,11 @@ class Prospect:
     ----------
     workers : int
         Processes that will share the work.
+        On Ray, the most; 0 has as many as fit.
     reaped : int
         Runs of dead processes that were marked KILLED on the way.
+    on_ray : OnRay or None
+        How it is to run on Ray; None runs it on this machine.
     """
 
     experiment: Experiment
@@ -48,6 +55,7 @@ class Prospect:
     plan: Plan
     workers: int
     reaped: int
+    on_ray: OnRay | None = None
 
     def cost(self) -> Estimate:
         """Expected time and disk."""
@@ -81,6 +89,7 @@ def prospect(
     jobs: Callable[[Experiment], list[Job]] | None = None,
     train_only: bool = False,
     dry_run: bool = False,
+    on_ray: OnRay | None = None,
 ) -> Prospect:
     """See that a study can be carried out, resolve it, open the store, reap dead runs and plan.
 
@@ -94,6 +103,8 @@ def prospect(
         Leave the evaluation of each adapter out.
     dry_run : bool
         Only look: dead runs stay as they are, and nothing is asked of the hub, the disk and the memory beforehand.
+    on_ray : OnRay, optional
+        Run it on Ray, with ``workers`` at most.
 
     Raises
     ------
@@ -109,8 +120,8 @@ def prospect(
     identity = experiment_id(client, study.name)
     reaped = [] if dry_run else reap(client, identity)
     plan = make_plan(experiment, client, identity, jobs=jobs(experiment) if jobs else None, train_only=train_only)
-    count = workers or (default_workers(study) if plan.todo else 1)
-    return Prospect(experiment, client, identity, plan, count, len(reaped))
+    count = workers or (default_workers(study) if plan.todo and on_ray is None else int(on_ray is None))
+    return Prospect(experiment, client, identity, plan, count, len(reaped), on_ray)
 
 
 def rehearse(study: Study, *, workers: int = 0, output: str = "") -> str:
@@ -164,18 +175,22 @@ def run_study(ready: Prospect) -> list[Failure]:
     if not ready.plan.todo:
         return []
     study = ready.experiment.study
-    with recorded(
-        ready.client,
-        ready.experiment_id,
-        kind=Kind.STUDY,
-        name=run_name(Kind.STUDY, study.name),
-        tags={Tag.STUDY: study.name, Tag.PROTOCOL: ready.experiment.protocol},
-        params=describe.parameters(study) | {"workers": ready.workers},
-        description=describe.study(ready.experiment, ready.plan),
-    ) as recording:
+    carried = {"workers": ready.workers or "all that fit", "runner": "ray" if ready.on_ray else "local"}
+    with (
+        _runner(ready) as run,
+        recorded(
+            ready.client,
+            ready.experiment_id,
+            kind=Kind.STUDY,
+            name=run_name(Kind.STUDY, study.name),
+            tags={Tag.STUDY: study.name, Tag.PROTOCOL: ready.experiment.protocol},
+            params=describe.parameters(study) | carried,
+            description=describe.study(ready.experiment, ready.plan),
+        ) as recording,
+    ):
         with tempfile.TemporaryDirectory() as folder:
             recording.files(ready.write(folder))
-        failures = carry_out(ready)
+        failures = _worked_off(ready, run)
         recording.metrics({"jobs/planned": len(ready.plan.todo), "jobs/failed": len(failures)})
     end_strays(ready.client, ready.experiment_id)
     return failures
@@ -185,9 +200,27 @@ def carry_out(ready: Prospect) -> list[Failure]:
     """Do every job of a plan, with a progress bar, and return those that failed."""
     if not ready.plan.todo:
         return []
+    with _runner(ready) as run:
+        return _worked_off(ready, run)
+
+
+@contextmanager
+def _runner(ready: Prospect) -> Iterator[Callable[..., list[Failure]]]:
+    """Return what does every job of a plan and takes its ``board``, once it is certain that it can."""
+    place = (ready.experiment, ready.plan, ready.client, ready.experiment_id)
+    if ready.on_ray is None:
+        yield partial(run_plan, *place, workers=ready.workers)
+        return
+    from registry.runner.on_ray import run_on_ray
+    from registry.runner.ray_cluster import Cluster
+
+    with Cluster.opened(ready.on_ray) as cluster:
+        nodes = cluster.require(ready.experiment, ready.client, ready.experiment_id)
+        yield partial(run_on_ray, *place, cluster=cluster, nodes=nodes, workers=ready.workers)
+
+
+def _worked_off(ready: Prospect, run: Callable[..., list[Failure]]) -> list[Failure]:
     with Board(len(ready.plan.todo), what=ready.experiment.study.name) as board:
-        failures = run_plan(
-            ready.experiment, ready.plan, ready.client, ready.experiment_id, workers=ready.workers, board=board
-        )
+        failures = run(board=board)
     end_strays(ready.client, ready.experiment_id)
     return failures

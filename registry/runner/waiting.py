@@ -8,14 +8,19 @@ from dataclasses import dataclass, field
 
 from registry.runner.experiment import Job
 from registry.runner.progress import Board
+from registry.tracking.runs import Superseded
 
-__all__ = ["Held", "SetAside"]
+__all__ = ["Held", "SetAside", "Unmeasured"]
 
 _FIRST_SECONDS, _MOST_SECONDS = 0.5, 10.0  # asking costs one query of the store
 
 
 class Held(RuntimeError):
     """Another runner does this job."""
+
+
+class Unmeasured(Superseded):
+    """An adapter was scored, and whoever scored the baseline to measure it against is gone; its run ends as KILLED."""
 
 
 @dataclass

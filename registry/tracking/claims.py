@@ -29,7 +29,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -40,7 +40,7 @@ from mlflow.exceptions import MlflowException
 from registry.tracking.names import Tag
 from registry.tracking.runs import Superseded, process_is_here, worker_identity
 
-__all__ = ["Claim", "Claims", "claims_model"]
+__all__ = ["Claim", "Claims", "claims_model", "drop_claims"]
 
 _BEAT_SECONDS = 15.0
 _STALE_SECONDS = 90.0  # a claim from elsewhere is dead when its heartbeat did not change for so long
@@ -55,6 +55,21 @@ _DESCRIPTION = (
 def claims_model(experiment_id: str) -> str:
     """Name of the registered model whose versions are the claims of an experiment."""
     return f"claims--experiment-{experiment_id}"
+
+
+def drop_claims(client: MlflowClient, experiment_id: str, workers: Collection[str]) -> None:
+    """Drop the claims of processes, by their tag ``worker``, that are known to be gone, wherever they ran.
+
+    One that runs on all the same finds its claim gone before its run is FINISHED, and gives up.
+    """
+    model = claims_model(experiment_id)
+    for found in client.search_model_versions(f"name = '{model}'", max_results=10_000):
+        if found.tags.get(Tag.WORKER) in workers:
+            try:
+                client.delete_model_version(model, found.version)
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                    raise
 
 
 @dataclass(eq=False)
@@ -113,7 +128,7 @@ class Claims:
 
     def take(self, fingerprint: str) -> Claim | None:
         """Claim a fingerprint; None where another runner holds it."""
-        if any(not self._dead(found) for found in self._log(fingerprint)):
+        if self.is_taken(fingerprint):
             return None
         number = self._append(fingerprint)
         try:
@@ -132,6 +147,10 @@ class Claims:
             self._held.add(claim)
         self._keep_beating()
         return claim
+
+    def is_taken(self, fingerprint: str) -> bool:
+        """Whether any runner holds a fingerprint, as far as this process can tell."""
+        return any(not self._dead(found) for found in self._log(fingerprint))
 
     @contextmanager
     def taken(self, fingerprints: Iterable[str]) -> Iterator[dict[str, Claim]]:

@@ -7,9 +7,9 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -30,6 +30,7 @@ from registry.tracking.store import all_runs
 __all__ = [
     "Recording",
     "Superseded",
+    "end_runs_of",
     "end_strays",
     "finished_by_fingerprint",
     "process_is_here",
@@ -40,7 +41,7 @@ __all__ = [
 
 _logger = logging.getLogger(__name__)
 
-_BATCH = 1000  # most metrics that MLflow takes in one call
+_BATCH = 1000  # most metrics and tags together that MLflow takes in one call
 _BEAT_SECONDS = 15.0
 _STALE_SECONDS = 90.0  # a run whose process was last heard of longer ago is dead
 _CLOCK_SECONDS = 3.0  # a process's start is told by the wall clock, which is corrected now and then
@@ -53,13 +54,29 @@ class Superseded(RuntimeError):
     """Another runner took over what this process was doing; the result is left to it."""
 
 
+@dataclass
+class _Unsent:
+    """Metrics and tags of a run that the store was not told yet."""
+
+    metrics: list[Metric] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+
+
 @dataclass(frozen=True)
 class Recording:
-    """A run that is being written."""
+    """A run that is being written.
+
+    Parameters
+    ----------
+    gathers : bool
+        Whether metrics and tags wait for :meth:`send`: a store takes all at once in a fraction of the time.
+    """
 
     client: MlflowClient
     experiment_id: str
     run_id: str
+    gathers: bool = False
+    _unsent: _Unsent = field(default_factory=_Unsent, repr=False, compare=False)
 
     def metrics(self, values: Mapping[str, float], *, model_id: str | None = None, step: int = 0) -> None:
         """Log metrics at one step, in batches that MLflow accepts; ``model_id`` links them to an adapter too."""
@@ -76,15 +93,30 @@ class Recording:
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Set tags."""
-        self.client.log_batch(self.run_id, tags=[RunTag(key, str(value)) for key, value in tags.items()])
+        self._unsent.tags.update({key: str(value) for key, value in tags.items()})
+        self._wrote()
 
     def files(self, folder: Path, artifact_path: str | None = None) -> None:
         """Store a folder's files as artifacts."""
         self.client.log_artifacts(self.run_id, str(folder), artifact_path)
 
+    def send(self) -> None:
+        """Tell the store what it was not told yet, in batches that MLflow accepts."""
+        tags = [RunTag(key, value) for key, value in self._unsent.tags.items()]
+        while tags or self._unsent.metrics:
+            metrics = self._unsent.metrics[: _BATCH - len(tags)]
+            del self._unsent.metrics[: len(metrics)]
+            self._unsent.tags.clear()
+            self.client.log_batch(self.run_id, metrics=metrics, tags=tags)
+            tags = []
+
     def _metrics(self, entries: list[Metric]) -> None:
-        for start in range(0, len(entries), _BATCH):
-            self.client.log_batch(self.run_id, metrics=entries[start : start + _BATCH])
+        self._unsent.metrics.extend(entries)
+        self._wrote()
+
+    def _wrote(self) -> None:
+        if not self.gathers:
+            self.send()
 
 
 @contextmanager
@@ -98,6 +130,7 @@ def recorded(
     params: Mapping[str, object] | None = None,
     description: str = "",
     seconds_ago: float = 0.0,
+    gathers: bool = False,
 ) -> Iterator[Recording]:
     """Open a run, keep its heartbeat, and end it: FINISHED, FAILED on an error, KILLED on an interrupt or takeover.
 
@@ -105,6 +138,8 @@ def recorded(
     ----------
     seconds_ago : float
         How long its work has been going on before it is opened.
+    gathers : bool
+        Send its metrics and tags together, when it ends; of a process that is killed before that, they are lost.
     """
     every = {
         Tag.KIND: kind,
@@ -120,7 +155,7 @@ def recorded(
         run_name=name,
         tags={key: str(value) for key, value in every.items()} | {MLFLOW_RUN_NAME: name},
     )
-    recording = Recording(client, experiment_id, run.info.run_id)
+    recording = Recording(client, experiment_id, run.info.run_id, gathers)
     _open.add(recording.run_id)
     stop = threading.Event()
     beat = threading.Thread(target=_beat, args=(client, recording.run_id, stop), daemon=True)
@@ -129,6 +164,7 @@ def recorded(
     try:
         client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in (params or {}).items()])
         yield recording
+        recording.send()
     except (KeyboardInterrupt, SystemExit, Superseded):
         status = RunStatus.KILLED
         raise
@@ -139,6 +175,9 @@ def recorded(
         stop.set()
         beat.join()
         try:
+            if status != RunStatus.FINISHED:
+                with suppress(MlflowException):  # what ended the run is told, not that the store is away besides
+                    recording.send()
             client.set_terminated(recording.run_id, RunStatus.to_string(status))
         finally:
             _open.discard(recording.run_id)  # from now on it is dead if the store did not hear of its end
@@ -190,6 +229,13 @@ def end_strays(client: MlflowClient, experiment_id: str) -> None:
     """
     for run in _running(client, experiment_id):
         if run.data.tags.get(Tag.WORKER) == worker_identity() and run.info.run_id not in _open:
+            client.set_terminated(run.info.run_id, "KILLED")
+
+
+def end_runs_of(client: MlflowClient, experiment_id: str, workers: Collection[str]) -> None:
+    """Mark running runs as KILLED whose processes, by their tag ``worker``, are known to be gone, wherever they ran."""
+    for run in _running(client, experiment_id):
+        if run.data.tags.get(Tag.WORKER) in workers:
             client.set_terminated(run.info.run_id, "KILLED")
 
 

@@ -20,6 +20,8 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from registry.tracking.write_ahead import made_with_log
+
 __all__ = ["PROJECT", "all_runs", "experiment_id", "open_store", "shown_uri", "tracking_uri"]
 
 _LOCK_KEY = 0x646F6E6F72  # any number that others do not lock
@@ -75,9 +77,9 @@ def open_store(uri: str | None = None) -> MlflowClient:
     mlflow.set_tracking_uri(uri)  # artifact downloads and model loading read MLflow's own setting
     mlflow.set_registry_uri(uri)
     if not _is_database(uri):
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+        return _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))
     with _first_contact(uri):
-        client = MlflowClient(tracking_uri=uri, registry_uri=uri)  # this alone makes tables
+        client = _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))  # this alone makes tables
         client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
     for name in _ASKED_AGAIN:
@@ -95,7 +97,7 @@ def _first_contact(uri: str) -> Iterator[None]:
     file = sqlite_file(uri)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock"):
+        with FileLock(f"{file}.lock"), made_with_log(file):
             yield
     elif uri.startswith("postgresql"):
         engine = create_engine(uri, poolclass=NullPool)
@@ -104,6 +106,23 @@ def _first_contact(uri: str) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def _trusting(client: MlflowClient) -> MlflowClient:
+    """Have a client see once, and not before every request, that a registered name is a model's and not a prompt's.
+
+    MLflow reads the whole registered model to tell, its deleted versions too.
+    """
+    check: Callable[[str], None] = client._raise_if_prompt
+    models: set[str] = set()
+
+    def once(name: str) -> None:
+        if name not in models:
+            check(name)
+            models.add(name)
+
+    client._raise_if_prompt = once  # type: ignore[method-assign]
+    return client
 
 
 def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from statistics import fmean
 
 import torch
@@ -30,7 +30,7 @@ from registry.lora.tokens import Example, encode_examples, encode_queries
 from registry.lora.train import Assignment, Training, train_adapters
 from registry.refusal import Refused
 from registry.runner.experiment import Experiment
-from registry.runner.outcomes import Outcomes
+from registry.runner.outcomes import Outcomes, Questions
 from registry.study import Recipe
 from registry.tracking import names
 from registry.tunespec import TuneSpec
@@ -199,10 +199,12 @@ class Workbench:
             except ValueError as error:
                 raise Refused(f"tune.space.targets: {', '.join(targets)}: {error}") from None
 
+    @cached_property
+    def _asked(self) -> Questions:
+        return Questions.of(self._experiment)
+
     def _laid_out(self, tokenizer: PreTrainedTokenizerBase) -> ScoringSet:
-        items = self._experiment.items
-        queries = [items.prompts[cell.task].query(item) for cell in self._experiment.grid for item in items.test(cell)]
-        pairs = ((query.context, query.continuations) for query in queries)
+        pairs = ((query.context, query.continuations) for query in self._asked.queries)
         return ScoringSet(
             encode_queries(tokenizer, pairs, chat=self._experiment.study.chat_template),
             tokens_per_batch=self._tokens_per_batch,
@@ -211,7 +213,7 @@ class Workbench:
 
     def _scores(self, model: PreTrainedModel, progress: Callable[[float], None] | None = None) -> dict[Cell, float]:
         assert self._questions is not None
-        outcomes = Outcomes(self._experiment, loglikelihoods(model, self._questions, progress=progress))
+        outcomes = Outcomes(self._asked, loglikelihoods(model, self._questions, progress=progress))
         return {cell: found.score for cell, found in outcomes.scores().items()}
 
     @property

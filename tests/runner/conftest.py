@@ -122,9 +122,10 @@ def start_study(study_file) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start `python -m entrypoints.study` on the small study in a process group of its own."""
     started: list[subprocess.Popen[str]] = []
 
-    def start(uri: str, *, workers: int) -> subprocess.Popen[str]:
+    def start(uri: str, *more: str, workers: int) -> subprocess.Popen[str]:
+        study = ["--study", str(study_file()), "--workers", str(workers)]
         process = subprocess.Popen(
-            [sys.executable, "-m", "entrypoints.study", "--study", str(study_file()), "--workers", str(workers)],
+            [sys.executable, "-m", "entrypoints.study", *study, *more],
             cwd=PROJECT,
             env=os.environ | {"MLFLOW_TRACKING_URI": uri},
             stdout=subprocess.PIPE,

@@ -252,3 +252,48 @@ def test_files_and_tags_are_stored_with_the_run(client, experiment, tmp_path) ->
         recording.tags({"below_chance": "arc/de", "count": 3})
     assert [file.path for file in client.list_artifacts(recording.run_id, "design")] == ["design/study.yaml"]
     assert client.get_run(recording.run_id).data.tags["count"] == "3"
+
+
+def gathering(client: MlflowClient, experiment: str):
+    return recorded(client, experiment, kind=Kind.EVALUATE, name="evaluate it", tags={"a": 1}, gathers=True)
+
+
+def test_what_is_gathered_arrives_at_once_and_whole(client, experiment, monkeypatch) -> None:
+    log, asked = client.log_batch, []
+    monkeypatch.setattr(client, "log_batch", lambda run, **what: asked.append(what) or log(run, **what))
+    model = client.create_logged_model(experiment)
+    with gathering(client, experiment) as recording:
+        recording.curves({"loss": [3.0, 2.0]})
+        recording.tags({"a": 2, "b": "first"})
+        recording.metrics({"score": 0.5}, model_id=model.model_id)
+        recording.tags({"b": "last"})
+        assert client.get_run(recording.run_id).data.metrics == {}
+    found = client.get_run(recording.run_id)
+    assert found.data.metrics == {"loss": 2.0, "score": 0.5}
+    assert [point.value for point in client.get_metric_history(recording.run_id, "loss")] == [3.0, 2.0]
+    assert (found.data.tags["a"], found.data.tags["b"]) == ("2", "last")
+    assert [metric.key for metric in client.get_logged_model(model.model_id).metrics] == ["score"]
+    assert len(asked) == 2, "the parameters when it began, all else when it ended"
+
+
+@pytest.mark.parametrize(("error", "expected"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])
+def test_what_was_gathered_before_a_run_broke_off_is_there(client, experiment, error, expected: str) -> None:
+    with pytest.raises(error), gathering(client, experiment) as recording:
+        recording.metrics({"score": 0.5})
+        raise error
+    found = client.get_run(recording.run_id)
+    assert (found.info.status, found.data.metrics) == (expected, {"score": 0.5})
+
+
+def test_a_run_whose_gathered_metrics_the_store_refuses_is_not_finished(client, experiment) -> None:
+    with pytest.raises(MlflowException, match="no=name"), gathering(client, experiment) as recording:
+        recording.metrics({"no=name": 0.5})
+    assert status(client, recording.run_id) == "FAILED"
+
+
+def test_more_than_mlflow_takes_at_once_is_gathered_too(client, experiment) -> None:
+    with gathering(client, experiment) as recording:
+        recording.metrics({f"metric/{number}": number for number in range(1990)})
+        recording.tags({f"tag {number}": number for number in range(30)})
+    found = client.get_run(recording.run_id)
+    assert (len(found.data.metrics), found.data.tags["tag 29"]) == (1990, "29")

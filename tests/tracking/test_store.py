@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import pytest
+from mlflow.exceptions import MlflowException
 
 from registry.tracking.store import PROJECT, all_runs, experiment_id, open_store, shown_uri, sqlite_file, tracking_uri
 
@@ -74,6 +75,21 @@ def test_every_page_of_runs_is_read(client, monkeypatch) -> None:
     found = all_runs(client, [identity], "tags.kind = 'evaluate'")
     assert len(found) == 7
     assert {run.info.run_id for run in found} == made
+
+
+def test_a_registered_name_is_seen_once_to_be_a_models_and_a_prompts_is_refused(client, monkeypatch) -> None:
+    client.create_registered_model("model")
+    version = client.create_model_version("model", "claim:/none")
+    read, names = client.get_registered_model, []
+    monkeypatch.setattr(client, "get_registered_model", lambda name: names.append(name) or read(name))
+    for number in range(3):
+        client.set_model_version_tag("model", version.version, "number", str(number))
+    assert names == ["model"]
+    assert client.get_model_version("model", version.version).tags == {"number": "2"}
+    client.register_prompt("prompt", "a text")
+    for _ in range(2):
+        with pytest.raises(MlflowException, match="not found"):
+            client.set_model_version_tag("prompt", "1", "number", "1")
 
 
 FIRST_CONTACT = """

@@ -10,7 +10,7 @@ from analysis.corrected.outcomes import RunKey, collect
 from registry.cells import Cell
 from registry.refusal import Refused
 from registry.runner.experiment import prepare
-from registry.runner.outcomes import Outcomes
+from registry.runner.outcomes import Outcomes, Questions
 
 HEADLINES = {"arc": "acc_norm", "mmlu": "acc"}
 ARC, MMLU = Cell("arc", "de"), Cell("mmlu", "de")
@@ -53,12 +53,8 @@ def test_the_headline_accuracy_decides_and_rows_may_come_in_any_order() -> None:
 def test_outcomes_of_the_engine_give_its_scores(small_study) -> None:
     experiment = prepare(small_study())
     random = np.random.default_rng(0)
-    counts = [
-        len(experiment.items.prompts[cell.task].query(item).continuations)
-        for cell in experiment.grid
-        for item in experiment.items.test(cell)
-    ]
-    runs = [Outcomes(experiment, [random.normal(-9, 3, count) for count in counts]) for _ in range(2)]
+    asked = Questions.of(experiment)
+    runs = [Outcomes(asked, [random.normal(-9, 3, count) for count in asked.counts]) for _ in range(2)]
     headlines = {cell.task: score.headline for cell, score in runs[0].scores().items()}
     source = next(iter(experiment.grid))
     frames = [(RunKey("tiny"), runs[0].frame()), (RunKey("tiny", source, 17), runs[1].frame())]
@@ -68,7 +64,7 @@ def test_outcomes_of_the_engine_give_its_scores(small_study) -> None:
     for block in collected:
         expected = after[block.target].score - before[block.target].score
         assert block.changes()[source].mean() == pytest.approx(expected, abs=1e-12)
-    assert collected.nbytes == 2 * len(counts)  # a byte per question and run
+    assert collected.nbytes == 2 * len(asked.queries)  # a byte per question and run
 
 
 def test_a_baseline_per_seed_is_compared_with_its_seed() -> None:

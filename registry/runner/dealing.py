@@ -1,0 +1,101 @@
+"""A schedule carried out: tasks handed to workers, what they report entered, and the board kept up to date."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from registry.runner.experiment import Experiment, Job
+from registry.runner.plan import Plan
+from registry.runner.progress import Board
+from registry.runner.schedule import Costs, Schedule, Task
+from registry.runner.waiting import SetAside
+from registry.runner.worker import Report, adapters_at_once
+
+__all__ = ["Dealer"]
+
+
+@dataclass
+class Dealer:
+    """Deals a plan's tasks out, whatever the workers are.
+
+    Attributes
+    ----------
+    schedule : Schedule
+        What is left, who has what, and what failed.
+    """
+
+    schedule: Schedule
+    board: Board
+    _aside: SetAside = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._aside = SetAside(self.board)
+
+    @classmethod
+    def of(cls, experiment: Experiment, plan: Plan, board: Board, *, on_gpu: bool) -> Dealer:
+        """Return the dealer of a plan, for workers that have a GPU each or have none."""
+        costs = Costs.by_size({name: base.size_b for name, base in experiment.bases.items()})
+        at_once = adapters_at_once(experiment.study, on_gpu=on_gpu)
+        return cls(Schedule(plan.todo, costs=costs, at_once=at_once), board)
+
+    def deal(self) -> Iterator[tuple[int, list[Task]]]:
+        """Yield every idle worker that there is something for, and its next tasks."""
+        for worker in self.schedule.idle:
+            if tasks := self.schedule.next(worker, self._aside.is_open):
+                self.board.started(worker, _label(tasks))
+                yield worker, tasks
+
+    def hear(self, worker: int, report: Report) -> None:
+        """Enter what a worker reports."""
+        kind, *rest = report
+        if kind == "moved":
+            self.board.moved(worker, *rest)
+            return
+        self._enter(worker, kind, *rest)
+        if not self.schedule.tasks(worker):
+            self.board.idle(worker)
+
+    def lose(self, worker: int, why: str) -> None:
+        """Enter that a worker is gone, and why."""
+        had = self.schedule.tasks(worker)
+        again = self.schedule.leave(worker, why)
+        for job, step in had:
+            if (job, step) in again:
+                self.board.note(f"a worker died ({why}); {job} is tried again")
+            else:
+                self.board.failed(worker, job, "")
+        self.board.idle(worker)
+
+    def rest(self) -> None:
+        """Sleep until a job may be asked for that another runner does, if no worker has anything to do."""
+        aside = self._set_aside()
+        if aside and not self.schedule.busy:
+            self._aside.rest(aside)
+
+    def tell(self) -> None:
+        """Say once that only jobs are left that other runners do, if that is so."""
+        aside = self._set_aside()
+        if aside and not self.schedule.busy:
+            self._aside.tell(aside)
+
+    def _set_aside(self) -> list[Job]:
+        return [job for job, _ in self.schedule.left if not self._aside.is_open(job)]
+
+    def _enter(self, worker: int, kind: str, job: Job, reason: str = "", trace: str = "") -> None:
+        if kind == "done":
+            self.schedule.done(worker, job)
+            self.board.done(worker, job)
+        elif kind == "failed":
+            self.schedule.failed(worker, job, reason)
+            self.board.failed(worker, job, trace)
+        elif kind == "held":
+            self._aside.put(job)
+            self.schedule.held(worker, job)
+        else:
+            self.schedule.unmeasured(worker, job)
+
+
+def _label(tasks: Sequence[Task]) -> str:
+    more = f" and {len(tasks) - 1} more" if len(tasks) > 1 else ""
+    return f"{tasks[0][0]}{more}"

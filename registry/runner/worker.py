@@ -1,0 +1,83 @@
+"""What a worker does with the tasks it is given, whoever gives them: does them, and tells of each what came of it."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from mlflow import MlflowClient
+
+from registry.runner.experiment import Experiment
+from registry.runner.schedule import Task
+from registry.runner.waiting import Held, Unmeasured
+from registry.study import Study
+from registry.tracking.runs import Superseded
+
+if TYPE_CHECKING:  # brings torch, which a plan with nothing to do has no need of
+    from registry.runner.resident import Progress, Resident
+
+__all__ = ["ONE_THREAD", "Report", "adapters_at_once", "new_resident", "reports"]
+
+#: What came of a job, or how far it is: ("moved", phase, share), ("done", job), ("held", job), ("unmeasured", job) or
+#: ("failed", job, reason, trace).
+Report = tuple[Any, ...]
+
+#: Environment in which a process uses one thread: two processes on busy cores can be ten times slower with more.
+ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def adapters_at_once(study: Study, *, on_gpu: bool) -> int:
+    """How many adapters of one base train together: as the study says, else 8 on a GPU and 1 on a CPU.
+
+    Full fine-tunes share nothing, so they are dealt out one by one.
+    """
+    if study.recipe.method == "full":
+        return 1
+    return study.adapters_at_once or (8 if on_gpu else 1)
+
+
+def new_resident(experiment: Experiment, client: MlflowClient, experiment_id: str, *, number: int) -> Resident:
+    """Return a resident of this process, on the GPU of the worker's number where there are any."""
+    import torch
+
+    from registry.runner.records import Records
+    from registry.runner.resident import Resident
+
+    torch.set_num_threads(1)  # the same on every worker, so that results are the same to the last digit
+    gpus = torch.cuda.device_count()
+    device = f"cuda:{number % gpus}" if gpus else "cpu"
+    return Resident(Records(experiment, client, experiment_id, device))
+
+
+def reports(resident: Resident, tasks: Sequence[Task], progress: Progress) -> Iterator[Report]:
+    """Do tasks of one base, and report each as it ends.
+
+    What goes wrong before any of them can be told apart is the reason of all that are left.
+    """
+    left = [job for job, _ in tasks]
+    try:
+        for job, error in resident.do(tasks, progress):
+            left.remove(job)
+            yield ("done", job) if error is None else (*_kind(error), job, *_words(error))
+    except Exception as error:
+        for job in left:
+            yield (*_kind(error), job, *_words(error))
+
+
+def _kind(error: Exception) -> tuple[str]:
+    if isinstance(error, Unmeasured):
+        return ("unmeasured",)
+    return ("held",) if isinstance(error, Held | Superseded) else ("failed",)
+
+
+def _words(error: Exception) -> tuple[str, ...]:
+    """Return a failure's reason and trace; the other kinds say all there is."""
+    if isinstance(error, Held | Superseded):
+        return ()
+    return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))
