@@ -26,7 +26,8 @@ from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.evaluations import record_inputs
 from registry.tracking.names import Kind, Tag
-from registry.tracking.runs import Recording, recorded
+from registry.tracking.recording import Recording
+from registry.tracking.runs import recorded
 from registry.tracking.store import all_runs
 
 __all__ = ["DEMOTED", "PASSED", "REFUSED", "Carriers", "carriers", "demote", "history", "promote", "weights_problem"]

@@ -19,7 +19,7 @@ from registry.tracking.adapters import RecordedModel, RegisteredAdapter
 from registry.tracking.evaluations import TargetScore
 from registry.tracking.names import Kind, Tag
 from registry.tracking.overview import runs_of_kind
-from registry.tracking.runs import Recording
+from registry.tracking.recording import Recording
 
 __all__ = ["Lineage", "annotate_baseline", "annotate_evaluation", "annotate_finetune"]
 

@@ -31,7 +31,8 @@ from registry.tracking.evaluations import (
     score_metrics,
 )
 from registry.tracking.names import Kind, Tag, registered_model, run_name, usage_metrics
-from registry.tracking.runs import Recording, finished_by_fingerprint, recorded
+from registry.tracking.recording import Recording
+from registry.tracking.runs import finished_by_fingerprint, recorded
 
 __all__ = ["Records"]
 

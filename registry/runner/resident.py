@@ -34,7 +34,7 @@ from registry.runner.waiting import Held, Unmeasured
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.claims import Claim, Claims
 from registry.tracking.names import Kind
-from registry.tracking.runs import Recording
+from registry.tracking.recording import Recording
 
 __all__ = ["Progress", "Resident"]
 

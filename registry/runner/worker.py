@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -52,7 +53,10 @@ def new_resident(experiment: Experiment, client: MlflowClient, experiment_id: st
     torch.set_num_threads(1)  # the same on every worker, so that results are the same to the last digit
     gpus = torch.cuda.device_count()
     device = f"cuda:{number % gpus}" if gpus else "cpu"
-    return Resident(Records(experiment, client, experiment_id, device))
+    resident = Resident(Records(experiment, client, experiment_id, device))
+    # What is in memory now stays there: MLflow's many small objects set off full collections, a fifth of recording.
+    gc.freeze()
+    return resident
 
 
 def reports(resident: Resident, tasks: Sequence[Task], progress: Progress) -> Iterator[Report]:

@@ -28,7 +28,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 from registry.cells import Cell
 from registry.refusal import Refused
 from registry.tracking.names import Tag, registered_model
-from registry.tracking.runs import Recording
+from registry.tracking.recording import Recording
 from registry.tracking.signature import SIGNATURE
 from registry.tracking.store import PROJECT
 

@@ -14,7 +14,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from registry.cells import HARM_PP, Cell, Regime, regime_of
 from registry.tracking import names
-from registry.tracking.runs import Recording
+from registry.tracking.recording import Recording
 
 __all__ = ["TargetScore", "below_chance", "delta_metrics", "record_inputs", "recorded_scores", "score_metrics"]
 

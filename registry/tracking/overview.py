@@ -7,7 +7,7 @@ from urllib.parse import quote
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
 from registry.tracking.names import Kind, Tag
-from registry.tracking.runs import Recording
+from registry.tracking.recording import Recording
 
 __all__ = ["describe_study", "runs_of_kind"]
 

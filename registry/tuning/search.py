@@ -19,7 +19,8 @@ from tqdm import tqdm
 
 from registry.runner import describe
 from registry.tracking.names import TRIAL_OBJECTIVE, TRIAL_VALUE, Kind, Tag, run_name
-from registry.tracking.runs import Recording, recorded
+from registry.tracking.recording import Recording
+from registry.tracking.runs import recorded
 from registry.tuning.conclusion import Conclusion, conclude, write_files
 from registry.tuning.objective import Measured, Progress, Report, Workbench
 from registry.tuning.preparation import Search

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sqlite3
 import tempfile
 import time
@@ -15,7 +16,7 @@ import numpy as np
 
 from registry.cells import Cell, regime_of
 from registry.runner.experiment import Job
-from registry.runner.outcomes import Outcomes
+from registry.runner.outcomes import Outcomes, Questions
 from registry.runner.records import Records
 from registry.tracking.claims import Claims
 from registry.tracking.names import Kind, Tag, delta, score
@@ -59,12 +60,13 @@ def record_adapters(folder: Path, count: int) -> Recorded:
     designed = experiment()
     records = Records(designed, client, experiment_id(client, STUDY), "cpu")
     claims = Claims(client, records.experiment_id)
-    job = designed.baseline(MODEL)
+    asked, job = Questions.of(designed), designed.baseline(MODEL)
+    gc.freeze()  # as a worker does
     with claims.taken([job.evaluate]), records.opened(Kind.BASELINE, job) as recording:
         records.usage(recording, "score", USAGE)
-        records.baseline(recording, job, outcomes(designed, BASE))
+        records.baseline(recording, job, outcomes(asked, BASE))
     jobs = [job for job in designed.jobs() if job.source is not None][:count]
-    answers = outcomes(designed, BASE + 0.01)
+    answers = outcomes(asked, BASE + 0.01)
     evaluation, took = "", []
     for job in jobs:
         wall, cpu = time.perf_counter(), time.process_time()

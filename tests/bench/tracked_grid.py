@@ -14,7 +14,7 @@ from registry.lora.cost import Usage
 from registry.lora.train import Training
 from registry.models import Base
 from registry.runner.experiment import Experiment
-from registry.runner.outcomes import Outcomes
+from registry.runner.outcomes import Outcomes, Questions
 from registry.study import BaseSpec, SplitSpec, Study
 
 __all__ = ["BASE", "GRID", "MODEL", "QUESTIONS", "STUDY", "USAGE", "experiment", "outcomes", "trained", "write_adapter"]
@@ -46,17 +46,17 @@ def _pool(cell: Cell, split: Split) -> tuple[Item, ...]:
     )
 
 
-def outcomes(of: Experiment, right: float) -> Outcomes:
+def outcomes(asked: Questions, right: float) -> Outcomes:
     """Return outcomes in which a share of every target's questions is answered correctly, by both accuracies."""
     random = np.random.default_rng(0)
     values = []
-    for cell in of.grid:
-        for number, item in enumerate(of.items.test(cell)):
-            chosen = item.answer if number < round(right * QUESTIONS) else (item.answer + 1) % len(_OPTIONS)
+    for part in asked.targets.values():
+        for number, answer in enumerate(asked.answers[part]):
+            chosen = answer if number < round(right * QUESTIONS) else (answer + 1) % len(_OPTIONS)
             found = -10.0 - random.random(len(_OPTIONS))
             found[chosen] = -1.0
             values.append(found)
-    return Outcomes(of, values)
+    return Outcomes(asked, values)
 
 
 def trained() -> Training:

@@ -16,7 +16,7 @@ from registry.doctor.findings import Finding, Level
 from registry.runner.experiment import Experiment, Job, prepare
 from registry.tracking.adapters import register_adapter
 from registry.tracking.names import Kind, Tag, delta, score
-from registry.tracking.runs import Recording
+from registry.tracking.recording import Recording
 from registry.tracking.store import experiment_id
 
 WEIGHTS = b"weights of an adapter"

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 
@@ -17,6 +18,7 @@ from mlflow.entities import Run
 from registry.refusal import Refused
 from registry.runner.ray_cluster import OnRay
 from registry.runner.session import prospect, run_study
+from registry.studyfile import load_study
 from registry.tracking.claims import claims_model
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import experiment_id
@@ -94,6 +96,19 @@ def test_two_nodes_do_a_study(cluster, records, finished) -> None:
         add_node(cluster)
     run_on(cluster, records)
     assert_as_undisturbed(records, finished)
+    assert len({run.data.tags[Tag.WORKER] for run in records.runs(Kind.EVALUATE)}) == 2
+
+
+def test_two_nodes_do_the_demos_grid(cluster, records_of) -> None:
+    for _ in range(2):
+        add_node(cluster)
+    records = records_of(load_study("demo", seeds=(17,)))
+    run_on(cluster, records)
+    records.assert_complete()
+    assert len(records.finished(Kind.EVALUATE)) == 64
+    shares = Counter(run.data.tags[Tag.WORKER] for run in records.runs(Kind.EVALUATE))
+    assert len(shares) == 2
+    assert min(shares.values()) > 16
 
 
 @pytest.mark.parametrize("whom", ["worker", "node"])

@@ -16,7 +16,8 @@ from mlflow.exceptions import MlflowException
 
 from registry.tracking import runs
 from registry.tracking.names import Kind, Tag
-from registry.tracking.runs import Recording, Superseded, end_strays, finished_by_fingerprint, reap, recorded
+from registry.tracking.recording import Recording
+from registry.tracking.runs import Superseded, end_strays, finished_by_fingerprint, reap, recorded
 from registry.tracking.store import experiment_id
 
 
