@@ -4,7 +4,7 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui server test test-slow ui-test bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-ray scaling lint clean
+.PHONY: help setup demo ui server test test-slow ui-test bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray scaling lint clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -53,6 +53,9 @@ bench-tracking: .venv/test.txt  ## a store of 1,215 evaluations read back, and w
 
 bench-analysis: .venv/test.txt  ## the corrected analyses of a full grid, and its decomposition against statsmodels: minutes
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.analysis
+
+bench-published: .venv/test.txt  ## a table of the published study's size, imported and analysed: minutes on one core
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.published $(BENCH)
 
 bench-ray: .venv/test.txt .venv/ray.txt  ## two nodes of a Ray cluster against two processes: minutes on two cores
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.on_ray $(BENCH)
