@@ -30,6 +30,7 @@ from registry.runner import single
 from registry.runner.session import prospect, run_study
 from registry.study import LoraSpec, Recipe, SplitSpec, Study
 from registry.studyfile import load_study
+from registry.tracking import runs
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import PROJECT, all_runs, experiment_id, open_store
 from registry.tunespec import Dimension, TuneSpace, TuneSpec
@@ -384,7 +385,8 @@ class TestSearch:
         with pytest.raises(Refused, match=r"(?s)was completed.*2 fail.*raise trials.*a cable was pulled"):
             run_search(trials_of(study, uri, trials=2), str(tmp_path))
 
-    def test_a_trial_whose_process_is_gone_is_tried_again(self, undisturbed, study, uri, tmp_path) -> None:
+    def test_a_trial_whose_process_is_gone_is_tried_again(self, undisturbed, study, uri, tmp_path, monkeypatch) -> None:
+        monkeypatch.setattr(runs, "_WATCH_SECONDS", 0.5)
         trials = trials_of(study, uri)
         tags = {Tag.KIND: Kind.TUNE, Tag.HEARTBEAT: "0", Tag.WORKER: "another-machine:1-1"}
         dead = trials.client.create_run(trials.experiment_id, tags=tags).info.run_id
