@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from entrypoints.command import add_study_arguments, boolean, parser, run_command
 
 if TYPE_CHECKING:  # slow to import, and --help has no need of it
-    from registry.runner.ray_cluster import OnRay
+    from registry.runner.on_ray.cluster import OnRay
     from registry.study import Study
 
 
@@ -71,7 +71,7 @@ def _on_ray(runner: str, address: str, gpus_per_worker: float) -> OnRay | None:
         return None
     if runner != "ray":
         raise unknown("runner", runner, ("local", "ray"))
-    from registry.runner.ray_cluster import OnRay, require_ray
+    from registry.runner.on_ray.cluster import OnRay, require_ray
 
     require_ray()
     return OnRay(address, gpus_per_worker)

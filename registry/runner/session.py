@@ -29,7 +29,7 @@ from registry.tracking.store import experiment_id, open_store, shown_uri, tracki
 
 if TYPE_CHECKING:  # it brings torch, which planning has no need of
     from registry.runner.cost import Estimate
-    from registry.runner.ray_cluster import OnRay
+    from registry.runner.on_ray.cluster import OnRay
 
 __all__ = ["Prospect", "carry_out", "prospect", "rehearse", "run_study"]
 
@@ -211,8 +211,8 @@ def _runner(ready: Prospect) -> Iterator[Callable[..., list[Failure]]]:
     if ready.on_ray is None:
         yield partial(run_plan, *place, workers=ready.workers)
         return
-    from registry.runner.on_ray import run_on_ray
-    from registry.runner.ray_cluster import Cluster
+    from registry.runner.on_ray.cluster import Cluster
+    from registry.runner.on_ray.staff import run_on_ray
 
     with Cluster.opened(ready.on_ray) as cluster:
         nodes = cluster.require(ready.experiment, ready.client, ready.experiment_id)

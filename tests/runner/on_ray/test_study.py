@@ -16,7 +16,7 @@ import pytest
 from mlflow.entities import Run
 
 from registry.refusal import Refused
-from registry.runner.ray_cluster import OnRay
+from registry.runner.on_ray.cluster import OnRay
 from registry.runner.session import prospect, run_study
 from registry.studyfile import load_study
 from registry.tracking.claims import claims_model

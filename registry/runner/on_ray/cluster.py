@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from registry.refusal import Refused
 from registry.runner.experiment import Experiment
-from registry.runner.ray_nodes import judge, paths_of, unreachable
-from registry.runner.ray_worker import NodeReport, RayWorker, examine, jobs_digest
+from registry.runner.on_ray.nodes import judge, paths_of, unreachable
+from registry.runner.on_ray.worker import NodeReport, RayWorker, examine, jobs_digest
 from registry.runner.worker import ONE_THREAD
 from registry.tracking.store import PROJECT
 

@@ -16,10 +16,10 @@ from mlflow import MlflowClient
 
 from registry.runner.dealing import Dealer
 from registry.runner.experiment import Experiment
+from registry.runner.on_ray.cluster import Cluster, Node
+from registry.runner.on_ray.nodes import unreachable
 from registry.runner.plan import Plan
 from registry.runner.progress import Board
-from registry.runner.ray_cluster import Cluster, Node
-from registry.runner.ray_nodes import unreachable
 from registry.runner.schedule import Failure
 from registry.tracking.claims import drop_claims
 from registry.tracking.runs import end_runs_of, reap

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 from registry.benchmarks.tables import located
 from registry.runner.experiment import Experiment
-from registry.runner.ray_worker import NodeReport
+from registry.runner.on_ray.worker import NodeReport
 from registry.tracking.store import shown_uri
 
 if TYPE_CHECKING:

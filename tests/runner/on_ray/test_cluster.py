@@ -10,10 +10,10 @@ from mlflow.entities import Run
 
 from entrypoints import study
 from registry.refusal import Refused
-from registry.runner import ray_cluster
-from registry.runner.ray_cluster import OnRay, require_ray
-from registry.runner.ray_nodes import judge, unreachable
-from registry.runner.ray_worker import NodeReport, examine, jobs_digest
+from registry.runner.on_ray import cluster as ray_cluster
+from registry.runner.on_ray.cluster import OnRay, require_ray
+from registry.runner.on_ray.nodes import judge, unreachable
+from registry.runner.on_ray.worker import NodeReport, examine, jobs_digest
 from registry.tracking.claims import Claims, drop_claims
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import end_runs_of, recorded, worker_identity

@@ -1,0 +1,1 @@
+"""Ray as the engine beyond one machine; importing this needs no Ray."""
