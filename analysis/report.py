@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -91,16 +95,13 @@ def write_report(
 
 def _listed(adapters: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row per (model, source), with the runs of its seeds."""
+    key = ["model", "source_task", "source_language"]
     rows = []
-    for (model, task, language), seeds in adapters.groupby(["model", "source_task", "source_language"]):
-        rows.append(
-            {
-                "model": model,
-                "source": f"{task}/{language}",
-                "transfer_mean": float(seeds["transfer_mean"].mean()),
-                "seeds": _records(seeds),
-            }
-        )
+    for (model, task, language), group in groupby(_records(adapters), key=itemgetter(*key)):  # they come sorted
+        seeds = list(group)
+        known = [one["transfer_mean"] for one in seeds if np.isfinite(one["transfer_mean"])]
+        mean = fmean(known) if known else float("nan")
+        rows.append({"model": model, "source": f"{task}/{language}", "transfer_mean": mean, "seeds": seeds})
     return rows
 
 

@@ -7,8 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from linearmodels.iv import AbsorbingLS
-from linearmodels.panel.utility import AbsorbingEffectError
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -106,6 +104,10 @@ def _fit(cells: pd.DataFrame, clusters: _Clusters) -> _Fit | str:
     present = tuple(str(regime) for regime in Regime if (cells["regime"] == str(regime)).any())
     if len(present) < 2:
         return "there is only " + (f"regime {present[0]}" if present else "an empty frame") + ": nothing to compare"
+    # They take a while to import, and an analysis without this layer has no need of them.
+    from linearmodels.iv import AbsorbingLS
+    from linearmodels.panel.utility import AbsorbingEffectError
+
     effects = _effects(cells)
     parameters = len(present) - 1 + sum(effects.nunique()) - (effects.shape[1] - 1)
     if len(cells) <= parameters:
