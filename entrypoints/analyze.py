@@ -48,7 +48,8 @@ def main() -> None:
     given = arguments.parse_args()
 
     def analyze() -> int:
-        from analysis import record_analysis, regimes_as_text
+        from analysis.corrected.regimes import regimes_as_text
+        from analysis.record import record_analysis
         from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.store import open_store, shown_uri
 

@@ -20,7 +20,8 @@ from transformers import (
     Qwen2Config,
 )
 
-from analysis import analyze, load
+from analysis.analysis import analyze
+from analysis.frame import load
 from registry.benchmarks.demo.tokenizer import train_tokenizer
 from registry.cells import Cell
 from registry.loading import load_tokenizer

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from analysis import analyze
+from analysis.analysis import analyze
 from analysis.corrected import Corrected, correct
 from analysis.corrected.by_cell import CELL_COLUMNS, by_cell
 from analysis.corrected.headline import headline

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as some
 
-from analysis import analyze
+from analysis.analysis import analyze
 from analysis.frame import Frame
 from analysis.published import Options
 from tests.fuzz.conftest import tried

@@ -17,7 +17,7 @@ from markupsafe import escape
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from analysis import Analysis, analyze
+from analysis.analysis import Analysis, analyze
 from analysis.figures import FIGURES
 from analysis.figures.labels import place_labels
 from analysis.figures.style import STYLE

@@ -15,6 +15,7 @@ import argparse
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
@@ -26,6 +27,8 @@ from mlflow import MlflowClient
 
 from analysis.frame import load
 from analysis.stored.outcomes import stored_outcomes
+from registry.runner.worker import ONE_THREAD
+from registry.tracking.store import PROJECT
 from tests.bench.tracked import Recorded, copy_evaluations, record_adapters
 from tests.bench.tracked_grid import STUDY
 from tests.mlflow_process import MlflowProcess
@@ -48,6 +51,7 @@ def main() -> None:
         print(f"plain SQL     {sql:6.2f} s: the same rows, fetched and left as they are")
         _report("in SQL", *local)
         _outcomes(f"sqlite:///{folder / 'mlflow.db'}", folder / "local" / "0", options.evaluations)
+        _recommend(folder)
         with _server(folder) as server:
             _awake(server.address)
             _report("over HTTP", *_times(server.address, folder / "http", options.evaluations, rounds=1))
@@ -103,6 +107,22 @@ def _outcomes(address: str, cache: Path, evaluations: int) -> None:
         seconds.append(time.perf_counter() - start)
         assert sum(run.key.source is not None for run in found.runs) == evaluations
     _report("outcomes", *seconds)
+
+
+def _recommend(folder: Path) -> None:
+    """Report how long `recommend` takes from start to end, its cache full the second time."""
+    environment = os.environ | ONE_THREAD | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+        "XDG_CACHE_HOME": str(folder / "cache"),
+    }  # fmt: skip
+    asked = ["--study", STUDY, "--model", "base-1", "--want", "arc_challenge/bn", "--protect", "*/en"]
+    command = [sys.executable, "-m", "entrypoints.recommend", *asked, "--output", str(folder / "recommended")]
+    seconds = []
+    for _ in range(2):
+        start = time.perf_counter()
+        subprocess.run(command, cwd=PROJECT, env=environment, check=True, stdout=subprocess.DEVNULL)
+        seconds.append(time.perf_counter() - start)
+    _report("recommend", *seconds)
 
 
 def _plain_sql(file: Path) -> float:
