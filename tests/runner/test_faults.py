@@ -26,7 +26,6 @@ from tests.runner.unreliable import Proxy, server_on
 pytestmark = pytest.mark.slow
 
 STORES = ["sqlite", "http", "postgresql"]
-long = pytest.mark.skipif(not os.environ.get("LONG_FAULTS"), reason="takes minutes each: set LONG_FAULTS=1")
 PATIENCE = 300.0
 HASTE = {"MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1", "MLFLOW_HTTP_REQUEST_TIMEOUT": "5"}
 
@@ -142,7 +141,6 @@ def test_two_studies_at_once_share_the_work(small, finished, start_study) -> Non
     assert len(small.runs(Kind.FINETUNE)) == 8, "none was begun twice"
 
 
-@long
 def test_two_studies_one_of_them_an_hour_behind(small, finished, start_study, study_file, tmp_path) -> None:
     skewed = tmp_path / "skewed.py"
     skewed.write_text(
@@ -170,7 +168,6 @@ def test_two_studies_one_of_them_an_hour_behind(small, finished, start_study, st
     assert {run.info.status for run in small.runs()} == {"FINISHED"}
 
 
-@long
 @pytest.mark.parametrize("seconds", [5, 30])
 def test_a_server_that_is_away_for_a_while(small_study, finished, start_study, server, monkeypatch, seconds) -> None:
     for name, value in HASTE.items():
@@ -190,7 +187,6 @@ def test_a_server_that_is_away_for_a_while(small_study, finished, start_study, s
     assert_as_undisturbed(small, finished)
 
 
-@long
 @pytest.mark.parametrize("mode", ["refuse", "lose", "hang"])
 def test_a_server_that_fails_one_request_in_ten(
     small_study, finished, start_study, server, monkeypatch, mode: str
@@ -208,7 +204,6 @@ def test_a_server_that_fails_one_request_in_ten(
         proxy.close()
 
 
-@long
 def test_a_study_that_is_terminated_and_begun_again(small, finished, start_study) -> None:
     chance = random.Random(3)
 
