@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-import analysis
-from analysis.frame import Frame, InconsistentRunError, MixedStudyError, cells, load
+from analysis.analysis import analyze
+from analysis.frame import EmptyStudyError, Frame, InconsistentRunError, MixedStudyError, cells, load
 from analysis.published.uplift import uplift
 from registry.cells import Cell
 from registry.imports import read_source, record_import
@@ -159,7 +159,7 @@ def test_own_and_imported_evaluations_do_not_mix(client: MlflowClient, recorder:
 def test_an_unfinished_import_does_not_count(client: MlflowClient, recorder: Recorder, tmp_path: Path) -> None:
     run_id, _ = record(client, recorder.study, published_table(**SMALL), tmp_path)
     client.set_terminated(run_id, "KILLED")
-    with pytest.raises(analysis.EmptyStudyError):
+    with pytest.raises(EmptyStudyError):
         load(client, recorder.study)
 
 
@@ -189,6 +189,6 @@ def test_an_imported_study_is_analysed_to_its_report(
     client: MlflowClient, recorder: Recorder, tmp_path: Path, output: Path
 ) -> None:
     record(client, recorder.study, published_table(**SMALL), tmp_path)
-    result = analysis.analyze(load(client, recorder.study), output)
+    result = analyze(load(client, recorder.study), output)
     assert result.report.is_file()
     assert list(result.regimes["n"]) == [4, 4, 4, 4, 12]
