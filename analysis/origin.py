@@ -9,10 +9,11 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import pandas as pd
 
 from registry.cells import Regime
+from registry.tracking.columns import ADAPTER
 
 __all__ = ["ADAPTER_COLUMNS", "Origin", "adapters"]
 
-_KEY = ["model", "source_task", "source_language", "seed"]
+_KEY = [*ADAPTER, "seed"]
 ADAPTER_COLUMNS = [*_KEY, "n_targets", "mt_ml", "transfer_mean", "run_id", "model_version", "run_url", "model_url"]
 
 

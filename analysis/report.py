@@ -28,6 +28,7 @@ from analysis.origin import Origin
 from analysis.published import Published
 from analysis.published.section import parts as published_parts
 from analysis.section import Part
+from registry.tracking.columns import ADAPTER
 
 __all__ = ["write_report"]
 
@@ -95,9 +96,8 @@ def write_report(
 
 def _listed(adapters: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one row per (model, source), with the runs of its seeds."""
-    key = ["model", "source_task", "source_language"]
     rows = []
-    for (model, task, language), group in groupby(_records(adapters), key=itemgetter(*key)):  # they come sorted
+    for (model, task, language), group in groupby(_records(adapters), key=itemgetter(*ADAPTER)):  # they come sorted
         seeds = list(group)
         known = [one["transfer_mean"] for one in seeds if np.isfinite(one["transfer_mean"])]
         mean = fmean(known) if known else float("nan")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entrypoints.command import boolean, parser, run_command, where_to_look
+from entrypoints.command import boolean, listed, parser, run_command, study_name, where_to_look
 
 
 def main() -> None:
@@ -54,12 +54,12 @@ def main() -> None:
         from registry.tracking.store import open_store, shown_uri
 
         launch, client = launching_run(), open_store()
-        study = _study(given.study)
+        study = study_name(given.study)
         result, run_id = record_analysis(
             client,
             study,
             Path(given.output or Path("reports") / study),
-            compare=[_study(name.strip()) for name in given.compare.split(",") if name.strip()],
+            compare=[study_name(name) for name in listed(given.compare)],
             mixed_models=given.mixed_models,
             corrected=given.corrected,
             vectors=Path(given.vectors) if given.vectors else None,
@@ -77,11 +77,6 @@ def main() -> None:
         return 0
 
     run_command(analyze)
-
-
-def _study(given: str) -> str:
-    """Return the name of a study given by its name or by its file."""
-    return Path(given).stem if given.endswith((".yaml", ".yml")) else given
 
 
 if __name__ == "__main__":

@@ -17,9 +17,11 @@ __all__ = [
     "add_adapter_arguments",
     "add_study_arguments",
     "boolean",
+    "listed",
     "parser",
     "run_command",
     "seed_number",
+    "study_name",
     "where_to_look",
 ]
 
@@ -65,6 +67,16 @@ def add_adapter_arguments(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument(
         "--seed", default="", type=seed_number, help="seed of the run; empty takes the study's first"
     )
+
+
+def listed(text: str) -> list[str]:
+    """Read names, comma-separated."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def study_name(given: str) -> str:
+    """Return the name of a study given by its name or by its file."""
+    return Path(given).stem if given.endswith((".yaml", ".yml")) else given
 
 
 def where_to_look(uri: str, experiment_id: str) -> str:

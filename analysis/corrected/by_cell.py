@@ -20,7 +20,7 @@ from analysis.numerals import counted
 from analysis.published.uplift import by_regime
 from registry.cells import Regime
 from registry.refusal import Refused
-from registry.tracking.columns import CELL_KEY
+from registry.tracking.columns import BLOCK, CELL_KEY
 
 __all__ = ["CELL_COLUMNS", "QUESTIONS", "SIGNIFICANT", "ByCell", "by_cell", "tests", "untested"]
 
@@ -139,8 +139,7 @@ def _known(tested: pd.DataFrame, noise: NoiseTable) -> tuple[pd.DataFrame, Noise
     if tested.empty:
         return tested, noise, []
     blocks = noise.table[noise.table[["v", "c"]].notna().all(axis=1)]
-    key = ["model", "target_task", "target_language"]
-    kept = tested.merge(blocks[key], on=key, how="inner", validate="many_to_one").sort_values(CELL_KEY)
+    kept = tested.merge(blocks[BLOCK], on=BLOCK, how="inner", validate="many_to_one").sort_values(CELL_KEY)
     lost = len(tested) - len(kept)
     note = f"{counted(lost, 'cell')} cannot be tested: a single question shows no spread."
     return kept.reset_index(drop=True), NoiseTable(blocks, noise.note), [note] if lost else []

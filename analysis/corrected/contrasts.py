@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from registry.cells import Regime
+from registry.tracking.columns import SOURCE, TARGET
 
 __all__ = ["CONTRASTS", "contrasts"]
 
@@ -31,7 +32,7 @@ FEW_CLUSTERS = 5
 FEW_PAIRS = 30
 
 _CONFIDENCE = 0.95
-_PAIR = ["source_task", "source_language", "target_task", "target_language"]
+_PAIR = [*SOURCE, *TARGET]
 _COLUMNS = ["contrast", "estimate", "se", "low", "high", "p", "df", "clusters", "note"]
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from analysis.corrected.noise_model import SamplingNoise
 from analysis.corrected.outcomes import StudyOutcomes, TargetOutcomes
 from registry.refusal import Refused
+from registry.tracking.columns import BLOCK
 
 __all__ = ["CORRELATION", "MEASURED", "NoiseTable", "assumed_noise", "assumed_variance", "measured_noise"]
 
@@ -29,7 +30,6 @@ MEASURED = "measured over questions"
 #: With 400 questions, 3 seeds and a score of a half it means a noise of 0.91 pp; measured cells have 0.6 to 1.25 pp.
 CORRELATION = 0.9
 
-_BLOCK = ["model", "target_task", "target_language"]
 _PP2 = 100.0**2
 
 
@@ -62,10 +62,10 @@ class NoiseTable:
         Refused
             If a cell's noise is not known, as with a single question.
         """
-        found = cells[_BLOCK].merge(self.table[[*_BLOCK, "v", "c"]], on=_BLOCK, how="left", validate="many_to_one")
+        found = cells[BLOCK].merge(self.table[[*BLOCK, "v", "c"]], on=BLOCK, how="left", validate="many_to_one")
         lacking = found["v"].isna() | found["c"].isna()
         if lacking.any():
-            first = "/".join(str(name) for name in found.loc[lacking, _BLOCK].iloc[0])
+            first = "/".join(str(name) for name in found.loc[lacking, BLOCK].iloc[0])
             raise Refused(
                 f"the sampling noise of {int(lacking.sum()):,} cells is not known, first of {first}: leave them out, "
                 "or measure at least two questions of the target"
@@ -95,7 +95,7 @@ def _row(block: tuple[str, str, str], questions: int, covariance: Array) -> dict
     sources, trace = len(covariance), float(np.trace(covariance))
     shared = (float(covariance.sum()) - trace) / (sources * (sources - 1)) if sources > 1 else 0.0
     sizes = {"n_sources": sources, "n_questions": questions}
-    return dict(zip(_BLOCK, block, strict=True)) | sizes | {"v": trace / sources, "c": shared}
+    return dict(zip(BLOCK, block, strict=True)) | sizes | {"v": trace / sources, "c": shared}
 
 
 def assumed_variance(
@@ -140,7 +140,7 @@ def assumed_noise(
     """
     questions = questions_of(cells, n_questions)
     rows = []
-    for block, part in cells.assign(n_questions=questions).groupby(_BLOCK, sort=True):
+    for block, part in cells.assign(n_questions=questions).groupby(BLOCK, sort=True):
         covariance = _assumed(part, correlation)
         rows.append(_row((str(block[0]), str(block[1]), str(block[2])), int(part["n_questions"].iloc[0]), covariance))
     sizes = "/".join(map(str, sorted(set(questions.tolist()))))

@@ -17,6 +17,7 @@ from analysis.observations import DELTA_DECIMALS
 from analysis.published.groups import families, size_buckets
 from analysis.published.uplift import cell_names, of_regime
 from registry.cells import Regime
+from registry.tracking.columns import SOURCE
 
 __all__ = ["FEWEST_RECIPIENTS", "RATERS", "consistency", "summarise", "tau_b"]
 
@@ -27,7 +28,7 @@ FEWEST_RECIPIENTS = 3
 RATERS = ("model", "family", "size")
 
 _RECIPIENT: Final = {Regime.MT_CL: "target_language", Regime.CT_ML: "target_task", Regime.CT_CL: "target_cell"}
-_COLUMNS = ["raters", "regime", "source_task", "source_language", "n_raters", "n_recipients", "n_pairs", "index"]
+_COLUMNS = ["raters", "regime", *SOURCE, "n_raters", "n_recipients", "n_pairs", "index"]
 
 
 def tau_b(table: NDArray[np.float64], *, fewest: int = FEWEST_RECIPIENTS) -> NDArray[np.float64]:
@@ -77,7 +78,7 @@ def consistency(cells: pd.DataFrame) -> pd.DataFrame:
     found = []
     for raters in RATERS:
         for regime, recipient in _RECIPIENT.items():
-            keys = ["source_task", "source_language", recipient, raters]
+            keys = [*SOURCE, recipient, raters]
             means = of_regime(named, regime).groupby(keys)["delta"].mean().round(DELTA_DECIMALS)
             if means.empty:
                 continue

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from analysis.published.groups import families, size_buckets
 from analysis.published.uplift import summary, transfer_rows
 from registry.cells import HARM_PP, Regime
+from registry.tracking.columns import ADAPTER
 
 __all__ = ["by_source_task", "on_off_task", "pareto"]
 
-_ADAPTER = ["model", "source_task", "source_language"]
 _OFF_TASK = [str(regime) for regime in Regime if regime.off_task]
 
 
@@ -32,13 +32,13 @@ def pareto(cells: pd.DataFrame) -> pd.DataFrame:
     """
     transfer = transfer_rows(cells)
     off_task = transfer[transfer["regime"].isin(_OFF_TASK)].assign(harm=lambda rows: rows["delta"] <= HARM_PP)
-    cost = off_task.groupby(_ADAPTER)
-    matched = transfer[transfer["regime"] == str(Regime.MT_CL)].groupby(_ADAPTER)["delta"]
+    cost = off_task.groupby(ADAPTER)
+    matched = transfer[transfer["regime"] == str(Regime.MT_CL)].groupby(ADAPTER)["delta"]
     table = pd.DataFrame(
         {
             "mt_cl_mean": matched.mean(),
             "off_task_mean": cost["delta"].mean(),
-            "transfer_mean": transfer.groupby(_ADAPTER)["delta"].mean(),
+            "transfer_mean": transfer.groupby(ADAPTER)["delta"].mean(),
             "off_task_harm_pct": cost["harm"].mean() * 100,
         }
     )

@@ -20,12 +20,11 @@ from analysis.published.vectors import Vectors
 from analysis.recommend.effects import Effects, Expected
 from registry.cells import Cell, Regime, regime_of
 from registry.refusal import Refused
+from registry.tracking.columns import BLOCK
 
 __all__ = ["Design", "Expectation", "components_of", "expectation", "noise_of"]
 
 Array = NDArray[np.float64]
-
-_BLOCK = ["model", "target_task", "target_language"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +100,7 @@ def expectation(
         If the noise of no cell can be known or assumed.
     """
     noise, notes = noise_of(cells, measured, questions=questions)
-    known = cells.merge(noise.table[_BLOCK], on=_BLOCK, how="inner", validate="many_to_one").reset_index(drop=True)
+    known = cells.merge(noise.table[BLOCK], on=BLOCK, how="inner", validate="many_to_one").reset_index(drop=True)
     if known.empty:
         raise Refused("the noise of no cell is known: it takes outcomes of questions, or scores and baselines")
     if lost := len(cells) - len(known):
@@ -118,10 +117,10 @@ def noise_of(
     cells: pd.DataFrame, measured: NoiseTable | None, *, questions: int | Mapping[str, int] = QUESTIONS
 ) -> tuple[NoiseTable, list[str]]:
     """Return the noise of every (model, target): as measured, elsewhere assumed, which the notes say."""
-    table = pd.DataFrame(columns=_BLOCK) if measured is None else measured.table.dropna(subset=["v", "c"])
-    there = pd.MultiIndex.from_frame(table[_BLOCK])
+    table = pd.DataFrame(columns=BLOCK) if measured is None else measured.table.dropna(subset=["v", "c"])
+    there = pd.MultiIndex.from_frame(table[BLOCK])
     scored = cells[cells[["score", "baseline"]].notna().all(axis=1)]
-    without = scored[~pd.MultiIndex.from_frame(scored[_BLOCK]).isin(there)]
+    without = scored[~pd.MultiIndex.from_frame(scored[BLOCK]).isin(there)]
     if without.empty:
         return NoiseTable(table, measured.note if measured else ""), []
     assumed = assumed_noise(without, n_questions=questions)

@@ -21,7 +21,7 @@ from registry.imports.imported import Imported
 from registry.imports.naming import describe_model, described, size_of
 from registry.imports.published_checks import check_rows
 from registry.refusal import Refused
-from registry.tracking.columns import AVERAGED, BASELINE_COLUMNS, CELL_KEY, STORED_COLUMNS
+from registry.tracking.columns import AVERAGED, BASELINE_COLUMNS, BLOCK, CELL_KEY, STORED_COLUMNS
 
 __all__ = ["COLUMNS", "FAMILY", "read_published"]
 
@@ -200,8 +200,7 @@ def _observations(
 
 def _baselines(observations: pd.DataFrame) -> pd.DataFrame:
     """Return the bases' scores, one row per (model, target); that they agree was checked."""
-    key = ["model", "target_task", "target_language"]
-    table = observations.drop_duplicates(key)[[*key, "baseline"]].sort_values(key).reset_index(drop=True)
+    table = observations.drop_duplicates(BLOCK)[[*BLOCK, "baseline"]].sort_values(BLOCK).reset_index(drop=True)
     table.columns = pd.Index(BASELINE_COLUMNS[:4])
     table["chance"] = table["task"].map(_CHANCE).astype(np.float64)
     table["below_chance"] = table["score"] < table["chance"]

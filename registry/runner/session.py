@@ -41,8 +41,7 @@ class Prospect:
     Attributes
     ----------
     workers : int
-        Processes that will share the work.
-        On Ray, the most; 0 has as many as fit.
+        Processes that will share the work; on Ray the most, 0 for as many as fit.
     reaped : int
         Runs of dead processes that were marked KILLED on the way.
     on_ray : OnRay or None
@@ -120,8 +119,9 @@ def prospect(
     identity = experiment_id(client, study.name)
     reaped = [] if dry_run else reap(client, identity)
     plan = make_plan(experiment, client, identity, jobs=jobs(experiment) if jobs else None, train_only=train_only)
-    count = workers or (default_workers(study) if plan.todo and on_ray is None else int(on_ray is None))
-    return Prospect(experiment, client, identity, plan, count, len(reaped), on_ray)
+    if on_ray is None:
+        workers = workers or (default_workers(study) if plan.todo else 1)
+    return Prospect(experiment, client, identity, plan, workers, len(reaped), on_ray)
 
 
 def rehearse(study: Study, *, workers: int = 0, output: str = "") -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 __all__ = [
+    "ADAPTER",
     "AVERAGED",
     "AVERAGED_COLUMNS",
     "BASELINE_COLUMNS",
+    "BLOCK",
     "CELL_KEY",
     "OBSERVATION_COLUMNS",
     "RUN_COLUMNS",
@@ -16,6 +18,10 @@ __all__ = [
 
 SOURCE = ["source_task", "source_language"]
 TARGET = ["target_task", "target_language"]
+
+#: An adapter with its seeds averaged, and what shares its sampling noise: all adapters of a model on one target.
+ADAPTER = ["model", *SOURCE]
+BLOCK = ["model", *TARGET]
 
 #: What identifies a cell of the frame.
 CELL_KEY = ["model", *SOURCE, *TARGET]

@@ -15,7 +15,6 @@ import argparse
 import os
 import signal
 import sqlite3
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,9 +25,8 @@ from statistics import median
 from mlflow import MlflowClient
 
 from analysis.frame import load
+from analysis.recommend.recorded import recommend_recorded
 from analysis.stored.outcomes import stored_outcomes
-from registry.runner.worker import ONE_THREAD
-from registry.tracking.store import PROJECT
 from tests.bench.tracked import Recorded, copy_evaluations, record_adapters
 from tests.bench.tracked_grid import STUDY
 from tests.mlflow_process import MlflowProcess
@@ -51,7 +49,7 @@ def main() -> None:
         print(f"plain SQL     {sql:6.2f} s: the same rows, fetched and left as they are")
         _report("in SQL", *local)
         _outcomes(f"sqlite:///{folder / 'mlflow.db'}", folder / "local" / "0", options.evaluations)
-        _recommend(folder)
+        _recommend(f"sqlite:///{folder / 'mlflow.db'}", folder / "cache")
         with _server(folder) as server:
             _awake(server.address)
             _report("over HTTP", *_times(server.address, folder / "http", options.evaluations, rounds=1))
@@ -109,31 +107,15 @@ def _outcomes(address: str, cache: Path, evaluations: int) -> None:
     _report("outcomes", *seconds)
 
 
-#: Calls `recommend` again in one process, and says how long each took.
-_TWICE = """
-import sys, time
-from entrypoints.recommend import main
-for _ in range(2):
-    start = time.perf_counter()
-    try:
-        main()
-    except SystemExit as ended:
-        assert not ended.code
-    print(time.perf_counter() - start, file=sys.stderr)
-"""
-
-
-def _recommend(folder: Path) -> None:
-    """Report how long `recommend` takes: with an empty cache, and with a full one once its modules are loaded."""
-    environment = os.environ | ONE_THREAD | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
-        "XDG_CACHE_HOME": str(folder / "cache"),
-    }  # fmt: skip
-    asked = ["--study", STUDY, "--model", "base-1", "--want", "arc_challenge/bn", "--protect", "*/en"]
-    command = [sys.executable, "-c", _TWICE, *asked, "--output", str(folder / "recommended")]
-    done = subprocess.run(command, cwd=PROJECT, env=environment, check=True, capture_output=True, text=True)
-    lines = [line for line in done.stderr.splitlines() if line.replace(".", "").isdecimal()]
-    _report("recommend", *map(float, lines))
+def _recommend(address: str, cache: Path) -> None:
+    """Report how long `recommend` takes, its modules loaded."""
+    client, seconds = MlflowClient(address), []
+    os.environ["XDG_CACHE_HOME"] = str(cache)
+    for _ in range(2):
+        start = time.perf_counter()
+        recommend_recorded(client, STUDY, model="base-1", want=["arc_challenge/bn"], protect=["*/en"])
+        seconds.append(time.perf_counter() - start)
+    _report("recommend", *seconds)
 
 
 def _plain_sql(file: Path) -> float:

@@ -1,0 +1,66 @@
+"""A recommendation from what a store has of a study: its frame and its questions' outcomes, read once and kept."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from mlflow import MlflowClient
+
+from analysis.frame import load
+from analysis.published.vectors import read_vectors, uriel_vectors
+from analysis.recommend.effects import names_of
+from analysis.recommend.questions import stored_noise
+from analysis.recommend.recommendation import Recommendation, recommend
+from analysis.stored.cache import cache_folder, cache_root
+from analysis.stored.outcomes import stored_outcomes
+from registry.cells import Cell
+from registry.deploy.policy import chosen_targets
+from registry.tracking.store import experiment_id
+
+__all__ = ["recommend_recorded"]
+
+
+def recommend_recorded(
+    client: MlflowClient,
+    study: str,
+    *,
+    model: str = "",
+    want: Sequence[str],
+    protect: Sequence[str] = (),
+    vectors: Path | None = None,
+) -> Recommendation:
+    """Rank a base's sources by what is recorded of a study.
+
+    Parameters
+    ----------
+    model
+        The base; may be left out where the study has one.
+    want, protect
+        Targets as ``task/language``, either name ``*`` for all.
+    vectors
+        CSV of typological vectors, see `analysis.published.vectors`; by default URIEL's, where they are installed.
+
+    Raises
+    ------
+    Refused
+        If the study, the base or a target is not there, or nothing is wanted.
+    """
+    given = read_vectors(vectors) if vectors else None
+    frame = load(client, study, cache=cache_root())
+    targets = sorted({Cell.parse(name) for name in names_of(frame.observations, "target").unique()})
+    wanted = chosen_targets(want, targets, where="want")
+    protected = chosen_targets(protect, targets, where="protect")
+    stored = stored_outcomes(client, frame, cache=cache_root())
+    kept = cache_folder(cache_root(), client.tracking_uri, experiment_id(client, study))
+    languages = sorted({cell.language for cell in targets} | set(frame.observations["source_language"]))
+    found = recommend(
+        frame,
+        stored_noise(stored, cache=kept),
+        model=model,
+        want=wanted,
+        protect=protected,
+        vectors=given or uriel_vectors(languages),
+    )
+    return replace(found, notes=(*found.notes, *frame.notes, *stored.notes))
