@@ -48,8 +48,8 @@ bench-training: .venv/test.txt  ## training one adapter against Trainer on padde
 bench-growth: .venv/test.txt  ## what twice the items, adapters and training texts cost: ten minutes on one core
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.growth $(BENCH)
 
-bench-tracking: .venv/test.txt  ## a store of 1,215 evaluations read back, and what recording an adapter takes: two minutes
-	$(ONE_THREAD) $(BIN)/python -m tests.bench.tracking $(BENCH)
+bench-tracking: .venv/test.txt  ## a store of 1,215 evaluations read back, what recording takes, and its share of a study: minutes
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.tracking --share $(BENCH)
 
 bench-analysis: .venv/test.txt  ## the corrected analyses of a full grid, and its decomposition against statsmodels: minutes
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.analysis

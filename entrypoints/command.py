@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import gc
 import logging
 import os
 import signal
@@ -26,10 +25,6 @@ __all__ = [
 ]
 
 _MOVED = "DONORS_RECIPIENTS_IN_VENV"
-
-#: Python's collector runs after so many new objects, and over all after 20 times 100 such runs. By default it walks the
-#: half million objects of MLflow, pandas and matplotlib again and again while they are loaded: a sixth of a command.
-_COLLECTED_AFTER = (50_000, 20, 100)
 
 
 def parser(description: str, example: str) -> argparse.ArgumentParser:
@@ -91,11 +86,12 @@ def where_to_look(uri: str, experiment_id: str) -> str:
 
 def run_command(command: Callable[[], int]) -> NoReturn:
     """Run an entry point and exit: 2 and one message for a mistake of the user's, 130 or 143 for an interrupt."""
+    from registry.collecting import collect_rarely
     from registry.refusal import Refused
 
     _use_project_environment()
     _quiet()
-    gc.set_threshold(*_COLLECTED_AFTER)
+    collect_rarely()
     signal.signal(signal.SIGTERM, _terminated)
     try:
         code = command()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mlflow import MlflowClient
@@ -39,36 +39,43 @@ class _TooMuchError(Exception):
 
 def changes_over_api(client: MlflowClient, experiment_id: str, known: Mapping[str, Known]) -> Changes:
     """Find what changed since the known runs were read; an edit of a finished run's metrics or tags only by chance."""
-    store = _Store(client, experiment_id)
-    gone: set[str] = set()
-    read: list[Stated] = []
-    for kind in KINDS:
-        of_kind = {run_id: run for run_id, run in known.items() if run.kind is kind}
-        try:
-            changed = _changes(store, kind, of_kind)
-        except _TooMuchError:
-            found = store.all(kind)
-            changed = Changes(frozenset(of_kind) - {stated.record.run_id for stated in found}, tuple(found))
-        gone |= changed.gone
-        read += changed.read
-    return Changes(frozenset(gone), tuple(read))
+    with ThreadPoolExecutor(len(KINDS)) as kinds, ThreadPoolExecutor(_THREADS) as threads:
+        store = _Store(client, experiment_id, threads, threads.submit(_counts, client, experiment_id))
+        found = list(kinds.map(lambda kind: _changes(store, kind, known), KINDS))
+    return Changes(
+        frozenset[str]().union(*(changes.gone for changes in found)),
+        tuple(run for changes in found for run in changes.read),
+    )
 
 
 def _changes(store: _Store, kind: Kind, known: Mapping[str, Known]) -> Changes:
     """Return what changed in the runs of a kind."""
-    if not known or not store.counts():
+    of_kind = {run_id: run for run_id, run in known.items() if run.kind is kind}
+    try:
+        return _since(store, kind, of_kind)
+    except _TooMuchError:
+        found = store.all(kind)
+        return Changes(frozenset(of_kind) - {stated.record.run_id for stated in found}, tuple(found))
+
+
+def _since(store: _Store, kind: Kind, known: Mapping[str, Known]) -> Changes:
+    """Return what changed in the runs of a kind, if it is little."""
+    if not known:
         raise _TooMuchError
     last = max(run.ended for run in known.values())
     since = store.some(kind, f"attributes.end_time > {last}")
     until = f"attributes.end_time <= {last}"
     there = sorted(set(known) - {stated.record.run_id for stated in since})  # the others were resumed
-    gone = store.absent(kind, there, until)
-    there = [run_id for run_id in there if run_id not in gone]
-    if store.has(kind, len(there) + 1, until):
-        raise _TooMuchError  # a run that ended before was not there: restored, or late by its machine's clock
     sample = random.sample(there, min(_SAMPLE, len(there)))
-    again = {stated.record.run_id: stated.state for stated in (store.some(kind, _among(sample)) if sample else ())}
-    if again != {run_id: known[run_id].state for run_id in sample}:
+    others = store.threads.submit(store.has, kind, len(there) + 1, until)
+    again = store.threads.submit(store.some, kind, _among(sample)) if sample else None
+    gone = store.absent(kind, there, until)
+    if not store.counts.result():
+        raise _TooMuchError
+    if others.result() or (gone and store.has(kind, len(there) - len(gone) + 1, until)):
+        raise _TooMuchError  # a run that ended before was not there: restored, or late by its machine's clock
+    states = {stated.record.run_id: stated.state for stated in (again.result() if again else ())}
+    if states != {run_id: known[run_id].state for run_id in sample if run_id not in gone}:
         raise _TooMuchError
     return Changes(gone, tuple(since))
 
@@ -79,11 +86,8 @@ class _Store:
 
     client: MlflowClient
     experiment_id: str
-
-    def counts(self) -> bool:
-        """Whether page tokens are offsets, as those of MLflow's own server are."""
-        token = self.client.search_runs([self.experiment_id], max_results=1).token
-        return not token or _offset(1) == token
+    threads: ThreadPoolExecutor
+    counts: Future[bool]  # whether page tokens are offsets
 
     def has(self, kind: Kind, number: int, condition: str) -> bool:
         """Whether there are at least so many runs."""
@@ -94,30 +98,25 @@ class _Store:
         parts = [run_ids[start : start + _AT_ONCE] for start in range(0, len(run_ids), _AT_ONCE)]
         gone: set[str] = set()
         while parts:
-            part = parts.pop()
-            if self.has(kind, len(part), f"{condition} AND {_among(part)}"):
-                continue
-            if len(part) == 1:
-                gone |= set(part)
-            else:
-                parts += [part[: len(part) // 2], part[len(part) // 2 :]]
-            if len(gone) > _MOST_GONE:
+            whole = self.threads.map(lambda part: self.has(kind, len(part), f"{condition} AND {_among(part)}"), parts)
+            broken = [part for part, is_whole in zip(parts, whole, strict=True) if not is_whole]
+            gone.update(part[0] for part in broken if len(part) == 1)
+            if len(gone) > _MOST_GONE or len(broken) > _MOST_GONE:
                 raise _TooMuchError
+            halves = ((part[: len(part) // 2], part[len(part) // 2 :]) for part in broken if len(part) > 1)
+            parts = [half for pair in halves for half in pair]
         return frozenset(gone)
 
     def all(self, kind: Kind) -> list[Stated]:
         """Return every run, several pages at once where they can be asked for by their places."""
-        if not self.counts():
+        if not self.counts.result():
             return self.some(kind, "")
         found: dict[str, Stated] = {}
-        with (
-            tqdm(desc=f"reading {kind} runs", unit=" runs", file=sys.stderr, delay=2, leave=False) as progress,
-            ThreadPoolExecutor(_THREADS) as threads,
-        ):
+        with tqdm(desc=f"reading {kind} runs", unit=" runs", file=sys.stderr, delay=2, leave=False) as progress:
             start, more = 0, True
             while more:
                 starts = range(start, start + _THREADS * _PAGE, _PAGE)
-                for page in threads.map(lambda place: self._stated(kind, place), starts):
+                for page in self.threads.map(lambda place: self._stated(kind, place), starts):
                     found |= {stated.record.run_id: stated for stated in page}
                     progress.update(len(page))
                     more = len(page) == _PAGE
@@ -149,6 +148,12 @@ class _Store:
             order_by=["attributes.start_time ASC"],
             page_token=token,
         )
+
+
+def _counts(client: MlflowClient, experiment_id: str) -> bool:
+    """Whether page tokens are offsets, as those of MLflow's own server are."""
+    token = client.search_runs([experiment_id], max_results=1).token
+    return not token or _offset(1) == token
 
 
 def _offset(offset: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -25,6 +25,7 @@ from registry.runner.outcomes import Outcomes
 from registry.tracking.adapters import RegisteredAdapter, record_full_model, register_adapter, weights_digest
 from registry.tracking.evaluations import (
     below_chance,
+    chance_metrics,
     delta_metrics,
     record_inputs,
     recorded_scores,
@@ -54,26 +55,35 @@ class Records:
     _baselines: dict[str, Run] = field(default_factory=dict, repr=False, compare=False)
 
     @contextmanager
-    def opened(self, kind: Kind, job: Job, *, seconds_ago: float = 0.0) -> Iterator[Recording]:
+    def opened(
+        self, kind: Kind, job: Job, *, seconds_ago: float = 0.0, tags: Mapping[str, object] | None = None
+    ) -> Iterator[Recording]:
         """Open the run of one half of a job, with its tags, parameters, description and fingerprint.
 
         Parameters
         ----------
         seconds_ago : float
             How long its work has been going on already.
+        tags
+            What else is known of it: of an evaluation, what :meth:`scored` tells.
         """
         with recorded(
             self.client,
             self.experiment_id,
             kind=kind,
             name=run_name(kind, job.model, job.source, job.seed),
-            tags=self._tags(job, job.finetune if kind is Kind.FINETUNE else job.evaluate),
+            tags={**self._tags(job, job.finetune if kind is Kind.FINETUNE else job.evaluate), **(tags or {})},
             params=describe.parameters(self.experiment.study) | {"device": self.device},
             description=describe.run(kind, self.experiment, job),
             seconds_ago=seconds_ago,
             gathers=True,
         ) as recording:
             yield recording
+
+    @staticmethod
+    def scored(adapter: RegisteredAdapter, finetune_run: str) -> dict[str, object]:
+        """Return the tags of an evaluation that say what it scores."""
+        return {**adapter.tags, Tag.FINETUNE_RUN: finetune_run}
 
     def finished(self, kind: Kind, fingerprint: str | None) -> Run | None:
         """Return the finished run of a fingerprint, as the store has it now; a baseline as it was found first.
@@ -145,7 +155,7 @@ class Records:
         """Record the scores of an untouched base, and flag those below chance."""
         scores = outcomes.scores()
         self._inputs(recording, {"baseline": scores}, self._test_digests())
-        recording.metrics(score_metrics(scores))
+        recording.metrics(score_metrics(scores) | chance_metrics(scores))
         self._files(recording, self.experiment.grid.tasks, outcomes)
         low = below_chance(scores)
         if low:
@@ -167,9 +177,10 @@ class Records:
         self._inputs(recording, sets, self._test_digests(), adapter.model_id)
         headline = {cell: found.score for cell, found in scores.items()}
         deltas = delta_metrics(source, headline, recorded_scores(baseline))
-        recording.metrics(score_metrics(scores) | deltas, model_id=adapter.model_id)
-        tags = adapter.tags | {Tag.FINETUNE_RUN: finetune_run, Tag.BASELINE_RUN: baseline.info.run_id}
-        recording.tags(tags | {tag: value for tag, value in baseline.data.tags.items() if tag == Tag.BELOW_CHANCE})
+        recording.metrics(score_metrics(scores))
+        recording.metrics(deltas, model_id=adapter.model_id)
+        flagged = {tag: value for tag, value in baseline.data.tags.items() if tag == Tag.BELOW_CHANCE}
+        recording.tags({Tag.BASELINE_RUN: baseline.info.run_id} | flagged)
         self._files(recording, self.experiment.grid.tasks, outcomes)
         lineage = Lineage(self.experiment_id, finetune_run, baseline.info.run_id, adapter)
         annotate_evaluation(recording, self.experiment, job, deltas, lineage)

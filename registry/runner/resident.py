@@ -5,6 +5,7 @@ Here the engine (``lora``) and the records (``tracking``, by way of ``records.py
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 import time
@@ -85,11 +86,9 @@ class Resident:
         once; full fine-tunes are not, each of them taking a base's place.
         """
         progress("claim", 0.0)
-        done = [job for job, step in tasks if self._left(job, step) is None]
-        yield from [(job, None) for job in done]
-        with self._claims.taken(_claimed(job) for job, _ in tasks if job not in done) as self._taken:
+        with self._claims.taken(_claimed(job) for job, _ in tasks) as self._taken:
             ours = [task for task in tasks if _claimed(task[0]) in self._taken]
-            yield from [(task[0], _held(task[0])) for task in tasks if task not in ours and task[0] not in done]
+            yield from [(task[0], _held(task[0])) for task in tasks if task not in ours]
             for job, error in self._do_claimed(ours, progress):
                 self._taken[_claimed(job)].release()
                 yield job, error
@@ -117,9 +116,11 @@ class Resident:
                 yield job, None
 
     @contextmanager
-    def _opened(self, kind: Kind, job: Job, *, seconds_ago: float = 0.0) -> Iterator[Recording]:
+    def _opened(
+        self, kind: Kind, job: Job, *, seconds_ago: float = 0.0, tags: Mapping[str, object] | None = None
+    ) -> Iterator[Recording]:
         """Open the run of one half of a job; it ends as FINISHED only if this process still holds the job."""
-        with self.records.opened(kind, job, seconds_ago=seconds_ago) as recording:
+        with self.records.opened(kind, job, seconds_ago=seconds_ago, tags=tags) as recording:
             yield recording
             if claim := self._taken.get(_claimed(job)):
                 claim.confirm()
@@ -144,16 +145,18 @@ class Resident:
         """Return what is left of a step now: since the plan was made, another process may have done some of it."""
         if step is Step.BASELINE:
             return None if self.records.finished(Kind.BASELINE, job.evaluate) else step
-        if step is not Step.TRAIN and self.records.finished(Kind.EVALUATE, job.evaluate):
+        trained = step is Step.EVALUATE or self.records.finished(Kind.FINETUNE, job.finetune)
+        if not trained:  # and so not evaluated
+            return step
+        if step is Step.TRAIN or self.records.finished(Kind.EVALUATE, job.evaluate):
             return None
-        if step is not Step.EVALUATE and self.records.finished(Kind.FINETUNE, job.finetune):
-            return None if step is Step.TRAIN else Step.EVALUATE
-        return step
+        return Step.EVALUATE
 
     def _load(self, name: str) -> _Loaded:
         if self._held is not None and self._held.base.name == name:
             return self._held
-        self._held = None  # free the former base before the next is loaded
+        self._held = None
+        gc.collect()  # the former base goes before the next is loaded, whatever in it refers to itself
         base, study = self.experiment.bases[name], self.experiment.study
         device = self.records.device
         tokenizer = load_tokenizer(base)
@@ -276,7 +279,8 @@ class Resident:
         finetune_run: str,
         progress: Progress,
     ) -> None:
-        with self._opened(Kind.EVALUATE, job) as recording:
+        scored = self.records.scored(registered, finetune_run)
+        with self._opened(Kind.EVALUATE, job, tags=scored) as recording:
             with _in_place(held.model, adapter) as whole:
                 outcomes = self._score(held, whole, recording, progress)
             self._await_baseline(job, progress)

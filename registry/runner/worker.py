@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 
+from registry.collecting import collect_rarely
 from registry.runner.experiment import Experiment
 from registry.runner.schedule import Task
 from registry.runner.waiting import Held, Unmeasured
@@ -54,8 +55,8 @@ def new_resident(experiment: Experiment, client: MlflowClient, experiment_id: st
     gpus = torch.cuda.device_count()
     device = f"cuda:{number % gpus}" if gpus else "cpu"
     resident = Resident(Records(experiment, client, experiment_id, device))
-    # What is in memory now stays there: MLflow's many small objects set off full collections, a fifth of recording.
-    gc.freeze()
+    collect_rarely()
+    gc.freeze()  # what is in memory now stays there
     return resident
 
 

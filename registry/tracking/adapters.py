@@ -28,7 +28,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 from registry.cells import Cell
 from registry.refusal import Refused
 from registry.tracking.names import Tag, registered_model
-from registry.tracking.recording import Recording
+from registry.tracking.recording import Recording, store_folder
 from registry.tracking.signature import SIGNATURE
 from registry.tracking.store import PROJECT
 
@@ -191,7 +191,7 @@ def _log_model(
         recording.experiment_id, name=name, source_run_id=recording.run_id, tags=tags, model_type=kind
     )
     _write_mlmodel(folder, run_id=recording.run_id, model_id=logged.model_id, metadata=metadata, loader=loader)
-    client.log_model_artifacts(logged.model_id, str(folder))
+    store_folder(client, logged.artifact_location, folder)
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(recording.run_id, [LoggedModelOutput(logged.model_id, step=0)])
     return str(logged.model_id)

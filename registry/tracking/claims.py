@@ -5,7 +5,7 @@ model version: the store gives each new version of a registered model the next o
 a number twice, not even after a deletion. So the versions of one registered model are a log on whose order all agree,
 in SQLite, PostgreSQL and behind a server alike. Each experiment has such a log, and a claim is a version in it:
 
-1. A runner that sees no live claim on a fingerprint appends one, then reads the log again.
+1. A runner appends a claim on a fingerprint, then reads the log. Asked again for one that another held, it reads first.
 2. It holds the fingerprint if no live claim of a smaller number is on it; otherwise it withdraws its own.
 
 Whoever gets a number finds every smaller one in the log already, so of two claims the later always sees the earlier,
@@ -120,6 +120,7 @@ class Claims:
         self._stale_seconds = _STALE_SECONDS if stale_seconds is None else stale_seconds
         self._owner = uuid.uuid4().hex
         self._held: set[Claim] = set()
+        self._others: set[str] = set()  # fingerprints that others were seen to hold
         self._ended: set[int] = set()  # numbers whose deletion the store did not take yet
         self._seen: dict[int, tuple[str, float]] = {}
         self._lock = threading.Lock()
@@ -128,13 +129,14 @@ class Claims:
 
     def take(self, fingerprint: str) -> Claim | None:
         """Claim a fingerprint; None where another runner holds it."""
-        if self.is_taken(fingerprint):
+        if fingerprint in self._others and self.is_taken(fingerprint):
             return None
         number = self._append(fingerprint)
         try:
             earlier = [found for found in self._log(fingerprint) if int(found.version) < number]
             dead = [found for found in earlier if self._dead(found)]
             if len(dead) < len(earlier):
+                self._others.add(fingerprint)
                 self._delete(number)
                 return None
             for found in dead:  # so that whoever was only asleep learns of it

@@ -16,7 +16,15 @@ from registry.cells import HARM_PP, Cell, Regime, regime_of
 from registry.tracking import names
 from registry.tracking.recording import Recording
 
-__all__ = ["TargetScore", "below_chance", "delta_metrics", "record_inputs", "recorded_scores", "score_metrics"]
+__all__ = [
+    "TargetScore",
+    "below_chance",
+    "chance_metrics",
+    "delta_metrics",
+    "record_inputs",
+    "recorded_scores",
+    "score_metrics",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +52,12 @@ def score_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
         metrics[names.score(cell)] = result.score
         metrics[names.acc(cell)] = result.acc
         metrics[names.acc_norm(cell)] = result.acc_norm
-        metrics[names.chance(cell)] = result.chance
     return metrics
+
+
+def chance_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
+    """Metrics of what guessing would score on each target: the same for every model, and so its baseline's only."""
+    return {names.chance(cell): result.chance for cell, result in scores.items()}
 
 
 def delta_metrics(source: Cell, scores: Mapping[Cell, float], baseline: Mapping[Cell, float]) -> dict[str, float]:

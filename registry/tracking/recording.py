@@ -1,4 +1,4 @@
-"""What is written of a run: metrics and tags, sent together or one by one, and files."""
+"""What is written of a run: parameters, metrics and tags, sent together or one by one, and files."""
 
 from __future__ import annotations
 
@@ -6,21 +6,29 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import RLock
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, RunTag
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-__all__ = ["Recording"]
+__all__ = ["Recording", "store_folder"]
 
-_BATCH = 1000  # most metrics and tags together that MLflow takes in one call
+_BATCH = 1000  # most entries that MLflow takes in one call
+_PARAMS = 100  # most parameters among them
 
 
 @dataclass
 class _Unsent:
-    """Metrics and tags of a run that the store was not told yet."""
+    """What the store was not told of a run yet."""
 
+    params: list[Param] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
     tags: dict[str, str] = field(default_factory=dict)
+    lock: RLock = field(default_factory=RLock)
+
+    def __bool__(self) -> bool:
+        return bool(self.params or self.metrics or self.tags)
 
 
 @dataclass(frozen=True)
@@ -29,18 +37,27 @@ class Recording:
 
     Parameters
     ----------
+    artifacts : str
+        Address of the run's files.
     gathers : bool
-        Whether metrics and tags wait for :meth:`send`: a store takes all at once in a fraction of the time.
+        Whether all but files waits for :meth:`send`: a store takes all at once in a fraction of the time.
     """
 
     client: MlflowClient
     experiment_id: str
     run_id: str
+    artifacts: str
     gathers: bool = False
     _unsent: _Unsent = field(default_factory=_Unsent, repr=False, compare=False)
 
+    def params(self, values: Mapping[str, object]) -> None:
+        """Log parameters, which cannot be changed afterwards."""
+        with self._unsent.lock:
+            self._unsent.params += [Param(key, str(value)) for key, value in values.items()]
+            self._wrote()
+
     def metrics(self, values: Mapping[str, float], *, model_id: str | None = None, step: int = 0) -> None:
-        """Log metrics at one step, in batches that MLflow accepts; ``model_id`` links them to an adapter too."""
+        """Log metrics at one step; ``model_id`` links them to an adapter too."""
         now = int(time.time() * 1000)
         entries = [Metric(key, float(value), now, step, model_id=model_id) for key, value in values.items()]
         self._metrics(entries)
@@ -54,27 +71,39 @@ class Recording:
 
     def tags(self, tags: Mapping[str, object]) -> None:
         """Set tags."""
-        self._unsent.tags.update({key: str(value) for key, value in tags.items()})
-        self._wrote()
+        with self._unsent.lock:
+            self._unsent.tags.update({key: str(value) for key, value in tags.items()})
+            self._wrote()
 
     def files(self, folder: Path, artifact_path: str | None = None) -> None:
         """Store a folder's files as artifacts."""
-        self.client.log_artifacts(self.run_id, str(folder), artifact_path)
+        store_folder(self.client, self.artifacts, folder, artifact_path)
 
     def send(self) -> None:
-        """Tell the store what it was not told yet, in batches that MLflow accepts."""
-        tags = [RunTag(key, value) for key, value in self._unsent.tags.items()]
-        while tags or self._unsent.metrics:
-            metrics = self._unsent.metrics[: _BATCH - len(tags)]
-            del self._unsent.metrics[: len(metrics)]
-            self._unsent.tags.clear()
-            self.client.log_batch(self.run_id, metrics=metrics, tags=tags)
-            tags = []
+        """Tell the store what it was not told yet, in batches that MLflow accepts; what it refuses is kept."""
+        unsent = self._unsent
+        with unsent.lock:
+            while unsent:
+                params = unsent.params[:_PARAMS]
+                tags = [RunTag(key, value) for key, value in unsent.tags.items()]
+                metrics = unsent.metrics[: _BATCH - len(params) - len(tags)]
+                self.client.log_batch(self.run_id, metrics=metrics, params=params, tags=tags)
+                del unsent.params[: len(params)], unsent.metrics[: len(metrics)]
+                unsent.tags.clear()
 
     def _metrics(self, entries: list[Metric]) -> None:
-        self._unsent.metrics.extend(entries)
-        self._wrote()
+        with self._unsent.lock:
+            self._unsent.metrics.extend(entries)
+            self._wrote()
 
     def _wrote(self) -> None:
         if not self.gathers:
             self.send()
+
+
+def store_folder(client: MlflowClient, address: str, folder: Path, artifact_path: str | None = None) -> None:
+    """Store a folder's files at the artifact address of a run or a model that was just made.
+
+    ``MlflowClient.log_artifacts`` reads the whole run, or model, to find that address.
+    """
+    get_artifact_repository(address, tracking_uri=client.tracking_uri).log_artifacts(str(folder), artifact_path)

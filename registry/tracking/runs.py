@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 
 import psutil
 from mlflow import MlflowClient
-from mlflow.entities import Param, Run, RunStatus
+from mlflow.entities import Run, RunStatus
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
     MLFLOW_RUN_NAME,
@@ -71,7 +71,8 @@ def recorded(
     seconds_ago : float
         How long its work has been going on before it is opened.
     gathers : bool
-        Send its metrics and tags together, when it ends; of a process that is killed before that, they are lost.
+        Send parameters, metrics and tags together: with a heartbeat, the first after 15 seconds, and when it ends.
+        Of a process that is killed, what it gathered since then is lost.
     """
     every = {
         Tag.KIND: kind,
@@ -87,14 +88,14 @@ def recorded(
         run_name=name,
         tags={key: str(value) for key, value in every.items()} | {MLFLOW_RUN_NAME: name},
     )
-    recording = Recording(client, experiment_id, run.info.run_id, gathers)
+    recording = Recording(client, experiment_id, run.info.run_id, run.info.artifact_uri, gathers)
     _open.add(recording.run_id)
     stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(client, recording.run_id, stop), daemon=True)
+    beat = threading.Thread(target=_beat, args=(recording, stop), daemon=True)
     beat.start()
     status = RunStatus.FINISHED
     try:
-        client.log_batch(run.info.run_id, params=[Param(key, str(value)) for key, value in (params or {}).items()])
+        recording.params(params or {})
         yield recording
         recording.send()
     except (KeyboardInterrupt, SystemExit, Superseded):
@@ -235,9 +236,10 @@ def _now() -> str:
     return f"{time.time():.0f}"
 
 
-def _beat(client: MlflowClient, run_id: str, stop: threading.Event) -> None:
+def _beat(recording: Recording, stop: threading.Event) -> None:
     while not stop.wait(_BEAT_SECONDS):
         try:
-            client.set_tag(run_id, Tag.HEARTBEAT, _now())
+            recording.tags({Tag.HEARTBEAT: _now()})
+            recording.send()
         except MlflowException:
             continue  # the store is away for a while; a thread that ended here would have the run taken for dead

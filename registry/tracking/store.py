@@ -16,6 +16,7 @@ import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
@@ -111,16 +112,24 @@ def _first_contact(uri: str) -> Iterator[None]:
 def _trusting(client: MlflowClient) -> MlflowClient:
     """Have a client see once, and not before every request, that a registered name is a model's and not a prompt's.
 
-    MLflow reads the whole registered model to tell, its deleted versions too.
+    MLflow reads the whole registered model to tell, its deleted versions too. A name that it made itself is a model's.
     """
     check: Callable[[str], None] = client._raise_if_prompt
+    make = client.create_registered_model
     models: set[str] = set()
+
+    @wraps(make)
+    def made(name: str, *arguments: Any, **named: Any) -> RegisteredModel:
+        model = make(name, *arguments, **named)
+        models.add(name)
+        return model
 
     def once(name: str) -> None:
         if name not in models:
             check(name)
             models.add(name)
 
+    client.create_registered_model = made  # type: ignore[method-assign]
     client._raise_if_prompt = once  # type: ignore[method-assign]
     return client
 

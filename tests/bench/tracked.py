@@ -77,10 +77,9 @@ def record_adapters(folder: Path, count: int) -> Recorded:
 
 def _record(records: Records, claims: Claims, job: Job, answers: Outcomes) -> str:
     """Do what a study does for one adapter, but for training and scoring; return the evaluation's id."""
-    _left(records, job)
     claim = claims.take(job.finetune or "")
     assert claim is not None
-    _left(records, job)
+    assert records.finished(Kind.FINETUNE, job.finetune) is None
     with records.opened(Kind.FINETUNE, job) as run:
         finetune = run.run_id
         records.training_set(run, job.source_cell)
@@ -90,17 +89,12 @@ def _record(records: Records, claims: Claims, job: Job, answers: Outcomes) -> st
             write_adapter(Path(name))
             adapter = records.adapter(run, job, Path(name), training)
         claim.confirm()
-    with records.opened(Kind.EVALUATE, job) as run:
+    with records.opened(Kind.EVALUATE, job, tags=records.scored(adapter, finetune)) as run:
         records.usage(run, "score", USAGE)
         records.evaluation(run, job, answers, adapter, finetune)
         claim.confirm()
     claim.release()
     return run.run_id
-
-
-def _left(records: Records, job: Job) -> None:
-    assert records.finished(Kind.EVALUATE, job.evaluate) is None
-    assert records.finished(Kind.FINETUNE, job.finetune) is None
 
 
 def copy_evaluations(file: Path, recorded: Recorded, count: int) -> None:

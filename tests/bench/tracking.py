@@ -29,6 +29,7 @@ from analysis.recommend.recorded import recommend_recorded
 from analysis.stored.outcomes import stored_outcomes
 from tests.bench.tracked import Recorded, copy_evaluations, record_adapters
 from tests.bench.tracked_grid import STUDY
+from tests.bench.tracking_share import Share, store_share
 from tests.mlflow_process import MlflowProcess
 
 _ROUNDS = 3
@@ -53,6 +54,9 @@ def main() -> None:
         with _server(folder) as server:
             _awake(server.address)
             _report("over HTTP", *_times(server.address, folder / "http", options.evaluations, rounds=1))
+    if options.share:
+        with tempfile.TemporaryDirectory(prefix="bench-tracking-") as name:
+            _report_share(store_share(Path(name)))
     print(f"cold-over-sql: {local[0] / sql:.1f}x")
 
 
@@ -60,7 +64,15 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests.bench.tracking", description=__doc__)
     parser.add_argument("--evaluations", type=int, default=1215, help="evaluations in the store (1215)")
     parser.add_argument("--adapters", type=int, default=20, help="adapters recorded by our own calls (20)")
+    parser.add_argument("--share", action="store_true", help="run a quarter of the demo too, to time its store's calls")
     return parser.parse_args()
+
+
+def _report_share(share: Share) -> None:
+    print(
+        f"share         {100 * share.in_store / share.seconds:5.1f} % of a study's {share.seconds:.0f} s, "
+        f"{share.in_store / share.adapters:.2f} s for each of {share.adapters} adapters ({_busy()})"
+    )
 
 
 def _report_recording(recorded: Recorded) -> None:

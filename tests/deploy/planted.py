@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from registry.cells import Cell, Grid
 from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter
-from registry.tracking.evaluations import TargetScore, delta_metrics, score_metrics
+from registry.tracking.evaluations import TargetScore, chance_metrics, delta_metrics, score_metrics
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded
 from registry.tracking.store import all_runs, experiment_id
@@ -48,7 +48,7 @@ class Recorded:
     def baseline(self, *, chance: Mapping[str, float] | None = None, answers: bool = True) -> str:
         scores = {cell: TargetScore(0.5, 0.5, (chance or {}).get(str(cell), 0.5), "acc") for cell in GRID}
         with recorded(self.client, self.experiment, kind=Kind.BASELINE, name="base", tags=self._tags()) as recording:
-            recording.metrics(score_metrics(scores))
+            recording.metrics(score_metrics(scores) | chance_metrics(scores))
             if answers:
                 self._answers(recording.run_id, dict.fromkeys(map(str, GRID), (0, 0)))
         return recording.run_id

@@ -76,7 +76,7 @@ class Book:
             Tag.STUDY: "small", Tag.BASE_MODEL: job.model, Tag.MODEL_FAMILY: "llama",
             Tag.SOURCE_TASK: cell.task, Tag.SOURCE_LANGUAGE: cell.language,
         }  # fmt: skip
-        recording = Recording(self.client, self.identity, run.info.run_id)
+        recording = Recording(self.client, self.identity, run.info.run_id, run.info.artifact_uri)
         made = register_adapter(
             recording, folder, name=f"tiny--{cell.task}--{cell.language}", tags=tags, metadata={}, description=""
         )

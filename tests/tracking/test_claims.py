@@ -186,7 +186,7 @@ def test_a_store_that_goes_away_while_claiming_leaves_no_claim_behind(client, ex
 
     def away(*arguments, **named):
         asked.append(arguments)
-        if len(asked) == 2:
+        if len(asked) == 1:
             raise MlflowException("the store is away")
         return search(*arguments, **named)
 
@@ -194,3 +194,14 @@ def test_a_store_that_goes_away_while_claiming_leaves_no_claim_behind(client, ex
     with pytest.raises(MlflowException, match="away"):
         claims.take("a")
     assert Claims(client, experiment).take("a") is not None
+
+
+def test_asking_again_for_what_another_holds_appends_no_more_claims(client, experiment, monkeypatch) -> None:
+    ours, theirs = Claims(client, experiment), Claims(client, experiment)
+    held = ours.take("a")
+    assert held is not None and theirs.take("a") is None
+    monkeypatch.setattr(theirs, "_append", lambda _: pytest.fail("a claim was appended"))
+    assert theirs.take("a") is None
+    monkeypatch.undo()
+    held.release()
+    assert theirs.take("a") is not None

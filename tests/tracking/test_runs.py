@@ -178,15 +178,15 @@ def test_a_run_that_a_request_made_twice_has_opened_is_ended_the_others_are_not(
 def test_a_heartbeat_survives_a_store_that_is_away(client, experiment, monkeypatch) -> None:
     monkeypatch.setattr(runs, "_BEAT_SECONDS", 0.05)
     monkeypatch.setattr(runs, "_now", lambda: "later")
-    tag, asked = client.set_tag, []
+    log, asked = client.log_batch, []
 
-    def away(*arguments):
-        asked.append(arguments)
+    def away(run, **what):
+        asked.append(what)
         if len(asked) < 3:
             raise MlflowException("the store is away")
-        tag(*arguments)
+        log(run, **what)
 
-    monkeypatch.setattr(client, "set_tag", away)
+    monkeypatch.setattr(client, "log_batch", away)
     with open_run(client, experiment) as recording:
         deadline = time.monotonic() + 20
         while client.get_run(recording.run_id).data.tags[Tag.HEARTBEAT] != "later" and time.monotonic() < deadline:
@@ -256,7 +256,8 @@ def test_files_and_tags_are_stored_with_the_run(client, experiment, tmp_path) ->
 
 
 def gathering(client: MlflowClient, experiment: str):
-    return recorded(client, experiment, kind=Kind.EVALUATE, name="evaluate it", tags={"a": 1}, gathers=True)
+    named = {"name": "evaluate it", "tags": {"a": 1}, "params": {"rank": 8}}
+    return recorded(client, experiment, kind=Kind.EVALUATE, gathers=True, **named)
 
 
 def test_what_is_gathered_arrives_at_once_and_whole(client, experiment, monkeypatch) -> None:
@@ -270,11 +271,21 @@ def test_what_is_gathered_arrives_at_once_and_whole(client, experiment, monkeypa
         recording.tags({"b": "last"})
         assert client.get_run(recording.run_id).data.metrics == {}
     found = client.get_run(recording.run_id)
-    assert found.data.metrics == {"loss": 2.0, "score": 0.5}
+    assert (found.data.metrics, found.data.params) == ({"loss": 2.0, "score": 0.5}, {"rank": "8"})
     assert [point.value for point in client.get_metric_history(recording.run_id, "loss")] == [3.0, 2.0]
     assert (found.data.tags["a"], found.data.tags["b"]) == ("2", "last")
     assert [metric.key for metric in client.get_logged_model(model.model_id).metrics] == ["score"]
-    assert len(asked) == 2, "the parameters when it began, all else when it ended"
+    assert len(asked) == 1
+
+
+def test_what_was_gathered_is_there_with_the_next_heartbeat(client, experiment, monkeypatch) -> None:
+    monkeypatch.setattr(runs, "_BEAT_SECONDS", 0.05)
+    with gathering(client, experiment) as recording:
+        recording.metrics({"score": 0.5})
+        deadline = time.monotonic() + 20
+        while not (found := client.get_run(recording.run_id).data).metrics and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert (found.metrics, found.params) == ({"score": 0.5}, {"rank": "8"})
 
 
 @pytest.mark.parametrize(("error", "expected"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")])

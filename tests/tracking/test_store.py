@@ -84,6 +84,11 @@ def test_a_registered_name_is_seen_once_to_be_a_models_and_a_prompts_is_refused(
     monkeypatch.setattr(client, "get_registered_model", lambda name: names.append(name) or read(name))
     for number in range(3):
         client.set_model_version_tag("model", version.version, "number", str(number))
+    assert names == []
+    elsewhere = open_store(client.tracking_uri)
+    monkeypatch.setattr(elsewhere, "get_registered_model", lambda name: names.append(name) or read(name))
+    for _ in range(3):
+        elsewhere.set_model_version_tag("model", version.version, "number", "2")
     assert names == ["model"]
     assert client.get_model_version("model", version.version).tags == {"number": "2"}
     client.register_prompt("prompt", "a text")

@@ -141,6 +141,6 @@ def test_a_version_leads_to_its_model_with_the_evaluations_metrics(visit, shown,
     expect(page.get_by_role("heading", name="tiny--pair--tr")).to_be_visible()
     expect(page.get_by_text("Not registered")).to_have_count(0)
     expect(page.get_by_text("v2", exact=True).first).to_be_visible()
-    metric = names.score(Cell("pair", "tr"))
+    metric = names.delta(Regime.MT_ML, Cell("pair", "tr"))
     expect(page.get_by_text(metric, exact=True)).to_be_visible()
     expect(page.get_by_role("link", name=EVALUATION).first).to_be_visible()
