@@ -164,6 +164,23 @@ def test_a_study_that_is_terminated_leaves_nothing_running(cluster, records, fin
     assert records.results() == finished.results()
 
 
+def test_the_command_itself_is_killed_with_9_and_given_again(cluster, records, finished, start_study) -> None:
+    add_node(cluster)
+    on_ray = ("--runner", "ray", "--ray-address", cluster.address)
+    process = start_study(records.uri, *on_ray, workers=0)
+    worker = process_of(wait_for(lambda: records.runs(Kind.EVALUATE, "RUNNING")))
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    worker.wait(timeout=PATIENCE)  # Ray ends what a driver started that is gone
+    assert records.runs(status="RUNNING"), "nothing was in flight"
+    again = start_study(records.uri, *on_ray, workers=0)
+    output, _ = again.communicate(timeout=PATIENCE)
+    assert again.returncode == 0, output
+    records.assert_complete()
+    assert records.results() == finished.results()
+    assert sorted(run.info.status for run in records.runs(Kind.STUDY)) == ["FINISHED", "KILLED"]
+
+
 def test_a_cluster_that_is_not_there_is_refused(records) -> None:
     ready = prospect(records.study, on_ray=OnRay("127.0.0.1:9"))
     with pytest.raises(Refused, match=r"Ray does not answer at 127\.0\.0\.1:9"):
