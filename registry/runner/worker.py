@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 import traceback
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ __all__ = ["ONE_THREAD", "Report", "adapters_at_once", "new_resident", "reports"
 #: What came of a job, or how far it is: ("moved", phase, share), ("done", job), ("held", job), ("unmeasured", job) or
 #: ("failed", job, reason, trace).
 Report = tuple[Any, ...]
+
+_TOLD_SECONDS = 0.5  # between two words of the same phase
 
 #: Environment in which a process uses one thread: two processes on busy cores can be ten times slower with more.
 ONE_THREAD = {
@@ -67,12 +70,26 @@ def reports(resident: Resident, tasks: Sequence[Task], progress: Progress) -> It
     """
     left = [job for job, _ in tasks]
     try:
-        for job, error in resident.do(tasks, progress):
+        for job, error in resident.do(tasks, _paced(progress)):
             left.remove(job)
             yield ("done", job) if error is None else (*_kind(error), job, *_words(error))
     except Exception as error:
         for job in left:
             yield (*_kind(error), job, *_words(error))
+
+
+def _paced(progress: Progress) -> Progress:
+    """Tell of each phase when it begins, and then now and then: who listens may share the core with the work."""
+    told: tuple[str, float] = ("", 0.0)
+
+    def paced(phase: str, share: float) -> None:
+        nonlocal told
+        now = time.monotonic()
+        if phase != told[0] or now - told[1] >= _TOLD_SECONDS:
+            told = (phase, now)
+            progress(phase, share)
+
+    return paced
 
 
 def _kind(error: Exception) -> tuple[str]:

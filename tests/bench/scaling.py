@@ -1,7 +1,8 @@
 """``make scaling``: the paper's grid on 1 to 512 GPUs, by the schedule that runs studies, in simulated time.
 
 What a phase takes is the forecast of a dry run: operations by the catalogue of models, at the share of a GPU's rate
-that is assumed there. No GPU was measured. Written are a table and a figure.
+that is assumed there. No GPU was measured. Written are a table and a figure. Where the demo was recorded, its span is
+told beside what the same simulation makes of the seconds that its phases took.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from registry.runner.outline import Outline, outline
 from registry.runner.plan import Step
 from registry.runner.schedule import Costs, Schedule, Task
 from registry.studyfile import load_study
-from registry.tracking.store import PROJECT
+from registry.tracking.store import PROJECT, open_store, shown_uri, tracking_uri
+from tests.bench.replayed import replay
 from tests.bench.simulated import Outcome, Seconds, Simulation, even_share, lower_bound
 
 __all__ = ["paper_seconds", "paper_tasks", "schedule_of"]
@@ -50,6 +52,7 @@ def main() -> None:
             f"{exact.loads:>6} {gpus * exact.makespan / 3600:>10.1f}",
             flush=True,
         )
+    _tell_recorded(options.recorded)
     if options.figure:
         _draw(seen, seconds, todo, rows, Path(options.figure))
         print(f"figure: {options.figure}")
@@ -113,6 +116,20 @@ def _tell(seen: Outline, seconds: Seconds, todo: Sequence[Task]) -> None:
     print(f"in all {sum(map(seconds.of, todo)) / 3600:.1f} GPU hours without loading; longest chain {_time(longest)}")
 
 
+def _tell_recorded(uri: str) -> None:
+    """Hold the simulation against the demo, if a store has it whole: the same work, with the seconds it took there."""
+    client = open_store(uri)
+    experiment = client.get_experiment_by_name("demo")
+    found = replay(client, experiment.experiment_id) if experiment else None
+    if found is None:
+        print(f"the demo is not recorded whole, by one command, in {shown_uri(uri)}: `make demo`, then again")
+        return
+    print(
+        f"the demo took {found.span:.1f} s on {found.workers} workers; simulated with the seconds of its phases "
+        f"{found.simulated(found.workers).makespan:.1f} s; a phase's logarithm spread by {found.spread:.2f}"
+    )
+
+
 def _time(seconds: float) -> str:
     hours, rest = divmod(round(seconds), 3600)
     return f"{hours}:{rest // 60:02}:{rest % 60:02}"
@@ -148,6 +165,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--study", default="paper", help="study with bases of the catalogue (paper)")
     parser.add_argument("--gpus", type=int, nargs="+", default=GPUS, help=f"numbers of GPUs {GPUS}")
     parser.add_argument("--seeds", type=int, default=3, help="simulations with uneven phases for each (3)")
+    parser.add_argument("--recorded", default=tracking_uri(), help="store that has the demo (the project's)")
     parser.add_argument("--figure", default=str(PROJECT / "docs/images/scaling.svg"), help="empty draws none")
     return parser.parse_args()
 

@@ -25,7 +25,7 @@ __all__ = ["Outcome", "Seconds", "Simulation", "even_share", "lower_bound"]
 _WAYS = 3000  # of filling a worker's time; with more, they fill it so well that nothing is to be learnt from them
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Seconds:
     """What each phase takes, by base.
 
@@ -47,8 +47,16 @@ class Seconds:
     def of(self, task: Task) -> float:
         """What a task takes on a worker that holds its base."""
         job, step = task
-        train = self.train[job.model] + self.record if step in (Step.TRAIN, Step.TRAIN_AND_EVALUATE) else 0.0
-        return train + (0.0 if step is Step.TRAIN else self.score[job.model] + self.record)
+        train = self.training(job) + self.record if step in (Step.TRAIN, Step.TRAIN_AND_EVALUATE) else 0.0
+        return train + (0.0 if step is Step.TRAIN else self.scoring(job) + self.record)
+
+    def training(self, job: Job) -> float:
+        """What it takes to train a job's adapter."""
+        return self.train[job.model]
+
+    def scoring(self, job: Job) -> float:
+        """What it takes to score a job's adapter, or its base."""
+        return self.score[job.model]
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,7 +184,7 @@ class Simulation:
             self._sums["loads"] += 1
         fresh = [task for task in tasks if task[1] in (Step.TRAIN, Step.TRAIN_AND_EVALUATE)]
         if fresh:
-            yield sum(self._phase("busy", self.seconds.train[base], job) for job, _ in fresh)
+            yield sum(self._phase("busy", self.seconds.training(job), job) for job, _ in fresh)
         for job, step in tasks:
             if step is not Step.BASELINE and step is not Step.EVALUATE:
                 yield self._phase("busy", self.seconds.record, job)
@@ -186,7 +194,7 @@ class Simulation:
                 self._finish(worker, job)
 
     def _scored(self, worker: int, job: Job, step: Step) -> Iterator[float]:
-        yield self._phase("busy", self.seconds.score[job.model], job)
+        yield self._phase("busy", self.seconds.scoring(job), job)
         if step is Step.BASELINE:
             yield self._phase("busy", self.seconds.record, job)
             self._measured.add(job.model)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
+from itertools import count
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +16,7 @@ from registry.runner.experiment import Job
 from registry.runner.outline import outline
 from registry.runner.plan import Step
 from registry.runner.schedule import Costs, Schedule, Task
+from registry.runner.worker import reports
 from registry.studyfile import load_study
 from tests.bench.scaling import paper_seconds, paper_tasks, schedule_of
 from tests.bench.simulated import Seconds, Simulation, lower_bound
@@ -214,3 +218,25 @@ def test_the_papers_grid_ends_within_a_tenth_of_what_is_possible(gpus: int, rati
     found = Simulation(schedule_of(seen, todo), seconds, gpus).run()
     assert len(found.done) == len(todo)
     assert found.makespan <= ratio * lower_bound(todo, seconds, gpus)
+
+
+class Talking:
+    """A resident that tells of each thousandth of a phase, and then is done."""
+
+    def do(self, tasks: list[Task], progress: Callable[[str, float], None]) -> Iterator[tuple[Job, None]]:
+        for job, _ in tasks:
+            for phase in ("train", "score"):
+                for share in range(1000):
+                    progress(phase, share / 1000)
+            yield job, None
+
+
+def test_who_listens_hears_of_each_phase_and_not_of_each_step(monkeypatch) -> None:
+    seconds = count(0.0, 0.01)
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    heard: list[tuple[str, float]] = []
+    task = adapter("a", 1)
+    done = list(reports(Talking(), [task], lambda phase, share: heard.append((phase, share))))
+    assert done == [("done", task[0])]
+    assert [heard[at] for at in (0, 20)] == [("train", 0.0), ("score", 0.0)]
+    assert len(heard) == 40  # of 2,000, half a second apart

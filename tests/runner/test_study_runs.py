@@ -22,6 +22,8 @@ from registry.runner.records import Records
 from registry.runner.session import prospect
 from registry.studyfile import load_study
 from registry.tracking.names import Kind, Tag
+from registry.tracking.store import experiment_id
+from tests.bench.replayed import replay
 
 
 def outcomes(records, run) -> pd.DataFrame:
@@ -314,3 +316,17 @@ def test_the_cost_of_what_is_left_is_told_from_what_was_done(finished, monkeypat
 def test_a_negative_number_of_workers_is_refused(records) -> None:
     with pytest.raises(Refused, match="workers=-1"):
         prospect(records.study, workers=-1)
+
+
+def test_a_recorded_study_is_simulated_with_the_seconds_of_its_own_phases(finished) -> None:
+    identity = experiment_id(finished.client, finished.study.name)
+    found = replay(finished.client, identity)
+    assert found is not None
+    runs = [run for kind in (Kind.BASELINE, Kind.FINETUNE, Kind.EVALUATE) for run in finished.runs(kind, "FINISHED")]
+    spent = sum(run.data.metrics.get(f"seconds/{phase}", 0.0) for run in runs for phase in ("train", "score"))
+    took = [(run.info.end_time - run.info.start_time) / 1000 for run in runs]
+    alone, two = found.simulated(1), found.simulated(2)
+    assert alone.busy == pytest.approx(sum(took), rel=1e-9)
+    assert sum(found.seconds.trained.values()) + sum(found.seconds.scored.values()) == pytest.approx(spent)
+    assert alone.makespan == pytest.approx(alone.busy + alone.loading)
+    assert alone.makespan / 2 <= two.makespan < alone.makespan
