@@ -7,9 +7,9 @@ import math
 import pandas as pd
 
 from analysis.corrected import Corrected
-from analysis.corrected.headline import RUN_SE, interval
+from analysis.corrected.regimes import RUN_SE
 from analysis.corrected.section import unidentified
-from analysis.numerals import fixed, pp
+from analysis.numerals import fixed, interval, pp
 from analysis.published.roles import DONOR, RECIPIENT
 from analysis.published.uplift import TRANSFER
 from registry.cells import Regime

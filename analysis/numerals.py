@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["counted", "fixed", "pp"]
+__all__ = ["counted", "fixed", "interval", "pp"]
 
 _DASH = "–"
 _MINUS = "\N{MINUS SIGN}"
@@ -13,6 +13,11 @@ _MINUS = "\N{MINUS SIGN}"
 def pp(value: float, decimals: int = 2) -> str:
     """Write a delta with its sign, without unit."""
     return _DASH if math.isnan(value) else f"{_rounded(value, decimals):+.{decimals}f}".replace("-", _MINUS)
+
+
+def interval(low: float, high: float) -> str:
+    """Write an interval of deltas; a dash where there is none."""
+    return _DASH if math.isnan(low) or math.isnan(high) else f"{pp(low)} to {pp(high)}"
 
 
 def fixed(value: float, decimals: int = 2) -> str:

@@ -6,18 +6,11 @@ import numpy as np
 import pandas as pd
 
 from analysis.corrected.correct import Corrected
-from analysis.numerals import fixed, pp
+from analysis.corrected.regimes import RUN_SE
+from analysis.numerals import fixed, interval
 from analysis.section import Column, Shown, count, delta, percent, shown, text
 
-__all__ = ["RUN_SE", "headline", "interval", "intervals", "rate_written", "written"]
-
-#: Standard errors to each side of an interval that holds for the models that were run.
-RUN_SE = 1.96
-
-
-def interval(low: float, high: float) -> str:
-    """Write an interval of deltas; a dash where there is none."""
-    return "–" if np.isnan(low) or np.isnan(high) else f"{pp(low)} to {pp(high)}"
+__all__ = ["headline", "intervals", "rate_written", "written"]
 
 
 def headline(corrected: Corrected) -> tuple[Shown, Shown]:

@@ -14,16 +14,19 @@ from analysis.clusters import two_way
 from analysis.corrected.rates import HARM, OVERALL, POSITIVE
 from analysis.corrected.terms import Crossing, crossing, identify
 from analysis.corrected.variance import decompose
-from analysis.numerals import counted, fixed, pp
+from analysis.numerals import counted, fixed, interval, pp
 from analysis.published.uplift import TRANSFER, by_regime, cell_names, summary
 
-__all__ = ["COLUMNS", "regimes", "regimes_as_text"]
+__all__ = ["COLUMNS", "RUN_SE", "regimes", "regimes_as_text"]
 
 COLUMNS = [
     "regime", "n", "mean", "se", "low", "high", "df", "interval_note", "run_se", "run_se_note", "median",
     "positive_pct", "positive_by_chance_pct", "positive_posterior_pct", "positive_low_pct", "positive_high_pct",
     "harm_pct", "harm_by_chance_pct", "harm_posterior_pct", "harm_low_pct", "harm_high_pct",
 ]  # fmt: skip
+
+#: Standard errors to each side of an interval that holds for the models that were run.
+RUN_SE = 1.96
 
 _CONFIDENCE = 0.95
 _FEW_MODELS = 5
@@ -136,21 +139,16 @@ def _rates(label: str, rates: pd.DataFrame) -> dict[str, float]:
 
 def regimes_as_text(table: pd.DataFrame) -> str:
     """Return the regime table as aligned text for a terminal; a dash stands for a number that does not exist."""
-    header = [
-        "regime",
-        "cells",
-        "mean Δ pp",
-        "95 % from",
-        "to",
-        "median",
-        "positive %",
-        "corrected",
-        "harm %",
-        "corrected",
-    ]
-    lines = [header]
+    header = ["regime", "cells", "mean Δ pp", "95 %, these models", "95 %, models at large", "median"]
+    lines = [[*header, "positive %", "corrected", "harm %", "corrected"]]
     for row in table.to_dict("records"):
-        deltas = [pp(row[name]) for name in ("mean", "low", "high", "median")]
+        half = RUN_SE * row["run_se"]
+        deltas = [
+            pp(row["mean"]),
+            interval(row["mean"] - half, row["mean"] + half),
+            interval(row["low"], row["high"]),
+            pp(row["median"]),
+        ]
         names = ("positive_pct", "positive_posterior_pct", "harm_pct", "harm_posterior_pct")
         lines.append([row["regime"], f"{row['n']:,}", *deltas, *(fixed(row[name], 1) for name in names)])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.corrected.headline import RUN_SE
+from analysis.corrected.regimes import RUN_SE
 from analysis.figures.style import GRID, INK, MUTED, STYLE
 from analysis.published.roles import DONOR, RECIPIENT
 

@@ -13,6 +13,7 @@ import pytest
 
 from analysis.corrected.regimes import regimes, regimes_as_text
 from analysis.frame import Frame, cells
+from analysis.numerals import interval
 from analysis.published.groups import size_bucket
 from analysis.published.matrices import language_matrix, task_matrix
 from analysis.published.pareto import by_source_task, pareto
@@ -150,7 +151,11 @@ def test_absent_regimes_are_empty_rows(make_frame: FrameMaker) -> None:
 
 
 def test_text_for_the_terminal_is_aligned(table: pd.DataFrame) -> None:
-    lines = regimes_as_text(regimes(table, NO_RATES)).splitlines()
+    found = regimes(table, NO_RATES)
+    lines = regimes_as_text(found).splitlines()
     assert len(lines) == 6
+    mean, half = found["mean"].iloc[1], 1.96 * found["run_se"].iloc[1]
+    assert interval(mean - half, mean + half) in lines[2]
+    assert interval(found["low"].iloc[1], found["high"].iloc[1]) in lines[2]
     assert len(set(map(len, lines))) == 1
     assert [line.split()[0] for line in lines] == ["regime", "MT-ML", "MT-CL", "CT-ML", "CT-CL", "transfer"]
