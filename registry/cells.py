@@ -31,11 +31,6 @@ class Regime(StrEnum):
         """Whether the target's task differs from the source's."""
         return self in (Regime.CT_ML, Regime.CT_CL)
 
-    @property
-    def is_transfer(self) -> bool:
-        """Whether the regime counts as transfer: MT-ML is the trained cell itself and is reported apart."""
-        return self is not Regime.MT_ML
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class Cell:

@@ -25,7 +25,6 @@ def test_a_regime_says_what_is_shared(source: Cell, target: Cell) -> None:
     assert regime.startswith("MT") == (source.task == target.task)
     assert regime.endswith("ML") == (source.language == target.language)
     assert regime.off_task == (source.task != target.task)
-    assert regime.is_transfer == (source != target)
 
 
 @given(cells, cells)

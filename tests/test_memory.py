@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from registry.lora.adapter import fresh_adapter, merged
+from registry.lora.adapter import fresh_adapter
+from registry.lora.bank import merged
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import Continuations, Example
 from registry.lora.train import Assignment, train_adapter

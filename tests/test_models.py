@@ -16,7 +16,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedModel
 
 from registry.loading import BITSANDBYTES, load_base, load_tokenizer, require_quantization
-from registry.lora.adapter import fresh_adapter, is_resident
+from registry.lora.adapter import fresh_adapter
+from registry.lora.bank import is_resident
 from registry.lora.cost import Size
 from registry.lora.forward import takes_flat
 from registry.lora.score import ScoringSet, loglikelihoods

@@ -15,7 +15,8 @@ from peft import PeftModel, get_peft_model_state_dict
 
 from registry.cells import Cell
 from registry.loading import load_base, load_tokenizer
-from registry.lora.adapter import Bank, fresh_adapter, merged, put_on, read_adapter
+from registry.lora.adapter import fresh_adapter, read_adapter
+from registry.lora.bank import Bank, merged, put_on
 from registry.lora.score import ScoringSet, choose, loglikelihoods
 from registry.lora.tokens import encode_examples, encode_queries
 from registry.lora.train import Assignment, train_adapter

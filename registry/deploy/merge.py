@@ -14,7 +14,8 @@ from transformers.utils import logging
 
 from registry.deploy.dtypes import Dtype
 from registry.loading import load_tokenizer
-from registry.lora.adapter import Adapter, is_resident, read_adapter
+from registry.lora.adapter import Adapter, read_adapter
+from registry.lora.bank import is_resident
 from registry.memory import require_memory
 from registry.models import Base, skeleton_of
 from registry.refusal import Refused

@@ -16,7 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from registry.lora.adapter import Adapter, Bank
+from registry.lora.adapter import Adapter
+from registry.lora.bank import Bank
 from registry.lora.full import FullWeights, Whole
 from registry.lora.tokens import Example, input_tokens, supervised_tokens
 from registry.study import Recipe

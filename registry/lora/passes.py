@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from registry.lora.adapter import Bank
+from registry.lora.bank import Bank
 from registry.lora.batches import examples_batch
 from registry.lora.course import Course
 from registry.lora.forward import Forward, input_device

@@ -21,7 +21,8 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from registry.lora.adapter import Adapter, Bank, put_on
+from registry.lora.adapter import Adapter
+from registry.lora.bank import Bank, put_on
 from registry.lora.course import Course, Training, hold_out
 from registry.lora.forward import input_device, reading, takes_flat
 from registry.lora.full import in_training
@@ -29,7 +30,7 @@ from registry.lora.passes import Passes
 from registry.lora.tokens import Example
 from registry.study import Recipe
 
-__all__ = ["Assignment", "Training", "hold_out", "mean_loss", "train_adapter", "train_adapters", "train_full"]
+__all__ = ["Assignment", "Training", "hold_out", "train_adapter", "train_adapters", "train_full"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,13 +229,6 @@ def _go(courses: Sequence[Course], passes: Passes, recipe: Recipe, progress: Cal
         done += len(active)
         if progress is not None:
             progress(done / steps)
-
-
-def mean_loss(base: PreTrainedModel, adapter: Adapter, examples: Sequence[Example], *, batch_size: int) -> float:
-    """Mean cross-entropy over all supervised tokens, in nats; a short last batch weighs no more than its tokens."""
-    bank, flat = Bank(base, [adapter]), takes_flat(base)
-    with put_on(base, bank), reading(base, flat=flat) as forward:
-        return Passes(base, bank, forward, flat, None).losses_of([0], [examples], batch_size)[0]
 
 
 @contextmanager

@@ -19,7 +19,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from registry.loading import load_base, load_tokenizer
-from registry.lora.adapter import Adapter, fresh_adapter, merged, read_adapter, save_adapter
+from registry.lora.adapter import Adapter, fresh_adapter, read_adapter, save_adapter
+from registry.lora.bank import merged
 from registry.lora.cost import Size, Usage, peak_memory_gb, reset_peak_memory, scoring_flop, training_flop
 from registry.lora.full import FullWeights, replaced, save_full
 from registry.lora.score import ScoringSet, loglikelihoods

@@ -16,7 +16,8 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from registry.benchmarks.prompts import Prompt
-from registry.lora.adapter import Adapter, merged
+from registry.lora.adapter import Adapter
+from registry.lora.bank import merged
 from registry.lora.forward import input_device
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import Continuations, encode_queries, require_chat_template

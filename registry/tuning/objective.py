@@ -24,7 +24,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from registry.cells import Cell, Regime, regime_of
 from registry.loading import load_base, load_tokenizer
-from registry.lora.adapter import Adapter, fresh_adapter, merged
+from registry.lora.adapter import Adapter, fresh_adapter
+from registry.lora.bank import merged
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import Example, encode_examples, encode_queries
 from registry.lora.train import Assignment, Training, train_adapters

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from registry.lora.adapter import fresh_adapter, merged, read_adapter
+from registry.lora.adapter import fresh_adapter, read_adapter
+from registry.lora.bank import merged
 from registry.lora.score import ScoringSet, choose, loglikelihoods
 from registry.lora.tokens import Continuations, Example, encode_examples, encode_queries
 from registry.lora.train import Assignment, Training, hold_out, train_adapter

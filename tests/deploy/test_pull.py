@@ -20,7 +20,7 @@ from peft import PeftModel
 from registry.deploy import pull as pulling
 from registry.deploy.folder import placed
 from registry.deploy.pull import default_folder, pull
-from registry.lora.adapter import Bank, put_on
+from registry.lora.bank import Bank, put_on
 from registry.refusal import Refused
 from registry.tracking.store import PROJECT
 from tests.deploy.conftest import logits

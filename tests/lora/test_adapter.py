@@ -12,7 +12,8 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from registry.lora.adapter import Bank, fresh_adapter, merged, put_on, read_adapter, save_adapter
+from registry.lora.adapter import fresh_adapter, read_adapter, save_adapter
+from registry.lora.bank import Bank, merged, put_on
 from registry.study import LoraSpec
 
 SPEC = LoraSpec(rank=4, alpha=8)

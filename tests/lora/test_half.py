@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
 from registry.lora import course, passes
-from registry.lora.adapter import Adapter, Bank, fresh_adapter, merged, put_on
+from registry.lora.adapter import Adapter, fresh_adapter
+from registry.lora.bank import Bank, merged, put_on
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import Continuations, Example
 from registry.lora.train import Assignment, train_adapter, train_adapters, train_full

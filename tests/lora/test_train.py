@@ -24,8 +24,10 @@ from transformers import (
 
 from registry.lora import course, passes, train
 from registry.lora.adapter import Adapter, fresh_adapter
+from registry.lora.bank import Bank, put_on
+from registry.lora.forward import reading, takes_flat
 from registry.lora.tokens import Example
-from registry.lora.train import Assignment, Training, hold_out, mean_loss, train_adapter, train_adapters
+from registry.lora.train import Assignment, Training, hold_out, train_adapter, train_adapters
 from registry.study import LoraSpec, Recipe
 
 RECIPE = Recipe(lora=LoraSpec(rank=4, alpha=8), learning_rate=1e-2, epochs=2, batch_size=8, warmup=0.2, validation=0.0)
@@ -66,6 +68,13 @@ def run(make_llama, monkeypatch):
 
 def assignment(base, examples: Sequence[Example], recipe: Recipe = RECIPE, *, seed: int = 1, **fields) -> Assignment:
     return Assignment(fresh_adapter(base, recipe.lora, seed=7), examples, seed, **fields)
+
+
+def mean_loss(base, adapter: Adapter, examples: Sequence[Example], *, batch_size: int) -> float:
+    """Mean cross-entropy over all supervised tokens, in nats, as a validation computes it."""
+    bank, flat = Bank(base, [adapter]), takes_flat(base)
+    with put_on(base, bank), reading(base, flat=flat) as forward:
+        return passes.Passes(base, bank, forward, flat, None).losses_of([0], [examples], batch_size)[0]
 
 
 def weights_of(model: PeftModel | Adapter) -> dict[str, Tensor]:
