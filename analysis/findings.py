@@ -37,13 +37,14 @@ def _overall(row: pd.Series) -> str:
     sentence = f"Over {row['n']:,} transfer cells the mean Δ is {pp(row['mean'])} pp"
     if math.isnan(row["low"]):
         return f"{sentence}; how far that holds beyond these cells, this grid does not show."
-    holds = "for this one model" if "one model" in row["interval_note"] else "for models at large"
+    one = "one model" in row["interval_note"]
+    holds = "for this one model" if one else "for models at large"
     sure = "not clearly different from zero" if row["low"] <= 0 <= row["high"] else "different from zero"
     half = RUN_SE * row["run_se"]
-    run = (
-        "" if math.isnan(half) else f"{interval(row['mean'] - half, row['mean'] + half)} for the models that were run, "
-    )
-    return f"{sentence} (95 % intervals: {run}{interval(row['low'], row['high'])} {holds}): {holds}, that is {sure}."
+    if one or math.isnan(half):
+        return f"{sentence} (95 %: {interval(row['low'], row['high'])}): {holds}, that is {sure}."
+    run = f"{interval(row['mean'] - half, row['mean'] + half)} for the models that were run"
+    return f"{sentence} (95 % intervals: {run}, {interval(row['low'], row['high'])} {holds}): {holds}, that is {sure}."
 
 
 def _rates(row: pd.Series) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.corrected.correct import Corrected
-from analysis.corrected.regimes import RUN_SE
+from analysis.corrected.regimes import written_intervals
 from analysis.numerals import fixed, interval
 from analysis.section import Column, Shown, count, delta, percent, shown, text
 
@@ -16,24 +16,18 @@ __all__ = ["headline", "intervals", "rate_written", "written"]
 def headline(corrected: Corrected) -> tuple[Shown, Shown]:
     """Return the report's first tables: deltas per regime with intervals, and rates beside chance."""
     table = corrected.tables["regimes"]
-    run = RUN_SE * table["run_se"]
     rates = {}
     for rate in ("positive", "harm"):
         names = [f"{rate}_{part}_pct" for part in ("posterior", "low", "high")]
         rates[rate] = [rate_written(*values) for values in table[names].itertuples(index=False, name=None)]
-    rows = table.assign(
-        run_interval=intervals(table["mean"] - run, table["mean"] + run),
-        interval=intervals(table["low"], table["high"]),
-        positive_corrected=rates["positive"],
-        harm_corrected=rates["harm"],
-    )
+    ends = written_intervals(table)
+    rows = table.assign(**ends, positive_corrected=rates["positive"], harm_corrected=rates["harm"])
     deltas = {
         "regime": text("Regime"),
         "n": count("Cells"),
         "mean": delta("Mean Δ"),
         "median": delta("Median"),
-        "run_interval": written("95 %, these models, pp"),
-        "interval": written("95 %, models at large, pp"),
+        **{what: written(f"95 %, {what}, pp") for what in ends},
     }
     shares = {
         "regime": text("Regime"),

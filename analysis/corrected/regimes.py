@@ -17,7 +17,7 @@ from analysis.corrected.variance import decompose
 from analysis.numerals import counted, fixed, interval, pp
 from analysis.published.uplift import TRANSFER, by_regime, cell_names, summary
 
-__all__ = ["COLUMNS", "RUN_SE", "regimes", "regimes_as_text"]
+__all__ = ["COLUMNS", "RUN_SE", "of_one_model", "regimes", "regimes_as_text", "written_intervals"]
 
 COLUMNS = [
     "regime", "n", "mean", "se", "low", "high", "df", "interval_note", "run_se", "run_se_note", "median",
@@ -30,6 +30,7 @@ RUN_SE = 1.96
 
 _CONFIDENCE = 0.95
 _FEW_MODELS = 5
+_ONE_MODEL = "one model"
 
 
 class _Interval(NamedTuple):
@@ -120,7 +121,7 @@ def _degrees(rows: Crossing) -> tuple[str, int, str]:
     fewest = min(levels["source"], levels["target"])
     if fewest < 2:
         fewest = max(levels["source"], levels["target"])
-    said = f"one model: for this model only, over {counted(fewest, 'cell')}"
+    said = f"{_ONE_MODEL}: for this model only, over {counted(fewest, 'cell')}"
     return "cell", fewest - 1, said
 
 
@@ -137,20 +138,31 @@ def _rates(label: str, rates: pd.DataFrame) -> dict[str, float]:
     return found
 
 
+def of_one_model(table: pd.DataFrame) -> bool:
+    """Whether intervals of a regime table hold for the one model that was run, and say nothing of models at large."""
+    return bool(table["interval_note"].str.startswith(_ONE_MODEL).any())
+
+
+def written_intervals(table: pd.DataFrame) -> dict[str, list[str]]:
+    """Write the 95 % intervals of the means by what they hold for."""
+    at_large = list(map(interval, table["low"], table["high"]))
+    if of_one_model(table):
+        return {"this model": at_large}
+    half = RUN_SE * table["run_se"]
+    these = list(map(interval, table["mean"] - half, table["mean"] + half))
+    return {"these models": these, "models at large": at_large}
+
+
 def regimes_as_text(table: pd.DataFrame) -> str:
     """Return the regime table as aligned text for a terminal; a dash stands for a number that does not exist."""
-    header = ["regime", "cells", "mean Δ pp", "95 %, these models", "95 %, models at large", "median"]
-    lines = [[*header, "positive %", "corrected", "harm %", "corrected"]]
-    for row in table.to_dict("records"):
-        half = RUN_SE * row["run_se"]
-        deltas = [
-            pp(row["mean"]),
-            interval(row["mean"] - half, row["mean"] + half),
-            interval(row["low"], row["high"]),
-            pp(row["median"]),
-        ]
-        names = ("positive_pct", "positive_posterior_pct", "harm_pct", "harm_posterior_pct")
-        lines.append([row["regime"], f"{row['n']:,}", *deltas, *(fixed(row[name], 1) for name in names)])
+    written = written_intervals(table)
+    headings = (f"95 %, {what}" for what in written)
+    shares = ("positive %", "corrected", "harm %", "corrected")
+    lines = [["regime", "cells", "mean Δ pp", *headings, "median", *shares]]
+    names = ("positive_pct", "positive_posterior_pct", "harm_pct", "harm_posterior_pct")
+    for row, intervals in zip(table.to_dict("records"), zip(*written.values(), strict=True), strict=True):
+        rates = [fixed(row[name], 1) for name in names]
+        lines.append([row["regime"], f"{row['n']:,}", pp(row["mean"]), *intervals, pp(row["median"]), *rates])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         line[0].ljust(widths[0])

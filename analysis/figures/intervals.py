@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.corrected.regimes import RUN_SE
+from analysis.corrected.regimes import RUN_SE, of_one_model
 from analysis.figures.style import GRID, INK, MUTED, STYLE
 from analysis.published.roles import DONOR, RECIPIENT
 
@@ -28,7 +28,7 @@ def regimes_figure(regimes: pd.DataFrame, contrasts: pd.DataFrame) -> Figure:
     ----------
     regimes
         Table of `analysis.corrected.regimes`, of regimes that have cells. The wide bar is ± 1.96 standard errors for
-        the models that were run, the thin one the interval for models at large.
+        the models that were run, the thin one the interval for models at large; one model has the thin one alone.
     contrasts
         Table of `analysis.corrected.contrasts`, of contrasts that have an estimate; may be empty.
     """
@@ -36,18 +36,19 @@ def regimes_figure(regimes: pd.DataFrame, contrasts: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 1.1 + _LINE * sum(heights) + 0.3 * len(heights)), layout="constrained")
         panels = np.ravel(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights))
-        inner = RUN_SE * regimes["run_se"].to_numpy(dtype=np.float64)
+        one = of_one_model(regimes)
+        inner = None if one else RUN_SE * regimes["run_se"].to_numpy(dtype=np.float64)
         _forest(panels[0], regimes["regime"], regimes["mean"], regimes[["low", "high"]], inner=inner)
         panels[0].set_title("mean Δ", loc="left")
         if len(contrasts):
             _forest(panels[1], contrasts["contrast"], contrasts["estimate"], contrasts[["low", "high"]])
             panels[1].set_title("difference at equal models, sources and targets", loc="left")
         panels[-1].set_xlabel("pp")
-        handles = [
-            Line2D([], [], color=_BLUE, linewidth=5, alpha=0.35, solid_capstyle="butt", label="these models"),
-            Line2D([], [], color=INK, linewidth=1.2, label="models at large"),
-        ]
-        panels[0].legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2)
+        handles = [Line2D([], [], color=INK, linewidth=1.2, label="this model" if one else "models at large")]
+        if not one:
+            bar = Line2D([], [], color=_BLUE, linewidth=5, alpha=0.35, solid_capstyle="butt", label="these models")
+            handles.insert(0, bar)
+        panels[0].legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(handles))
     return figure
 
 

@@ -159,3 +159,12 @@ def test_text_for_the_terminal_is_aligned(table: pd.DataFrame) -> None:
     assert interval(found["low"].iloc[1], found["high"].iloc[1]) in lines[2]
     assert len(set(map(len, lines))) == 1
     assert [line.split()[0] for line in lines] == ["regime", "MT-ML", "MT-CL", "CT-ML", "CT-CL", "transfer"]
+
+
+def test_of_one_model_there_is_one_interval_and_it_is_called_so(make_frame: FrameMaker) -> None:
+    observations = make_frame().observations
+    found = regimes(cells(observations[observations["model"] == observations["model"].iloc[0]]), NO_RATES)
+    lines = regimes_as_text(found).splitlines()
+    assert "95 %, this model" in lines[0]
+    assert "models" not in lines[0]
+    assert interval(found["low"].iloc[1], found["high"].iloc[1]) in lines[2]
