@@ -49,6 +49,7 @@ def main() -> None:
 
     def analyze() -> int:
         from analysis.corrected.regimes import regimes_as_text
+        from analysis.numerals import counted
         from analysis.record import record_analysis
         from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.store import open_store, shown_uri
@@ -67,9 +68,9 @@ def main() -> None:
             questions=given.questions,
         )
         print(regimes_as_text(result.regimes))
-        for part in result.left_out:
-            print(f"left out: {part}")
         print(f"report:  {result.report}")
+        if result.left_out:
+            print(f"         {counted(len(result.left_out), 'part')} left out, listed at its end with the reasons")
         print(f"run:     {run_id} in experiment {study!r} of {shown_uri(client.tracking_uri)}")
         experiment = client.get_run(run_id).info.experiment_id
         print(f"look:    {where_to_look(shown_uri(client.tracking_uri), experiment)}")
