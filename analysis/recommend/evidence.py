@@ -16,8 +16,9 @@ from analysis.corrected.outcomes import collect
 from analysis.corrected.shrinkage import shrink
 from analysis.frame import Frame
 from analysis.observations import cells as averaged
+from analysis.recommend.components import components_of
 from analysis.recommend.effects import names_of
-from analysis.recommend.expectation import components_of, noise_of
+from analysis.recommend.expectation import noise_of
 from analysis.recommend.questions import stored_noise
 from analysis.stored.outcomes import stored_outcomes
 from registry.cells import Cell

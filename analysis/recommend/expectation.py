@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -12,17 +12,16 @@ from numpy.typing import NDArray
 
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.noise import NoiseTable, assumed_noise
-from analysis.corrected.terms import CELL, RESIDUAL, TERMS
-from analysis.corrected.variance import OVERALL, scope_components
 from analysis.numerals import counted
 from analysis.published.linguistic import cosine_distances
 from analysis.published.vectors import Vectors
+from analysis.recommend.components import components_of
 from analysis.recommend.effects import Effects, Expected
 from registry.cells import Cell, Regime, regime_of
 from registry.refusal import Refused
 from registry.tracking.columns import BLOCK
 
-__all__ = ["Design", "Expectation", "components_of", "expectation", "noise_of"]
+__all__ = ["Design", "Expectation", "expectation", "noise_of"]
 
 Array = NDArray[np.float64]
 
@@ -80,6 +79,7 @@ def expectation(
     *,
     vectors: Vectors | None = None,
     questions: int | Mapping[str, int] = QUESTIONS,
+    cache: Path | None = None,
 ) -> Expectation:
     """Fit the model to the cells of a study.
 
@@ -93,6 +93,8 @@ def expectation(
         Typological vectors; the means go by distance too if they hold every language.
     questions
         Test items per target, or by task, to assume where there are no outcomes.
+    cache
+        Folder of the study, where the variance components are kept.
 
     Raises
     ------
@@ -109,7 +111,7 @@ def expectation(
         )
     design, said = _design(known, vectors)
     columns = design.columns(known["regime"], known["source_language"], known["target_language"])
-    effects = Effects(known, components_of(known, noise), noise, columns)
+    effects = Effects(known, components_of(known, noise, cache=cache), noise, columns)
     return Expectation(known, effects, design, noise.note, (*notes, *said))
 
 
@@ -130,21 +132,6 @@ def noise_of(
     blocks = counted(len(assumed.table), "target")
     note = f"{measured.note}; of {blocks} without outcomes {assumed.note}"
     return NoiseTable(both, note), [f"Sampling noise is {note}."]
-
-
-def components_of(cells: pd.DataFrame, noise: NoiseTable) -> dict[str, float]:
-    """Return the variances of all terms about the means of regimes, in pp², none below 0.
-
-    What the cells do not tell apart counts as 0, its variance being part of another's; so does what cannot be estimated
-    at all, as in a study of one source.
-    """
-    about = cells["delta"] - cells.groupby("regime")["delta"].transform("mean")
-    table = scope_components(OVERALL, cells.assign(delta=about), noise=noise.mean())
-    found = dict(zip(table["component"], table["variance"], strict=True))
-    if CELL in found:  # source and target are one factor: its effects go by the source
-        found["source"] = found[CELL]
-    values = {name: float(found.get(name, math.nan)) for name in [*TERMS, RESIDUAL]}
-    return {name: 0.0 if math.isnan(value) else max(value, 0.0) for name, value in values.items()}
 
 
 def _design(cells: pd.DataFrame, vectors: Vectors | None) -> tuple[Design, list[str]]:

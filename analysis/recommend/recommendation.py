@@ -109,6 +109,7 @@ def recommend(
     protect: Sequence[Cell] = (),
     vectors: Vectors | None = None,
     questions: int | Mapping[str, int] = QUESTIONS,
+    cache: Path | None = None,
 ) -> Recommendation:
     """Rank a base's trained and untrained sources by their expected gain on the wanted targets.
 
@@ -122,7 +123,7 @@ def recommend(
         The base; may be left out where there is one.
     want, protect
         Targets; one that is wanted is not protected besides.
-    vectors, questions
+    vectors, questions, cache
         See :func:`analysis.recommend.expectation.expectation`.
 
     Raises
@@ -133,7 +134,7 @@ def recommend(
     cells = averaged(frame.observations)
     model = _base(model, cells)
     wanted, protected = _targets(cells, want, protect)
-    expected = expectation(cells, measured, vectors=vectors, questions=questions)
+    expected = expectation(cells, measured, vectors=vectors, questions=questions, cache=cache)
     found = candidates(expected.cells, frame.observations, model=model, targets=(*wanted, *protected))
     effects = expected.of(model, [candidate.source for candidate in found], (*wanted, *protected))
     observed = _AsMeasured(expected.cells[expected.cells["model"] == model])

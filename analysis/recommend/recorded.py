@@ -62,5 +62,6 @@ def recommend_recorded(
         want=wanted,
         protect=protected,
         vectors=given or uriel_vectors(languages),
+        cache=kept,
     )
     return replace(found, notes=(*found.notes, *frame.notes, *stored.notes))

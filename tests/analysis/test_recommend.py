@@ -16,10 +16,12 @@ from analysis.corrected.outcomes import RunKey, collect
 from analysis.corrected.shrinkage import shrink
 from analysis.frame import Frame
 from analysis.published.vectors import Vectors
+from analysis.recommend import components
 from analysis.recommend.candidates import MEASURED, NEW, OTHER_BASES
+from analysis.recommend.components import components_of
 from analysis.recommend.effects import Effects, names_of
 from analysis.recommend.error import COLUMNS, EVERYWHERE, HERE, leave_one_source_out, trust
-from analysis.recommend.expectation import components_of, expectation
+from analysis.recommend.expectation import expectation
 from analysis.recommend.questions import stored_noise, study_outcomes
 from analysis.recommend.recommendation import recommend
 from analysis.stored.outcomes import Answered, StoredOutcomes
@@ -345,3 +347,18 @@ def test_noise_of_stored_outcomes_is_that_of_their_frames_and_is_kept(tmp_path, 
     assert len(stored_noise(fewer, cache=tmp_path).table) == 3
     assert stored_noise(fewer, cache=tmp_path).table["n_sources"].max() == 3
     assert stored_noise(StoredOutcomes((), {}, ())) is None
+
+
+def test_components_are_fitted_once_and_anew_when_a_delta_changes(cells: pd.DataFrame, tmp_path, monkeypatch) -> None:
+    fitted, noise = [], _assumed(cells)
+    fit = components.scope_components
+    monkeypatch.setattr(components, "scope_components", lambda *given, **how: fitted.append(1) or fit(*given, **how))
+    first = components_of(cells, noise, cache=tmp_path)
+    assert first == components_of(cells, noise)
+    assert components_of(cells, noise, cache=tmp_path) == first
+    assert len(fitted) == 2
+    changed = cells.assign(delta=cells["delta"].where(cells.index > 0, cells["delta"] + 1e-9))
+    assert components_of(changed, noise, cache=tmp_path) == components_of(changed, noise)
+    other = NoiseTable(noise.table.assign(v=noise.table["v"] + 1e-9), noise.note)
+    components_of(changed, other, cache=tmp_path)
+    assert len(fitted) == 5
