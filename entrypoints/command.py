@@ -87,12 +87,14 @@ def where_to_look(uri: str, experiment_id: str) -> str:
 def run_command(command: Callable[[], int]) -> NoReturn:
     """Run an entry point and exit: 2 and one message for a mistake of the user's, 130 or 143 for an interrupt."""
     from registry.collecting import collect_rarely
+    from registry.interrupts import end_by
     from registry.refusal import Refused
 
     _use_project_environment()
     _quiet()
     collect_rarely()
-    signal.signal(signal.SIGTERM, _terminated)
+    end_by(signal.SIGTERM, _terminated)
+    end_by(signal.SIGINT, _interrupted)
     try:
         code = command()
     except Refused as error:
@@ -129,7 +131,11 @@ def seed_number(text: str) -> int | None:
     return int(text)
 
 
-def _terminated(*_: object) -> None:
+def _interrupted() -> None:
+    raise KeyboardInterrupt
+
+
+def _terminated() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the end is being recorded; a second signal must not break that off
     sys.exit(143)
 

@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 
 from mlflow import MlflowClient
 
+from registry.interrupts import end_by
 from registry.runner.dealing import Dealer
 from registry.runner.experiment import Experiment, prepare
 from registry.runner.plan import Plan
@@ -165,7 +166,7 @@ def _one_thread() -> Iterator[None]:
 def _work(number: int, study: Study, uri: str, experiment_id: str, pipe: Connection) -> None:
     """What a worker process does: prepare, then one task after another until it is told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    signal.signal(signal.SIGTERM, _exit)
+    end_by(signal.SIGTERM, _exit)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     resident = new_resident(prepare(study), open_store(uri), experiment_id, number=number)
     pipe.send(("ready",))
@@ -174,7 +175,7 @@ def _work(number: int, study: Study, uri: str, experiment_id: str, pipe: Connect
             pipe.send(report)
 
 
-def _exit(*_: object) -> None:
+def _exit() -> None:
     # A signal to the whole group comes again from the parent, and must not break the end of the run off.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     raise SystemExit(143)

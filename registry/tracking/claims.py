@@ -37,6 +37,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from registry.interrupts import unbroken
 from registry.tracking.names import Tag
 from registry.tracking.runs import Superseded, process_is_here, worker_identity
 
@@ -131,6 +132,13 @@ class Claims:
         """Claim a fingerprint; None where another runner holds it."""
         if fingerprint in self._others and self.is_taken(fingerprint):
             return None
+        with unbroken():  # a claim that was made and is not known here would keep others waiting
+            claim = self._taken(fingerprint)
+        if claim is not None:
+            self._keep_beating()
+        return claim
+
+    def _taken(self, fingerprint: str) -> Claim | None:
         number = self._append(fingerprint)
         try:
             earlier = [found for found in self._log(fingerprint) if int(found.version) < number]
@@ -142,12 +150,11 @@ class Claims:
             for found in dead:  # so that whoever was only asleep learns of it
                 self._delete(int(found.version))
         except BaseException:
-            self._delete(number)  # an interrupt, or the store is away: what was appended would keep others waiting
+            self._delete(number)  # the store is away: what was appended would keep others waiting
             raise
         claim = Claim(fingerprint, number, _claims=self)
         with self._lock:
             self._held.add(claim)
-        self._keep_beating()
         return claim
 
     def is_taken(self, fingerprint: str) -> bool:
@@ -160,8 +167,9 @@ class Claims:
         claims: dict[str, Claim] = {}
         try:
             for fingerprint in fingerprints:
-                if claim := self.take(fingerprint):
-                    claims[fingerprint] = claim
+                with unbroken():
+                    if claim := self.take(fingerprint):
+                        claims[fingerprint] = claim
             yield claims
         finally:
             for claim in claims.values():

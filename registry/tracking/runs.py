@@ -22,6 +22,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
+from registry.interrupts import unbroken
 from registry.tracking.names import Kind, Tag
 from registry.tracking.recording import Recording
 from registry.tracking.store import all_runs
@@ -82,19 +83,20 @@ def recorded(
         **_origin(),
         **tags,
     }
-    run = client.create_run(
-        experiment_id,
-        start_time=int((time.time() - seconds_ago) * 1000),
-        run_name=name,
-        tags={key: str(value) for key, value in every.items()} | {MLFLOW_RUN_NAME: name},
-    )
-    recording = Recording(client, experiment_id, run.info.run_id, run.info.artifact_uri, gathers)
-    _open.add(recording.run_id)
-    stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(recording, stop), daemon=True)
-    beat.start()
+    recording, stop, beat = None, threading.Event(), None
     status = RunStatus.FINISHED
     try:
+        with unbroken():  # a run that was made and is not known here would be left RUNNING
+            run = client.create_run(
+                experiment_id,
+                start_time=int((time.time() - seconds_ago) * 1000),
+                run_name=name,
+                tags={key: str(value) for key, value in every.items()} | {MLFLOW_RUN_NAME: name},
+            )
+            recording = Recording(client, experiment_id, run.info.run_id, run.info.artifact_uri, gathers)
+            _open.add(recording.run_id)
+            beat = threading.Thread(target=_beat, args=(recording, stop), daemon=True)
+            beat.start()
         recording.params(params or {})
         yield recording
         recording.send()
@@ -105,15 +107,22 @@ def recorded(
         status = RunStatus.FAILED
         raise
     finally:
-        stop.set()
-        beat.join()
-        try:
-            if status != RunStatus.FINISHED:
-                with suppress(MlflowException):  # what ended the run is told, not that the store is away besides
-                    recording.send()
-            client.set_terminated(recording.run_id, RunStatus.to_string(status))
-        finally:
-            _open.discard(recording.run_id)  # from now on it is dead if the store did not hear of its end
+        if recording is not None and beat is not None:
+            with unbroken():
+                stop.set()
+                beat.join()
+                _end(recording, status)
+
+
+def _end(recording: Recording, status: int) -> None:
+    """Send what is left of a run, and end it."""
+    try:
+        if status != RunStatus.FINISHED:
+            with suppress(MlflowException):  # what ended the run is told, not that the store is away besides
+                recording.send()
+        recording.client.set_terminated(recording.run_id, RunStatus.to_string(status))
+    finally:
+        _open.discard(recording.run_id)  # from now on it is dead if the store did not hear of its end
 
 
 def finished_by_fingerprint(

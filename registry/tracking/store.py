@@ -21,6 +21,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
+from registry.interrupts import unbroken
 from registry.tracking.write_ahead import made_with_log
 
 __all__ = ["PROJECT", "all_runs", "experiment_id", "open_store", "shown_uri", "tracking_uri"]
@@ -33,21 +34,34 @@ _ASKED_AGAIN = (
     "create_model_version",
     "create_registered_model",
     "create_run",
+    "delete_logged_model",
     "delete_model_version",
+    "delete_registered_model_alias",
+    "delete_run",
     "finalize_logged_model",
     "get_experiment",
     "get_experiment_by_name",
     "get_logged_model",
     "get_model_version",
+    "get_model_version_by_alias",
+    "get_registered_model",
     "get_run",
     "log_batch",
     "log_inputs",
     "log_outputs",
+    "restore_experiment",
+    "search_experiments",
+    "search_logged_models",
     "search_model_versions",
+    "search_registered_models",
     "search_runs",
+    "set_experiment_tag",
+    "set_logged_model_tags",
     "set_model_version_tag",
+    "set_registered_model_alias",
     "set_tag",
     "set_terminated",
+    "update_model_version",
 )
 
 PROJECT = Path(__file__).resolve().parent.parent.parent
@@ -135,18 +149,20 @@ def _trusting(client: MlflowClient) -> MlflowClient:
 
 
 def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
-    """Ask a database again that is away, or locked by another writer."""
+    """Ask a database again that is away, or locked by another writer; signals wait for its answer."""
 
     @wraps(ask)
     def asked(*arguments: Any, **named: Any) -> Any:
         for pause in _PAUSES:
             try:
-                return ask(*arguments, **named)
+                with unbroken():
+                    return ask(*arguments, **named)
             except MlflowException as error:
                 if error.error_code != "TEMPORARILY_UNAVAILABLE":
                     raise
                 time.sleep(pause * random.uniform(0.5, 1.0))
-        return ask(*arguments, **named)
+        with unbroken():
+            return ask(*arguments, **named)
 
     return asked
 

@@ -1,0 +1,50 @@
+"""Signals that end this process by an exception: they wait for the end of a call that must not be broken off.
+
+An exception in the middle of a database's session can leave its connection in a transaction that no one ends: the
+process then waits for its own lock when it records how far it came.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import current_thread, main_thread
+
+__all__ = ["end_by", "unbroken"]
+
+_ends: dict[int, Callable[[], object]] = {}
+_came: list[int] = []
+_inside = 0  # calls of the main thread, which alone hears signals
+
+
+def end_by(number: int, end: Callable[[], object]) -> None:
+    """Have a signal call what raises the exception that ends this process, though not inside :func:`unbroken`."""
+    _ends[number] = end
+    signal.signal(number, _hear)
+
+
+@contextmanager
+def unbroken() -> Iterator[None]:
+    """Have signals wait for the end of what is done inside; a second Ctrl-C does not wait."""
+    global _inside
+    if current_thread() is not main_thread():
+        yield
+        return
+    _inside += 1
+    try:
+        yield
+    finally:
+        _inside -= 1
+        if _came and not _inside:
+            number = _came[0]
+            _came.clear()
+            _ends[number]()
+
+
+def _hear(number: int, _: object) -> None:
+    if not _inside or (number == signal.SIGINT and number in _came):
+        _came.clear()
+        _ends[number]()
+    else:
+        _came.append(number)
