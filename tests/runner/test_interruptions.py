@@ -7,7 +7,8 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import psutil
 import pytest
@@ -36,17 +37,26 @@ def gone(processes: list[psutil.Process]) -> bool:
 
 
 def at_work(records, process: subprocess.Popen[str], *, evaluations: int) -> list[psutil.Process]:
-    """Wait until a study of two workers has its baseline and some evaluations; return the workers."""
+    """Wait until a study of two workers has a fine-tune and some evaluations; return the workers."""
 
     def reached() -> bool:
         assert process.poll() is None, process.stdout.read()
-        baselines, done = records.runs(Kind.BASELINE, "FINISHED"), records.runs(Kind.EVALUATE, "FINISHED")
-        return bool(baselines) and len(done) >= evaluations
+        begun, done = records.runs(Kind.FINETUNE), records.runs(Kind.EVALUATE, "FINISHED")
+        return bool(begun) and len(done) >= evaluations
 
     wait_until(reached, what=f"{evaluations} evaluations")
     workers = workers_of(process)
     assert len(workers) == 2
     return workers
+
+
+@contextmanager
+def stopped(processes: list[psutil.Process]) -> Iterator[None]:
+    for process in processes:
+        process.suspend()
+    yield
+    for process in processes:
+        process.resume()
 
 
 def assert_resumes(records, finished, rerun) -> None:
@@ -91,7 +101,8 @@ def test_a_study_that_is_terminated_leaves_nothing_running(records, finished, st
 def test_a_study_that_is_interrupted_from_the_keyboard_says_how_to_go_on(records, finished, start_study, rerun) -> None:
     process = start_study(records.uri, workers=2)
     workers = at_work(records, process, evaluations=0)
-    os.killpg(process.pid, signal.SIGINT)
+    with stopped(workers):  # so that they are not done before it is heard
+        os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
     assert "the same command goes on from here" in output
