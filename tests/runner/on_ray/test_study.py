@@ -146,7 +146,8 @@ def test_a_node_joins_and_another_leaves(cluster, records, finished, start_study
     cluster.remove_node(first, allow_graceful=False)
     began = time.monotonic()
     output, _ = process.communicate(timeout=PATIENCE)
-    worker.kill()  # while it stands still, it does not hear that its node is gone
+    with suppress(psutil.NoSuchProcess):
+        worker.kill()  # while it stands still, it does not hear that its node is gone
     assert process.returncode == 0, output
     assert time.monotonic() - began < 60, "what the lost worker held was waited for as for a machine that is silent"
     assert_as_undisturbed(records, finished)
