@@ -108,6 +108,7 @@ client.create_run(identity)
 """
 
 
+@pytest.mark.slow
 def test_four_processes_may_come_first_at_once(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/new/mlflow.db"
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
