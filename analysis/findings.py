@@ -7,7 +7,7 @@ import math
 import pandas as pd
 
 from analysis.corrected import Corrected
-from analysis.corrected.regimes import RUN_SE
+from analysis.corrected.regimes import ONE_MODEL, scoped_intervals
 from analysis.corrected.section import unidentified
 from analysis.numerals import fixed, interval, pp
 from analysis.published.roles import DONOR, RECIPIENT
@@ -27,24 +27,23 @@ def findings(corrected: Corrected) -> list[str]:
     if not transfer["n"]:
         sentences = ["No cell counts as transfer: every adapter was evaluated on its own cell only."]
     else:
-        sentences = [_overall(transfer), _rates(transfer), _single(tables["tests"])]
+        sentences = [_overall(by_regime.loc[[TRANSFER]]), _rates(transfer), _single(tables["tests"])]
     sentences += [_own_cell(by_regime.loc[str(Regime.MT_ML)]), _contrasts(tables["contrasts"])]
     sentences.append(_languages(tables["roles"], tables["role_differences"]))
     return [sentence for sentence in sentences if sentence]
 
 
-def _overall(row: pd.Series) -> str:
+def _overall(table: pd.DataFrame) -> str:
+    row = table.iloc[0]
     sentence = f"Over {row['n']:,} transfer cells the mean Δ is {pp(row['mean'])} pp"
-    if math.isnan(row["low"]):
+    scopes = {scope: ends.iloc[0] for scope, ends in scoped_intervals(table).items()}
+    known = {scope: (ends["low"], ends["high"]) for scope, ends in scopes.items() if ends.notna().all()}
+    if not known:
         return f"{sentence}; how far that holds beyond these cells, this grid does not show."
-    one = "one model" in row["interval_note"]
-    holds = "for this one model" if one else "for models at large"
-    sure = "not clearly different from zero" if row["low"] <= 0 <= row["high"] else "different from zero"
-    half = RUN_SE * row["run_se"]
-    if one or math.isnan(half):
-        return f"{sentence} (95 %: {interval(row['low'], row['high'])}): {holds}, that is {sure}."
-    run = f"{interval(row['mean'] - half, row['mean'] + half)} for the models that were run"
-    return f"{sentence} (95 % intervals: {run}, {interval(row['low'], row['high'])} {holds}): {holds}, that is {sure}."
+    widest, (low, high) = list(known.items())[-1]
+    sure = "not clearly different from zero" if low <= 0 <= high else "different from zero"
+    said = ", ".join(f"{interval(*ends)} for {scope}" for scope, ends in known.items())
+    return f"{sentence} (95 %: {said}): for {widest}, that is {sure}."
 
 
 def _rates(row: pd.Series) -> str:
@@ -129,7 +128,8 @@ def _best(roles: pd.DataFrame, role: str) -> str:
 def cautions(corrected: Corrected) -> list[tuple[str, str]]:
     """Return what to beware of before believing any number: a title and a sentence each."""
     tables = corrected.tables
-    transfer = tables["regimes"].set_index("regime").loc[TRANSFER]
+    by_regime = tables["regimes"].set_index("regime")
+    transfer = by_regime.loc[TRANSFER]
     found = []
     if corrected.assumed:
         found.append(("Sampling noise is assumed", _ASSUMED.format(corrected.assumed)))
@@ -142,7 +142,7 @@ def cautions(corrected: Corrected) -> list[tuple[str, str]]:
                 f"{chance} % there. Read the corrected rates, and no single cell without its q.",
             )
         )
-    if transfer["n"] and "one model" in str(transfer["interval_note"]):
+    if ONE_MODEL in scoped_intervals(by_regime.loc[[TRANSFER]]):
         found.append(("One model", "Every interval here holds for this model only and says nothing of another."))
     if lost := unidentified(tables["variance_components"]):
         said = f"On this grid no variance can be told apart for {', '.join(lost)}; the notes of the table say why."

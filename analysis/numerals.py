@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
-__all__ = ["counted", "fixed", "interval", "pp"]
+__all__ = ["counted", "fixed", "interval", "intervals", "pp"]
 
 _DASH = "–"
 _MINUS = "\N{MINUS SIGN}"
@@ -18,6 +19,11 @@ def pp(value: float, decimals: int = 2) -> str:
 def interval(low: float, high: float) -> str:
     """Write an interval of deltas; a dash where there is none."""
     return _DASH if math.isnan(low) or math.isnan(high) else f"{pp(low)} to {pp(high)}"
+
+
+def intervals(low: Iterable[float], high: Iterable[float]) -> list[str]:
+    """Write intervals of deltas, a column of lower ends and one of upper ends."""
+    return [interval(*ends) for ends in zip(low, high, strict=True)]
 
 
 def fixed(value: float, decimals: int = 2) -> str:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import numpy as np
-import pandas as pd
 
 from analysis.corrected.correct import Corrected
 from analysis.corrected.regimes import written_intervals
-from analysis.numerals import fixed, interval
+from analysis.numerals import fixed
 from analysis.section import Column, Shown, count, delta, percent, shown, text
 
-__all__ = ["headline", "intervals", "rate_written", "written"]
+__all__ = ["headline", "rate_written", "written"]
 
 
 def headline(corrected: Corrected) -> tuple[Shown, Shown]:
@@ -42,11 +41,6 @@ def headline(corrected: Corrected) -> tuple[Shown, Shown]:
         shown(rows, "Mean Δ per regime", deltas, "regimes.csv"),
         shown(rows, "How many cells gain and how many are harmed", shares, "regimes.csv"),
     )
-
-
-def intervals(low: pd.Series, high: pd.Series) -> list[str]:
-    """Write intervals of deltas."""
-    return [interval(*ends) for ends in zip(low, high, strict=True)]
 
 
 def written(heading: str) -> Column:

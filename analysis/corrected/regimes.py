@@ -14,10 +14,19 @@ from analysis.clusters import two_way
 from analysis.corrected.rates import HARM, OVERALL, POSITIVE
 from analysis.corrected.terms import Crossing, crossing, identify
 from analysis.corrected.variance import decompose
-from analysis.numerals import counted, fixed, interval, pp
+from analysis.numerals import counted, fixed, intervals, pp
 from analysis.published.uplift import TRANSFER, by_regime, cell_names, summary
 
-__all__ = ["COLUMNS", "RUN_SE", "of_one_model", "regimes", "regimes_as_text", "written_intervals"]
+__all__ = [
+    "AT_LARGE",
+    "COLUMNS",
+    "ONE_MODEL",
+    "RUN_MODELS",
+    "regimes",
+    "regimes_as_text",
+    "scoped_intervals",
+    "written_intervals",
+]
 
 COLUMNS = [
     "regime", "n", "mean", "se", "low", "high", "df", "interval_note", "run_se", "run_se_note", "median",
@@ -25,12 +34,13 @@ COLUMNS = [
     "harm_pct", "harm_by_chance_pct", "harm_posterior_pct", "harm_low_pct", "harm_high_pct",
 ]  # fmt: skip
 
-#: Standard errors to each side of an interval that holds for the models that were run.
-RUN_SE = 1.96
+#: What an interval of a mean holds for.
+ONE_MODEL, RUN_MODELS, AT_LARGE = "this model", "these models", "models at large"
 
 _CONFIDENCE = 0.95
+_RUN_SE = 1.96  # standard errors to each side of an interval that holds for the models that were run
 _FEW_MODELS = 5
-_ONE_MODEL = "one model"
+_ONE = "one model"
 
 
 class _Interval(NamedTuple):
@@ -121,7 +131,7 @@ def _degrees(rows: Crossing) -> tuple[str, int, str]:
     fewest = min(levels["source"], levels["target"])
     if fewest < 2:
         fewest = max(levels["source"], levels["target"])
-    said = f"{_ONE_MODEL}: for this model only, over {counted(fewest, 'cell')}"
+    said = f"{_ONE}: for this model only, over {counted(fewest, 'cell')}"
     return "cell", fewest - 1, said
 
 
@@ -138,19 +148,27 @@ def _rates(label: str, rates: pd.DataFrame) -> dict[str, float]:
     return found
 
 
-def of_one_model(table: pd.DataFrame) -> bool:
-    """Whether intervals of a regime table hold for the one model that was run, and say nothing of models at large."""
-    return bool(table["interval_note"].str.startswith(_ONE_MODEL).any())
+def scoped_intervals(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Return the 95 % intervals of a regime table's means by what they hold for, the widest last.
+
+    Returns
+    -------
+    dict
+        ``low`` and ``high`` in pp, a row for each of the table's: of a table of one model `ONE_MODEL` alone, otherwise
+        `RUN_MODELS` and `AT_LARGE`; NaN where the regime has no such interval.
+    """
+    ends = table[["low", "high"]]
+    of_one = table["interval_note"].str.startswith(_ONE)
+    if of_one.any() and not ends[~of_one].notna().any(axis=None):
+        return {ONE_MODEL: ends}
+    half = _RUN_SE * table["run_se"]
+    run = pd.DataFrame({"low": table["mean"] - half, "high": table["mean"] + half})
+    return {RUN_MODELS: run, AT_LARGE: ends.mask(of_one)}
 
 
 def written_intervals(table: pd.DataFrame) -> dict[str, list[str]]:
-    """Write the 95 % intervals of the means by what they hold for."""
-    at_large = list(map(interval, table["low"], table["high"]))
-    if of_one_model(table):
-        return {"this model": at_large}
-    half = RUN_SE * table["run_se"]
-    these = list(map(interval, table["mean"] - half, table["mean"] + half))
-    return {"these models": these, "models at large": at_large}
+    """Write the intervals of :func:`scoped_intervals`."""
+    return {scope: intervals(ends["low"], ends["high"]) for scope, ends in scoped_intervals(table).items()}
 
 
 def regimes_as_text(table: pd.DataFrame) -> str:
@@ -160,9 +178,9 @@ def regimes_as_text(table: pd.DataFrame) -> str:
     shares = ("positive %", "corrected", "harm %", "corrected")
     lines = [["regime", "cells", "mean Δ pp", *headings, "median", *shares]]
     names = ("positive_pct", "positive_posterior_pct", "harm_pct", "harm_posterior_pct")
-    for row, intervals in zip(table.to_dict("records"), zip(*written.values(), strict=True), strict=True):
+    for row, ends in zip(table.to_dict("records"), zip(*written.values(), strict=True), strict=True):
         rates = [fixed(row[name], 1) for name in names]
-        lines.append([row["regime"], f"{row['n']:,}", pp(row["mean"]), *intervals, pp(row["median"]), *rates])
+        lines.append([row["regime"], f"{row['n']:,}", pp(row["mean"]), *ends, pp(row["median"]), *rates])
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
         line[0].ljust(widths[0])

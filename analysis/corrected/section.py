@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from analysis.corrected.correct import Corrected
-from analysis.corrected.headline import intervals, rate_written, written
+from analysis.corrected.headline import rate_written, written
 from analysis.corrected.terms import CELL, RESIDUAL, TERMS
 from analysis.corrected.variance import CORRECTED, OVERALL, PUBLISHED, SAMPLING, TRANSFER
 from analysis.corrected.words import (
@@ -19,7 +19,7 @@ from analysis.corrected.words import (
     ROLES,
     VARIANCE,
 )
-from analysis.numerals import fixed
+from analysis.numerals import fixed, intervals
 from analysis.published.roles import DONOR, RECIPIENT
 from analysis.section import Part, count, delta, number, percent, probability, shown, text
 

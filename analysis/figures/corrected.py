@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.corrected import Corrected
-from analysis.corrected.regimes import of_one_model
+from analysis.corrected.regimes import ONE_MODEL, written_intervals
 from analysis.corrected.variance import CORRECTED, OVERALL
 from analysis.corrected.variance import TRANSFER as TRANSFER_SCOPE
 from analysis.figures.drawing import Drawing
@@ -45,17 +45,19 @@ def _regimes(folder: Path, tables: dict[str, pd.DataFrame]) -> Drawing | LeftOut
         contrasts = contrasts.dropna(subset="estimate")
     if regimes.empty:
         return LeftOut(title, "there is no cell.")
+    scopes = written_intervals(regimes)
     png, svg = save(regimes_figure(regimes, contrasts), folder, "regimes")
     bars = (
         "Bars: 95 % intervals for this one model."
-        if of_one_model(regimes)
+        if ONE_MODEL in scopes
         else "Thin bars: 95 % intervals for models at large. Wide bars: ± 1.96 standard errors for the models that "
         "were run, clustered by source and target."
     )
     dots = "Dots: means over cells, and differences between regimes."
     caption = f"{dots} {bars} Where there is no bar, this grid gives no error."
     alt = "Means with 95 % intervals, in pp: " + "; ".join(
-        f"{row['regime']} {pp(row['mean'])} ({pp(row['low'])} to {pp(row['high'])})" for _, row in regimes.iterrows()
+        f"{regime} {pp(mean)} ({ends})"
+        for regime, mean, ends in zip(regimes["regime"], regimes["mean"], list(scopes.values())[-1], strict=True)
     )
     return Drawing("regimes", title, caption, f"{alt}.", png, svg, table="regimes.csv")
 

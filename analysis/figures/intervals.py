@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from analysis.corrected.regimes import RUN_SE, of_one_model
+from analysis.corrected.regimes import RUN_MODELS, scoped_intervals
 from analysis.figures.style import GRID, INK, MUTED, STYLE
 from analysis.published.roles import DONOR, RECIPIENT
 
@@ -36,31 +36,31 @@ def regimes_figure(regimes: pd.DataFrame, contrasts: pd.DataFrame) -> Figure:
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(7.4, 1.1 + _LINE * sum(heights) + 0.3 * len(heights)), layout="constrained")
         panels = np.ravel(figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights))
-        one = of_one_model(regimes)
-        inner = None if one else RUN_SE * regimes["run_se"].to_numpy(dtype=np.float64)
-        _forest(panels[0], regimes["regime"], regimes["mean"], regimes[["low", "high"]], inner=inner)
+        ends = scoped_intervals(regimes)
+        outer, inner = list(ends)[-1], ends.get(RUN_MODELS)
+        _forest(panels[0], regimes["regime"], regimes["mean"], ends[outer], inner=inner)
         panels[0].set_title("mean Δ", loc="left")
         if len(contrasts):
             _forest(panels[1], contrasts["contrast"], contrasts["estimate"], contrasts[["low", "high"]])
             panels[1].set_title("difference at equal models, sources and targets", loc="left")
         panels[-1].set_xlabel("pp")
-        handles = [Line2D([], [], color=INK, linewidth=1.2, label="this model" if one else "models at large")]
-        if not one:
-            bar = Line2D([], [], color=_BLUE, linewidth=5, alpha=0.35, solid_capstyle="butt", label="these models")
+        handles = [Line2D([], [], color=INK, linewidth=1.2, label=outer)]
+        if inner is not None:
+            bar = Line2D([], [], color=_BLUE, linewidth=5, alpha=0.35, solid_capstyle="butt", label=RUN_MODELS)
             handles.insert(0, bar)
         panels[0].legend(handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=len(handles))
     return figure
 
 
 def _forest(
-    axes: Axes, names: pd.Series, estimates: pd.Series, ends: pd.DataFrame, *, inner: np.ndarray | None = None
+    axes: Axes, names: pd.Series, estimates: pd.Series, ends: pd.DataFrame, *, inner: pd.DataFrame | None = None
 ) -> None:
     """Draw estimates from top to bottom; an interval that is not known is not drawn."""
     at = np.arange(len(names))[::-1]
     values = estimates.to_numpy(dtype=np.float64)
     if inner is not None:
-        axes.hlines(at, values - inner, values + inner, color=_BLUE, linewidth=6, alpha=0.35, zorder=2)
-    axes.hlines(at, ends["low"].to_numpy(), ends["high"].to_numpy(), color=INK, linewidth=1.2, zorder=3)
+        axes.hlines(at, inner["low"], inner["high"], color=_BLUE, linewidth=6, alpha=0.35, zorder=2)
+    axes.hlines(at, ends["low"], ends["high"], color=INK, linewidth=1.2, zorder=3)
     axes.scatter(values, at, s=30, color=_BLUE, edgecolors=INK, linewidths=0.6, zorder=4)
     axes.axvline(0, color=MUTED, linewidth=0.9, linestyle=(0, (4, 3)), zorder=1)
     axes.set_yticks(at, [str(name) for name in names])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from pathlib import Path
 
 import pandas as pd
@@ -12,15 +11,15 @@ import pyarrow as pa
 from analysis.corrected.noise import NoiseTable
 from analysis.corrected.terms import CELL, RESIDUAL, TERMS
 from analysis.corrected.variance import OVERALL, scope_components
-from analysis.stored.cache import CachedTable
-from registry.tracking.columns import SOURCE, TARGET
+from analysis.stored.cache import CachedResult
+from registry.tracking.columns import CELL_KEY
 
 __all__ = ["components_of"]
 
 #: Raise it when the components come to be estimated otherwise.
 _VERSION = "1"
 
-_SCHEMA = pa.schema([("of", pa.string()), ("component", pa.string()), ("variance", pa.float64())])
+_COLUMNS = pa.schema([("component", pa.string()), ("variance", pa.float64())])
 
 
 def components_of(cells: pd.DataFrame, noise: NoiseTable, *, cache: Path | None = None) -> dict[str, float]:
@@ -36,30 +35,24 @@ def components_of(cells: pd.DataFrame, noise: NoiseTable, *, cache: Path | None 
     cache
         Folder of the study, where the last components are kept with a digest of what they were estimated from.
     """
-    digest = _digest(cells, noise)
-    kept = None if cache is None else CachedTable(cache / "components.parquet", _SCHEMA, _VERSION)
-    if kept is not None:
-        table = kept.read().to_pandas()
-        if len(table) and (table["of"] == digest).all():
-            return dict(zip(table["component"], table["variance"], strict=True))
-    found = _estimated(cells, noise)
-    if kept is not None:
-        rows = [{"of": digest, "component": name, "variance": variance} for name, variance in found.items()]
-        kept.write(pa.Table.from_pylist(rows, _SCHEMA))
-    return found
+    if cache is None:
+        table = _estimated(cells, noise)
+    else:
+        kept = CachedResult(cache / "components.parquet", _COLUMNS, _VERSION)
+        table = kept.of(_digest(cells, noise), lambda: _estimated(cells, noise))
+    return dict(zip(table["component"], table["variance"], strict=True))
 
 
-def _estimated(cells: pd.DataFrame, noise: NoiseTable) -> dict[str, float]:
+def _estimated(cells: pd.DataFrame, noise: NoiseTable) -> pd.DataFrame:
     about = cells["delta"] - cells.groupby("regime")["delta"].transform("mean")
     table = scope_components(OVERALL, cells.assign(delta=about), noise=noise.mean())
-    found = dict(zip(table["component"], table["variance"], strict=True))
+    found = table.set_index("component")["variance"]
     if CELL in found:  # source and target are one factor: its effects go by the source
         found["source"] = found[CELL]
-    values = {name: float(found.get(name, math.nan)) for name in [*TERMS, RESIDUAL]}
-    return {name: 0.0 if math.isnan(value) else max(value, 0.0) for name, value in values.items()}
+    return found.reindex([*TERMS, RESIDUAL]).fillna(0.0).clip(lower=0.0).reset_index()
 
 
 def _digest(cells: pd.DataFrame, noise: NoiseTable) -> str:
     """Return a digest of the cells, their deltas and the mean noise, exact in every number."""
-    names = pd.util.hash_pandas_object(cells[["model", *SOURCE, *TARGET, "regime", "delta"]], index=False)
-    return hashlib.sha256(names.to_numpy().tobytes() + repr(noise.mean()).encode()).hexdigest()
+    rows = pd.util.hash_pandas_object(cells[[*CELL_KEY, "regime", "delta"]], index=False)
+    return hashlib.sha256(rows.to_numpy().tobytes() + repr(noise.mean()).encode()).hexdigest()

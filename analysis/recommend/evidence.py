@@ -20,10 +20,12 @@ from analysis.recommend.components import components_of
 from analysis.recommend.effects import names_of
 from analysis.recommend.expectation import noise_of
 from analysis.recommend.questions import stored_noise
+from analysis.stored.cache import cache_folder
 from analysis.stored.outcomes import stored_outcomes
 from registry.cells import Cell
 from registry.refusal import Refused
-from registry.tracking.columns import TARGET
+from registry.tracking.columns import ADAPTER, BLOCK, TARGET
+from registry.tracking.store import experiment_id
 
 __all__ = ["COLUMNS", "VersionEvidence", "version_evidence"]
 
@@ -145,11 +147,12 @@ def _estimates(
 ) -> pd.DataFrame:
     """Return the shrunken estimates of the version's source, by target."""
     cells = averaged(frame.observations)
-    noise, _ = noise_of(cells, stored_noise(stored_outcomes(client, frame, cache=cache)), questions=questions)
-    cells = cells.merge(noise.table[["model", *TARGET]], on=["model", *TARGET], how="inner").reset_index(drop=True)
-    posterior = shrink(cells, components_of(cells, noise), noise, means_by="regime")
+    experiment = experiment_id(client, frame.study)
+    kept = None if cache is None else cache_folder(cache, client.tracking_uri, experiment)
+    measured = stored_noise(stored_outcomes(client, frame, cache=cache), cache=kept)
+    noise, _ = noise_of(cells, measured, questions=questions)
+    cells = cells.merge(noise.table[BLOCK], on=BLOCK, how="inner").reset_index(drop=True)
+    posterior = shrink(cells, components_of(cells, noise, cache=kept), noise, means_by="regime")
     found = cells.assign(shrunken=posterior.mean, shrunken_sd=posterior.sd)
-    first = table.iloc[0]
-    of_source = (found["source_task"] == first["source_task"]) & (found["source_language"] == first["source_language"])
-    found = found[of_source & (found["model"] == first["model"])]
+    found = found[(found[ADAPTER] == table[ADAPTER].iloc[0]).all(axis=1)]
     return found.set_index(names_of(found, "target"))[["shrunken", "shrunken_sd"]]

@@ -13,18 +13,19 @@ from numpy.typing import NDArray
 
 from analysis.corrected.noise import MEASURED, NoiseTable, measured_noise
 from analysis.corrected.outcomes import RunKey, StudyOutcomes, TargetOutcomes, collect
-from analysis.stored.cache import CachedTable
+from analysis.stored.cache import CachedResult
 from analysis.stored.outcomes import Answered, StoredOutcomes
 from registry.cells import Cell
+from registry.tracking.columns import BLOCK
 
 __all__ = ["stored_noise", "study_outcomes"]
 
 #: Raise it when the noise comes to be measured otherwise.
 _VERSION = "1"
 
-_SCHEMA = pa.schema(
+_COLUMNS = pa.schema(
     [
-        *((name, pa.string()) for name in ("of", "model", "target_task", "target_language")),
+        *((name, pa.string()) for name in BLOCK),
         *((name, pa.int64()) for name in ("n_sources", "n_questions")),
         *((name, pa.float64()) for name in ("v", "c")),
     ]
@@ -44,16 +45,10 @@ def stored_noise(stored: StoredOutcomes, *, cache: Path | None = None) -> NoiseT
     """
     if not stored.runs:
         return None
-    digest = _digest(stored)
-    kept = None if cache is None else CachedTable(cache / "noise.parquet", _SCHEMA, _VERSION)
-    if kept is not None:
-        table = kept.read().to_pandas()
-        if len(table) and (table["of"] == digest).all():
-            return NoiseTable(table.drop(columns="of"), MEASURED)
-    noise = measured_noise(study_outcomes(stored))
-    if kept is not None:
-        kept.write(pa.Table.from_pandas(noise.table.assign(of=digest), _SCHEMA, preserve_index=False))
-    return noise
+    if cache is None:
+        return measured_noise(study_outcomes(stored))
+    kept = CachedResult(cache / "noise.parquet", _COLUMNS, _VERSION)
+    return NoiseTable(kept.of(_digest(stored), lambda: measured_noise(study_outcomes(stored)).table), MEASURED)
 
 
 def _digest(stored: StoredOutcomes) -> str:

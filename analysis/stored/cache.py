@@ -6,17 +6,20 @@ import hashlib
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["CachedTable", "cache_folder", "cache_root"]
+__all__ = ["CachedResult", "CachedTable", "cache_folder", "cache_root"]
 
 _log = logging.getLogger(__name__)
 
 _VERSION = b"cache_version"
+_OF = "of"
 
 
 def cache_root() -> Path:
@@ -93,3 +96,27 @@ class CachedTable:
     def _rebuilt(self, reason: str) -> pa.Table:
         _log.warning("%s %s: it is made anew", self.path, reason)
         return self.schema.empty_table()
+
+
+class CachedResult:
+    """The last result of what takes seconds, kept with a digest of what it was computed from.
+
+    Parameters
+    ----------
+    path, version
+        As of :class:`CachedTable`; the version is also raised when the same input comes to give another result.
+    columns
+        Names and types of the result's columns.
+    """
+
+    def __init__(self, path: Path, columns: pa.Schema, version: str) -> None:
+        self._table = CachedTable(path, columns.insert(0, pa.field(_OF, pa.string())), version)
+
+    def of(self, digest: str, compute: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+        """Return the result for an input: the kept one if it is of the same, otherwise a new one, which is kept."""
+        kept = self._table.read().to_pandas()
+        if len(kept) and (kept[_OF] == digest).all():
+            return kept.drop(columns=_OF)
+        found = compute()
+        self._table.write(pa.Table.from_pandas(found.assign(**{_OF: digest}), self._table.schema, preserve_index=False))
+        return found

@@ -29,7 +29,7 @@ __all__ = ["changes_over_api"]
 _PAGE = 150
 _THREADS = 4  # an MLflow server has as many processes, unless it is told otherwise
 _AT_ONCE = 500  # run ids in one question
-_SAMPLE = 16  # runs read again: about a quarter of a second
+_SAMPLE = 16  # runs of a kind that are read again
 _MOST_GONE = 20  # runs looked for one by one, before everything is read again
 
 
@@ -101,7 +101,7 @@ class _Store:
             whole = self.threads.map(lambda part: self.has(kind, len(part), f"{condition} AND {_among(part)}"), parts)
             broken = [part for part, is_whole in zip(parts, whole, strict=True) if not is_whole]
             gone.update(part[0] for part in broken if len(part) == 1)
-            if len(gone) > _MOST_GONE or len(broken) > _MOST_GONE:
+            if max(len(gone), len(broken)) > _MOST_GONE:
                 raise _TooMuchError
             halves = ((part[: len(part) // 2], part[len(part) // 2 :]) for part in broken if len(part) > 1)
             parts = [half for pair in halves for half in pair]

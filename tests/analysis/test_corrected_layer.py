@@ -178,7 +178,7 @@ def test_one_model_speaks_for_itself() -> None:
     transfer = found.tables["regimes"].set_index("regime").loc["transfer"]
     assert transfer["low"] < transfer["mean"] < transfer["high"]
     assert transfer["interval_note"].startswith("one model")
-    assert "for this one model" in findings(found)[0]
+    assert "for this model" in findings(found)[0]
     assert "One model" in dict(cautions(found))
 
 
