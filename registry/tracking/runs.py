@@ -83,8 +83,7 @@ def recorded(
         **_origin(),
         **tags,
     }
-    recording, stop, beat = None, threading.Event(), None
-    status = RunStatus.FINISHED
+    beating, status = None, RunStatus.FINISHED
     try:
         with unbroken():  # a run that was made and is not known here would be left RUNNING
             run = client.create_run(
@@ -94,9 +93,7 @@ def recorded(
                 tags={key: str(value) for key, value in every.items()} | {MLFLOW_RUN_NAME: name},
             )
             recording = Recording(client, experiment_id, run.info.run_id, run.info.artifact_uri, gathers)
-            _open.add(recording.run_id)
-            beat = threading.Thread(target=_beat, args=(recording, stop), daemon=True)
-            beat.start()
+            beating = _Beating(recording)
         recording.params(params or {})
         yield recording
         recording.send()
@@ -107,22 +104,40 @@ def recorded(
         status = RunStatus.FAILED
         raise
     finally:
-        if recording is not None and beat is not None:
+        if beating is not None:
             with unbroken():
-                stop.set()
-                beat.join()
-                _end(recording, status)
+                beating.end(status)
 
 
-def _end(recording: Recording, status: int) -> None:
-    """Send what is left of a run, and end it."""
-    try:
-        if status != RunStatus.FINISHED:
-            with suppress(MlflowException):  # what ended the run is told, not that the store is away besides
-                recording.send()
-        recording.client.set_terminated(recording.run_id, RunStatus.to_string(status))
-    finally:
-        _open.discard(recording.run_id)  # from now on it is dead if the store did not hear of its end
+class _Beating:
+    """A run that is open, which the store hears of every 15 seconds."""
+
+    def __init__(self, recording: Recording) -> None:
+        self._recording = recording
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat, daemon=True)
+        _open.add(recording.run_id)
+        self._thread.start()
+
+    def _beat(self) -> None:
+        while not self._stop.wait(_BEAT_SECONDS):
+            # The store is away for a while; a thread that ended here would have the run taken for dead.
+            with suppress(MlflowException):
+                self._recording.tags({Tag.HEARTBEAT: _now()})
+                self._recording.send()
+
+    def end(self, status: int) -> None:
+        """Send what is left of the run, and end it."""
+        self._stop.set()
+        self._thread.join()
+        recording = self._recording
+        try:
+            if status != RunStatus.FINISHED:
+                with suppress(MlflowException):  # what ended the run is told, not that the store is away besides
+                    recording.send()
+            recording.client.set_terminated(recording.run_id, RunStatus.to_string(status))
+        finally:
+            _open.discard(recording.run_id)  # from now on it is dead if the store did not hear of its end
 
 
 def finished_by_fingerprint(
@@ -243,12 +258,3 @@ def _origin() -> dict[str, str]:
 
 def _now() -> str:
     return f"{time.time():.0f}"
-
-
-def _beat(recording: Recording, stop: threading.Event) -> None:
-    while not stop.wait(_BEAT_SECONDS):
-        try:
-            recording.tags({Tag.HEARTBEAT: _now()})
-            recording.send()
-        except MlflowException:
-            continue  # the store is away for a while; a thread that ended here would have the run taken for dead

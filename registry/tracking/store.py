@@ -28,7 +28,8 @@ __all__ = ["PROJECT", "all_runs", "experiment_id", "open_store", "shown_uri", "t
 
 _LOCK_KEY = 0x646F6E6F72  # any number that others do not lock
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds
-_ASKED_AGAIN = (
+#: Every call of a database that this project makes.
+_CALLS = (
     "create_experiment",
     "create_logged_model",
     "create_model_version",
@@ -97,7 +98,7 @@ def open_store(uri: str | None = None) -> MlflowClient:
         client = _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))  # this alone makes tables
         client.search_experiments(max_results=1)
         client.search_registered_models(max_results=1)
-    for name in _ASKED_AGAIN:
+    for name in _CALLS:
         setattr(client, name, _patient(getattr(client, name)))
     return client
 
@@ -151,18 +152,18 @@ def _trusting(client: MlflowClient) -> MlflowClient:
 def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
     """Ask a database again that is away, or locked by another writer; signals wait for its answer."""
 
+    ask = unbroken()(ask)
+
     @wraps(ask)
     def asked(*arguments: Any, **named: Any) -> Any:
         for pause in _PAUSES:
             try:
-                with unbroken():
-                    return ask(*arguments, **named)
+                return ask(*arguments, **named)
             except MlflowException as error:
                 if error.error_code != "TEMPORARILY_UNAVAILABLE":
                     raise
                 time.sleep(pause * random.uniform(0.5, 1.0))
-        with unbroken():
-            return ask(*arguments, **named)
+        return ask(*arguments, **named)
 
     return asked
 
