@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from analysis.analysis import Analysis, analyze
 from analysis.corrected.by_cell import QUESTIONS
-from analysis.corrected.outcomes import StudyOutcomes, collect
+from analysis.corrected.outcomes import StudyOutcomes
 from analysis.figures import RAW
 from analysis.frame import Frame, load
 from analysis.observations import cells
@@ -18,6 +18,7 @@ from analysis.origin import Origin
 from analysis.published import Options
 from analysis.published.vectors import read_vectors
 from analysis.stored.cache import cache_root
+from analysis.stored.collected import study_outcomes
 from analysis.stored.outcomes import stored_outcomes
 from registry.tracking.names import Kind, Tag, run_name
 from registry.tracking.overview import describe_study
@@ -116,7 +117,7 @@ def record_analysis(
 def _outcomes(client: MlflowClient, frame: Frame, cache: Path) -> tuple[StudyOutcomes | None, tuple[str, ...]]:
     """Return the outcomes of single questions, None if no run has any, and notes on them."""
     stored = stored_outcomes(client, frame, cache=cache)
-    return (collect(stored, stored.headlines) if len(stored) else None), stored.notes
+    return (study_outcomes(stored) if len(stored) else None), stored.notes
 
 
 def _recipe(client: MlflowClient, frame: Frame) -> Mapping[str, str]:

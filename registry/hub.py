@@ -40,14 +40,12 @@ class Listing:
 
     Attributes
     ----------
-    commit : str
     weights : bool
         Whether it holds weights in safetensors.
     missing : mapping of file name to bytes
         What loading the base would have to download.
     """
 
-    commit: str
     weights: bool
     missing: Mapping[str, int]
 
@@ -106,7 +104,7 @@ def listing(name: str, revision: str | None) -> Listing:
         for file in files
         if not isinstance(try_to_load_from_cache(name, file.rfilename, revision=info.sha), str)
     }
-    return Listing(info.sha or "", any(file.rfilename.endswith(".safetensors") for file in files), missing)
+    return Listing(any(file.rfilename.endswith(".safetensors") for file in files), missing)
 
 
 def cached_weights(name: str, revision: str | None) -> list[Path]:

@@ -12,9 +12,7 @@ from analysis.corrected.noise import NoiseTable, assumed_noise, measured_noise
 from analysis.corrected.noise_model import SamplingNoise
 from analysis.corrected.outcomes import StudyOutcomes
 from analysis.corrected.rates import rates
-from analysis.corrected.shrinkage import Posterior, shrink
-from analysis.corrected.terms import CELL, RESIDUAL, TERMS
-from analysis.corrected.variance import OVERALL, SAMPLING, scope_components
+from analysis.corrected.shrinkage import regime_components, shrink
 from analysis.left_out import LeftOut
 from analysis.numerals import counted
 from analysis.published.uplift import by_regime
@@ -91,7 +89,7 @@ def by_cell(cells: pd.DataFrame, outcomes: StudyOutcomes | None = None, *, quest
         return ByCell(untested(cells), pd.DataFrame(), None, "", not measured, tuple(notes), left_out)
     try:
         mean = noise.mean()
-        posterior = _shrunken(tested, noise, mean)
+        posterior = shrink(tested, regime_components(tested, mean), noise, means_by="regime")
         found = rates(tested, posterior)
     except (Refused, np.linalg.LinAlgError) as error:
         left_out = (LeftOut("Shrunken estimates and corrected rates", f"their noise model cannot be fitted: {error}."),)
@@ -143,22 +141,6 @@ def _known(tested: pd.DataFrame, noise: NoiseTable) -> tuple[pd.DataFrame, Noise
     lost = len(tested) - len(kept)
     note = f"{counted(lost, 'cell')} cannot be tested: a single question shows no spread."
     return kept.reset_index(drop=True), NoiseTable(blocks, noise.note), [note] if lost else []
-
-
-def _shrunken(tested: pd.DataFrame, noise: NoiseTable, mean: SamplingNoise) -> Posterior:
-    """Shrink towards the means of regimes, with the variance components about these means.
-
-    The trained cell gains far more than others. About one mean that difference would count as variance of
-    source:target, and every other cell would be shrunken too little.
-    """
-    about = tested["delta"] - tested.groupby("regime")["delta"].transform("mean")
-    table = scope_components(OVERALL, tested.assign(delta=about), noise=mean)
-    variances = dict(zip(table["component"], table["variance"], strict=True))
-    components = {name: float(variances.get(name, np.nan)) for name in [*TERMS, RESIDUAL]}
-    if CELL in variances:  # source and target are one factor: its effects go by the source
-        components["source"] = float(variances[CELL])
-    assert set(variances) <= {*components, SAMPLING, CELL}
-    return shrink(tested, components, noise, means_by="regime")
 
 
 def _joined(cells: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import ArrayLike
-
 from registry.refusal import Refused
 
 __all__ = ["SamplingNoise"]
@@ -42,11 +39,6 @@ class SamplingNoise:
                 f"sampling noise v={self.v}, c={self.c} is impossible: v is a variance in pp², c a covariance of at "
                 "most that size; compute both from the same questions' outcomes"
             )
-
-    @classmethod
-    def averaged(cls, v: ArrayLike, c: ArrayLike) -> SamplingNoise:
-        """Average variances and covariances that were computed per (model, target); any shape, in pp²."""
-        return cls(float(np.mean(np.asarray(v, dtype=float))), float(np.mean(np.asarray(c, dtype=float))))
 
     @property
     def own(self) -> float:

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from registry.cells import Cell
 from registry.refusal import Refused
 
-__all__ = ["RunKey", "StudyOutcomes", "TargetOutcomes", "collect"]
+__all__ = ["RunKey", "StudyOutcomes", "TargetOutcomes", "collect", "paired"]
 
 Correct = NDArray[np.bool_]
 
@@ -96,16 +96,6 @@ class StudyOutcomes:
     def __iter__(self) -> Iterator[TargetOutcomes]:
         return iter(self.blocks)
 
-    @property
-    def nbytes(self) -> int:
-        """Size of the outcomes in bytes: one each."""
-        return sum(
-            correct.nbytes
-            for block in self.blocks
-            for part in (block.adapters, block.baselines)
-            for correct in part.values()
-        )
-
 
 def collect(runs: Iterable[tuple[RunKey, pd.DataFrame]], headlines: Mapping[str, str]) -> StudyOutcomes:
     """Take from every run's options whether its headline accuracy counts each question as correct.
@@ -130,7 +120,28 @@ def collect(runs: Iterable[tuple[RunKey, pd.DataFrame]], headlines: Mapping[str,
     collected = _Collection(headlines)
     for key, frame in tqdm(runs, desc="outcomes", unit="run", delay=2, leave=False, disable=None):
         collected.add(key, frame)
-    return collected.outcomes()
+    return paired(collected.correct, collected.questions)
+
+
+def paired(
+    correct: Mapping[tuple[str, Cell], Mapping[RunKey, Correct]], questions: Mapping[Cell, pd.Index]
+) -> StudyOutcomes:
+    """Pair adapters with their baselines; a target on which a model has no adapter is left out.
+
+    Parameters
+    ----------
+    correct
+        By (model, target) and run, whether it answered each of the target's questions correctly, (questions,).
+    questions
+        Ids of the targets' questions.
+    """
+    blocks = []
+    for (model, target), runs in sorted(correct.items(), key=lambda block: block[0]):
+        adapters = {key: answers for key, answers in runs.items() if key.source is not None}
+        baselines = {key.seed: answers for key, answers in runs.items() if key.source is None}
+        if adapters:
+            blocks.append(TargetOutcomes(model, target, questions[target], adapters, baselines))
+    return StudyOutcomes(tuple(blocks))
 
 
 class _Collection:
@@ -140,8 +151,8 @@ class _Collection:
         if wrong := {task: name for task, name in headlines.items() if name not in _CHOSEN}:
             raise Refused(f"headline accuracies must be acc or acc_norm, but there are {wrong}")
         self._headlines = headlines
-        self._questions: dict[Cell, pd.Index] = {}
-        self._correct: dict[tuple[str, Cell], dict[RunKey, Correct]] = {}
+        self.questions: dict[Cell, pd.Index] = {}
+        self.correct: dict[tuple[str, Cell], dict[RunKey, Correct]] = {}
 
     def add(self, key: RunKey, frame: pd.DataFrame) -> None:
         """Take in a run."""
@@ -150,9 +161,9 @@ class _Collection:
         chosen = frame[self._is_chosen(key, frame)]
         for names, rows in chosen.groupby(["task", "language"], observed=True, sort=False):
             target = Cell(*map(str, names))
-            if target not in self._questions:
-                self._questions[target] = _question_ids(key, target, frame)
-            of_model = self._correct.setdefault((key.model, target), {})
+            if target not in self.questions:
+                self.questions[target] = _question_ids(key, target, frame)
+            of_model = self.correct.setdefault((key.model, target), {})
             if key in of_model:
                 raise Refused(f"{key} was given twice on {target}: give only its newest run")
             of_model[key] = self._aligned(key, target, rows)
@@ -168,7 +179,7 @@ class _Collection:
 
     def _aligned(self, key: RunKey, target: Cell, rows: pd.DataFrame) -> Correct:
         """Return a run's correctness on one target, in the order of the target's questions."""
-        expected, asked = self._questions[target], pd.Index(rows["question"])
+        expected, asked = self.questions[target], pd.Index(rows["question"])
         right = np.asarray(rows["right"], dtype=np.bool_)
         if asked.equals(expected):
             return right
@@ -182,17 +193,6 @@ class _Collection:
             )
         in_order: Correct = right[places]
         return in_order
-
-    def outcomes(self) -> StudyOutcomes:
-        """Pair adapters with their baselines; a target on which a model has no adapter is left out."""
-        blocks = []
-        for model, target in sorted(self._correct):
-            runs = self._correct[model, target]
-            adapters = {key: correct for key, correct in runs.items() if key.source is not None}
-            baselines = {key.seed: correct for key, correct in runs.items() if key.source is None}
-            if adapters:
-                blocks.append(TargetOutcomes(model, target, self._questions[target], adapters, baselines))
-        return StudyOutcomes(tuple(blocks))
 
 
 def _question_ids(key: RunKey, target: Cell, frame: pd.DataFrame) -> pd.Index:

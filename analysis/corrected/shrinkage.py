@@ -20,10 +20,12 @@ from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from analysis.corrected.noise import NoiseTable
-from analysis.corrected.terms import RESIDUAL, TERMS, crossing
+from analysis.corrected.noise_model import SamplingNoise
+from analysis.corrected.terms import CELL, RESIDUAL, TERMS, crossing
+from analysis.corrected.variance import OVERALL, scope_components
 from registry.refusal import Refused, unknown
 
-__all__ = ["Posterior", "shrink"]
+__all__ = ["Posterior", "regime_components", "shrink"]
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -60,6 +62,27 @@ class Posterior:
         """
         effects, noise = self._model.draw(count, random)
         return self.mean[:, None] + effects - self._model.predict(effects + noise)
+
+
+def regime_components(cells: pd.DataFrame, noise: SamplingNoise) -> dict[str, float]:
+    """Return the variance components about the means of regimes, as :func:`shrink` takes them, in pp².
+
+    The trained cell gains far more than others. About one mean that difference would count as variance of
+    source:target, and every other cell would be shrunken too little.
+
+    Parameters
+    ----------
+    cells
+        One row per (model, source, target): the key columns, ``regime`` and ``delta`` (pp).
+    noise
+        Mean sampling noise of the cells.
+    """
+    about = cells["delta"] - cells.groupby("regime")["delta"].transform("mean")
+    table = scope_components(OVERALL, cells.assign(delta=about), noise=noise)
+    found = table.set_index("component")["variance"].astype(float)
+    if CELL in found:  # source and target are one factor: its effects go by the source
+        found["source"] = found[CELL]
+    return {name: float(variance) for name, variance in found.reindex([*TERMS, RESIDUAL]).items()}
 
 
 def shrink(

@@ -9,8 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from analysis.corrected.noise import NoiseTable
-from analysis.corrected.terms import CELL, RESIDUAL, TERMS
-from analysis.corrected.variance import OVERALL, scope_components
+from analysis.corrected.shrinkage import regime_components
 from analysis.stored.cache import CachedResult
 from registry.tracking.columns import CELL_KEY
 
@@ -44,12 +43,8 @@ def components_of(cells: pd.DataFrame, noise: NoiseTable, *, cache: Path | None 
 
 
 def _estimated(cells: pd.DataFrame, noise: NoiseTable) -> pd.DataFrame:
-    about = cells["delta"] - cells.groupby("regime")["delta"].transform("mean")
-    table = scope_components(OVERALL, cells.assign(delta=about), noise=noise.mean())
-    found = table.set_index("component")["variance"]
-    if CELL in found:  # source and target are one factor: its effects go by the source
-        found["source"] = found[CELL]
-    return found.reindex([*TERMS, RESIDUAL]).fillna(0.0).clip(lower=0.0).reset_index()
+    found = pd.Series(regime_components(cells, noise.mean()), name="variance")
+    return found.fillna(0.0).clip(lower=0.0).rename_axis("component").reset_index()
 
 
 def _digest(cells: pd.DataFrame, noise: NoiseTable) -> str:

@@ -12,7 +12,6 @@ from mlflow import MlflowClient
 
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.cells import adjusted, assumed_cells, measured_cells
-from analysis.corrected.outcomes import collect
 from analysis.corrected.shrinkage import shrink
 from analysis.frame import Frame
 from analysis.observations import cells as averaged
@@ -21,6 +20,7 @@ from analysis.recommend.effects import names_of
 from analysis.recommend.expectation import noise_of
 from analysis.recommend.questions import stored_noise
 from analysis.stored.cache import cache_folder
+from analysis.stored.collected import study_outcomes
 from analysis.stored.outcomes import stored_outcomes
 from registry.cells import Cell
 from registry.refusal import Refused
@@ -121,7 +121,7 @@ def _tested(
             return cells.assign(se=np.nan, low=np.nan, high=np.nan, p=np.nan), "not known: no baseline can be read"
         tested = assumed_cells(scored, n_questions=questions)
         return tested, str(tested["noise"].iloc[0])
-    tested = measured_cells(collect(stored, stored.headlines))
+    tested = measured_cells(study_outcomes(stored))
     both = cells[[*TARGET, "delta"]].merge(tested, on=TARGET, suffixes=("_recorded", ""), validate="one_to_one")
     if ((both["delta"] - both["delta_recorded"]).abs() > _SAME_PP).any():
         raise Refused(

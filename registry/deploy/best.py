@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
 from mlflow import MlflowClient
@@ -26,8 +25,7 @@ __all__ = ["SHRUNKEN", "SHRUNKEN_SD", "Best", "best_for"]
 #: Columns of an analysis's table of cells with the shrunken estimate of a cell's true effect and its SD, in pp.
 SHRUNKEN, SHRUNKEN_SD = "shrunken", "shrunken_sd"
 
-#: Where an analysis may have written that table, the likeliest first.
-_TABLES = ("cells.parquet", "corrected/cells.parquet", "corrected/cells.csv", "cells.csv")
+_TABLE = "cells.parquet"
 
 
 @dataclass(frozen=True)
@@ -145,7 +143,8 @@ def _shrunken(client: MlflowClient, run_id: str, model: str, source: Cell, targe
     """Return a cell's shrunken estimate and its standard deviation."""
     import pandas as pd
 
-    there = {file.path for folder in ("", "corrected") for file in client.list_artifacts(run_id, folder or None)}
+    if _TABLE not in {file.path for file in client.list_artifacts(run_id)}:
+        return None
     key = {
         "model": model,
         "source_task": source.task,
@@ -153,14 +152,11 @@ def _shrunken(client: MlflowClient, run_id: str, model: str, source: Cell, targe
         "target_task": target.task,
         "target_language": target.language,
     }
-    for path in (table for table in _TABLES if table in there):
-        with tempfile.TemporaryDirectory() as folder:
-            file = Path(client.download_artifacts(run_id, path, folder))
-            table = pd.read_parquet(file) if file.suffix == ".parquet" else pd.read_csv(file)
-        if not {SHRUNKEN, SHRUNKEN_SD, *key} <= set(table):
-            continue
-        for column, value in key.items():
-            table = table[table[column] == value]
-        found = table[[SHRUNKEN, SHRUNKEN_SD]].dropna()
-        return (float(found.iloc[0, 0]), float(found.iloc[0, 1])) if len(found) else None
-    return None
+    with tempfile.TemporaryDirectory() as folder:
+        table = pd.read_parquet(client.download_artifacts(run_id, _TABLE, folder))
+    if not {SHRUNKEN, SHRUNKEN_SD, *key} <= set(table):
+        return None
+    for column, value in key.items():
+        table = table[table[column] == value]
+    found = table[[SHRUNKEN, SHRUNKEN_SD]].dropna()
+    return (float(found.iloc[0, 0]), float(found.iloc[0, 1])) if len(found) else None

@@ -118,7 +118,7 @@ def _refuse_replacing(target: Path, identity: Identity, *, overwrite: bool) -> N
 
 def _kept(client: MlflowClient, chosen: Chosen, run: Run | None, target: Path, identity: Identity) -> Pulled:
     """Leave a folder as it is, but for results that its card does not tell yet."""
-    facts = _facts(chosen, run, _serving(client, chosen), identity.merged)
+    facts = _facts(chosen, run, _serving(chosen), identity.merged)
     return Pulled(target, facts, kept=True, refreshed=refresh_card(target, _card(client, chosen, facts)))
 
 
@@ -225,7 +225,7 @@ def _facts(chosen: Chosen, run: Run | None, serving: Mapping[str, Any], merged: 
     return Facts(chosen.tags, parameters, serving, benchmark, merged)
 
 
-def _serving(client: MlflowClient, chosen: Chosen) -> Mapping[str, Any]:
+def _serving(chosen: Chosen) -> Mapping[str, Any]:
     """Read the metadata of the stored MLmodel alone."""
     import tempfile
 

@@ -50,10 +50,6 @@ class Adapter:
         """Number of trained parameters."""
         return sum(a.numel() + b.numel() for a, b in self.weights.values())
 
-    def to(self, device: torch.device | str) -> Adapter:
-        """Return the adapter on a device."""
-        return Adapter(self.spec, {name: (a.to(device), b.to(device)) for name, (a, b) in self.weights.items()})
-
 
 def fresh_adapter(base: PreTrainedModel, spec: LoraSpec, *, seed: int) -> Adapter:
     """Make an adapter as PEFT does, its initial weights decided by ``seed``; it changes nothing yet, B being zero.

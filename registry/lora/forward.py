@@ -70,9 +70,7 @@ def takes_flat(model: PreTrainedModel) -> bool:
         reason = _obstacle(model)
         _known[model] = reason is None
         if reason is not None:
-            _log.warning(
-                "%s runs one option per row, several times slower: %s", model.config.model_type, reason or "unknown"
-            )
+            _log.warning("%s runs one option per row, several times slower: %s", model.config.model_type, reason)
     return _known[model]
 
 

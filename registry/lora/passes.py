@@ -59,11 +59,7 @@ class Passes:
             if input_device(self.base).type == "cuda":
                 torch.cuda.empty_cache()
 
-    def losses(self, courses: Sequence[Course], groups: Sequence[Sequence[Example]], batch_size: int) -> list[float]:
-        """Mean loss of each adapter on its own texts."""
-        return self.losses_of([course.number for course in courses], groups, batch_size)
-
-    def losses_of(self, numbers: Sequence[int], groups: Sequence[Sequence[Example]], batch_size: int) -> list[float]:
+    def losses(self, numbers: Sequence[int], groups: Sequence[Sequence[Example]], batch_size: int) -> list[float]:
         """Mean loss of each adapter on its own texts, ``batch_size`` at a time."""
         sums = torch.zeros(len(groups), dtype=torch.float64)
         with torch.inference_mode():

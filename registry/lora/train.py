@@ -215,7 +215,9 @@ def _go(courses: Sequence[Course], passes: Passes, recipe: Recipe, progress: Cal
         held = [course for course in ended if course.held]
         if held:
             base.eval()
-            found = passes.losses(held, [course.held for course in held], recipe.batch_size)
+            found = passes.losses(
+                [course.number for course in held], [course.held for course in held], recipe.batch_size
+            )
             base.train()
             for course, loss in zip(held, found, strict=True):
                 course.validated(loss)

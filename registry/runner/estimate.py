@@ -18,7 +18,7 @@ from registry.lora.tokens import Continuations, encode_examples, encode_queries
 from registry.models import Base, count_adapter_parameters
 from registry.runner.cost import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
 from registry.runner.experiment import Experiment
-from registry.runner.plan import Plan, Step
+from registry.runner.plan import Plan
 from registry.study import Recipe
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import finished_by_fingerprint
@@ -37,7 +37,7 @@ def estimate(experiment: Experiment, plan: Plan, client: MlflowClient, experimen
         for run in finished_by_fingerprint(client, experiment_id, kind).values()
     ]
     rate = None
-    seconds, adapters, outcomes, measured = 0.0, 0, 0, True
+    seconds, adapters, outcomes, downloads, measured = 0.0, 0, 0, 0, True
     for name, base in experiment.bases.items():
         steps = [step for job, step in plan.todo if job.model == name]
         if not steps:
@@ -46,17 +46,18 @@ def estimate(experiment: Experiment, plan: Plan, client: MlflowClient, experimen
         if train is None or score is None:
             rate = rate or gemm_rate(experiment.study.recipe.precision)
             measured, (train, score) = False, _computed(experiment, base, rate)
-        trainings = sum(step in (Step.TRAIN, Step.TRAIN_AND_EVALUATE) for step in steps)
-        scorings = sum(step is not Step.TRAIN for step in steps)
+        trainings = sum(step.trains for step in steps)
+        scorings = sum(step.scores for step in steps)
         seconds += trainings * train + scorings * score
         adapters += trainings * _trained_bytes(base, experiment.study.recipe)
         outcomes += scorings * _outcome_bytes(experiment)
+        downloads += _missing_bytes(base)
     together = max(1, min(workers, len(plan.todo)))
     return Estimate(
         seconds / together,
         adapters,
         outcomes,
-        sum(map(_missing_bytes, experiment.bases.values())),
+        downloads,
         "finished runs of the same bases" if measured else "tokens, parameters and this machine's matrix-product rate",
         together if torch.cuda.is_available() else 0,
     )

@@ -6,7 +6,6 @@ the estimate. Once bases and items are at hand, ``registry/runner/estimate.py`` 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 from registry.benchmarks.tables import located
@@ -14,7 +13,7 @@ from registry.catalogue import PAPER
 from registry.hub import NotAtHand, cached_weights
 from registry.models import base_folder, skeleton_of
 from registry.runner.cost import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
-from registry.runner.outline import Outline
+from registry.runner.outline import NOTHING, Outline
 from registry.study import BaseSpec, Study
 
 __all__ = ["GPU", "GPU_RATE", "UTILISATION", "Sizes", "flop_of", "forecast", "sizes_of", "store_bytes"]
@@ -97,7 +96,7 @@ def forecast(outline: Outline) -> Estimate:
     if unknown:
         basis += f"; without {', '.join(unknown)}, whose configuration is not at hand"
     adapters, outcomes = store_bytes(outline, sizes)
-    return Estimate(seconds, adapters, outcomes, _downloads(study.models, sizes), basis, gpus=1)
+    return Estimate(seconds, adapters, outcomes, _downloads(outline, sizes), basis, gpus=1)
 
 
 def flop_of(outline: Outline, size: Sizes) -> tuple[float, float]:
@@ -156,7 +155,8 @@ def _items(outline: Outline, split: str, task: str) -> int:
     return spec.count("train" if split == "train" else "test", task) or ITEMS[split]
 
 
-def _downloads(specs: Iterable[BaseSpec], sizes: dict[str, Sizes | None]) -> int:
-    """Bytes of weights, published in bfloat16, that the hub's cache does not hold whole."""
-    lacking = [spec for spec in specs if base_folder(spec) is None and not cached_weights(spec.name, spec.revision)]
+def _downloads(outline: Outline, sizes: dict[str, Sizes | None]) -> int:
+    """Bytes of weights, published in bfloat16, that are wanted and that the hub's cache does not hold whole."""
+    wanted = [spec for spec in outline.study.models if outline.left(spec.name) != NOTHING]
+    lacking = [spec for spec in wanted if base_folder(spec) is None and not cached_weights(spec.name, spec.revision)]
     return sum(2 * size.checkpoint for spec in lacking if (size := sizes[spec.name]) is not None)

@@ -23,6 +23,16 @@ class Step(StrEnum):
     EVALUATE = "evaluate a recorded fine-tune"
     TRAIN = "fine-tune, record"
 
+    @property
+    def trains(self) -> bool:
+        """Whether an adapter is trained."""
+        return self in (Step.TRAIN, Step.TRAIN_AND_EVALUATE)
+
+    @property
+    def scores(self) -> bool:
+        """Whether an adapter or the base is scored."""
+        return self is not Step.TRAIN
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -41,12 +51,12 @@ class Plan:
     @property
     def fine_tunes(self) -> int:
         """Fine-tunes still to be done."""
-        return sum(step in (Step.TRAIN, Step.TRAIN_AND_EVALUATE) for _, step in self.todo)
+        return sum(step.trains for _, step in self.todo)
 
     @property
     def evaluations(self) -> int:
         """Scorings still to be done, baselines among them."""
-        return sum(step is not Step.TRAIN for _, step in self.todo)
+        return sum(step.scores for _, step in self.todo)
 
 
 def make_plan(

@@ -105,7 +105,7 @@ class Resident:
             return
         progress("load", 0.0)
         held = self._load(tasks[0][0].model)
-        fresh = [job for job, step in to_do.items() if step in (Step.TRAIN, Step.TRAIN_AND_EVALUATE)]
+        fresh = [job for job, step in to_do.items() if step.trains]
         together = len(fresh) > 1 and not self._full
         trained = self._train_together(held, fresh, progress) if together else {}
         for job, step in to_do.items():
@@ -139,7 +139,7 @@ class Resident:
             self._evaluate(held, job, adapter, registered, run.info.run_id, progress)
         else:
             adapter, registered, run_id = self._finetune(held, job, trained, progress)
-            if left is Step.TRAIN_AND_EVALUATE:
+            if left.scores:
                 self._evaluate(held, job, adapter, registered, run_id, progress)
 
     def _left(self, job: Job, step: Step) -> Step | None:

@@ -30,7 +30,6 @@ Task = tuple[Job, Step]
 
 _ATTEMPTS = 2  # a job whose worker died is given to another once
 _NO_BASELINE = "its base's baseline failed"
-_FRESH = (Step.TRAIN, Step.TRAIN_AND_EVALUATE)
 _IN_TIME = 1.1  # of the time that evenly shared work takes: no packing is perfect
 _PART = 2  # a group is at most a worker's fair share of what is left, divided by this
 
@@ -67,8 +66,8 @@ class Costs:
     def of(self, task: Task) -> float:
         """Cost of a task on a worker that holds its base."""
         job, step = task
-        train = self.train[job.model] if step in _FRESH else 0.0
-        return train + (0.0 if step is Step.TRAIN else self.score[job.model])
+        train = self.train[job.model] if step.trains else 0.0
+        return train + (self.score[job.model] if step.scores else 0.0)
 
 
 @dataclass
@@ -211,7 +210,7 @@ class Schedule:
 
     def _put_back(self, task: Task, *, first: bool = False) -> None:
         job, step = task
-        if job.model in self._barred and step is not Step.TRAIN:
+        if job.model in self._barred and step.scores:
             self.failures.append(Failure(job, _NO_BASELINE))
             return
         waiting = self._left.setdefault(job.model, [])
@@ -222,8 +221,8 @@ class Schedule:
         if step is Step.BASELINE:
             self._barred.add(job.model)
             waiting = self._left.get(job.model, [])
-            self.failures += [Failure(job, _NO_BASELINE) for job, step in waiting if step is not Step.TRAIN]
-            self._left[job.model] = [task for task in waiting if task[1] is Step.TRAIN]
+            self.failures += [Failure(job, _NO_BASELINE) for job, step in waiting if step.scores]
+            self._left[job.model] = [task for task in waiting if not task[1].scores]
 
     def _baseline(self, base: str) -> Task | None:
         """Return a base's baseline if no worker has it and it is not done."""
@@ -236,7 +235,7 @@ class Schedule:
         if baseline is not None and is_open(baseline[0]):
             steps = {Step.BASELINE, Step.TRAIN}
         elif baseline is not None or self._scored[base]:  # by another runner, or by a worker of ours
-            steps = set(_FRESH)
+            steps = {step for step in Step if step.trains}
         found = [task for task in self._left[base] if task[1] in steps and is_open(task[0])]
         return sorted(found, key=lambda task: task[1] is not Step.BASELINE)
 
@@ -290,7 +289,7 @@ class Schedule:
     def _group(self, open_: Sequence[Task], most: int) -> list[Task]:
         """Return the first of some tasks, and what is trained with it: fine-tunes of its kind that come with it."""
         first = open_[0]
-        if first[1] not in _FRESH or first[0] in self._attempts:
+        if not first[1].trains or first[0] in self._attempts:
             return [first]
         return list(islice(takewhile(lambda task: self._joins(first, task), open_), most))
 

@@ -28,7 +28,7 @@ __all__ = ["PROJECT", "all_runs", "experiment_id", "open_store", "shown_uri", "t
 
 _LOCK_KEY = 0x646F6E6F72  # any number that others do not lock
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds
-#: Every call of a database that this project makes.
+#: Every call of a database that this project makes, but for downloads, which may take minutes.
 _CALLS = (
     "create_experiment",
     "create_logged_model",
@@ -37,6 +37,7 @@ _CALLS = (
     "create_run",
     "delete_logged_model",
     "delete_model_version",
+    "delete_model_version_tag",
     "delete_registered_model_alias",
     "delete_run",
     "finalize_logged_model",
@@ -47,6 +48,8 @@ _CALLS = (
     "get_model_version_by_alias",
     "get_registered_model",
     "get_run",
+    "list_artifacts",
+    "list_logged_model_artifacts",
     "log_batch",
     "log_inputs",
     "log_outputs",

@@ -22,8 +22,9 @@ from analysis.recommend.components import components_of
 from analysis.recommend.effects import Effects, names_of
 from analysis.recommend.error import COLUMNS, EVERYWHERE, HERE, leave_one_source_out, trust
 from analysis.recommend.expectation import expectation
-from analysis.recommend.questions import stored_noise, study_outcomes
+from analysis.recommend.questions import stored_noise
 from analysis.recommend.recommendation import recommend
+from analysis.stored.collected import study_outcomes
 from analysis.stored.outcomes import Answered, StoredOutcomes
 from analysis.stored.packed import Packed
 from registry.cells import Cell, Regime
@@ -351,8 +352,8 @@ def test_noise_of_stored_outcomes_is_that_of_their_frames_and_is_kept(tmp_path, 
 
 def test_components_are_fitted_once_and_anew_when_a_delta_changes(cells: pd.DataFrame, tmp_path, monkeypatch) -> None:
     fitted, noise = [], _assumed(cells)
-    fit = components.scope_components
-    monkeypatch.setattr(components, "scope_components", lambda *given, **how: fitted.append(1) or fit(*given, **how))
+    fit = components.regime_components
+    monkeypatch.setattr(components, "regime_components", lambda *given, **how: fitted.append(1) or fit(*given, **how))
     first = components_of(cells, noise, cache=tmp_path)
     assert first == components_of(cells, noise)
     assert components_of(cells, noise, cache=tmp_path) == first

@@ -74,7 +74,7 @@ def mean_loss(base, adapter: Adapter, examples: Sequence[Example], *, batch_size
     """Mean cross-entropy over all supervised tokens, in nats, as a validation computes it."""
     bank, flat = Bank(base, [adapter]), takes_flat(base)
     with put_on(base, bank), reading(base, flat=flat) as forward:
-        return passes.Passes(base, bank, forward, flat, None).losses_of([0], [examples], batch_size)[0]
+        return passes.Passes(base, bank, forward, flat, None).losses([0], [examples], batch_size)[0]
 
 
 def weights_of(model: PeftModel | Adapter) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 import pytest
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from registry.tracking.store import PROJECT, all_runs, experiment_id, open_store, shown_uri, sqlite_file, tracking_uri
@@ -56,6 +58,19 @@ def test_an_embedded_store_keeps_its_artifacts_beside_the_database(client, uri) 
     experiment = client.get_experiment(experiment_id(client, "small"))
     location = Path(url2pathname(urlsplit(experiment.artifact_location).path))
     assert location == Path(uri.removeprefix("sqlite:///")).parent / "mlartifacts" / "small"
+
+
+def test_every_call_of_the_store_is_asked_again_while_it_is_locked(client) -> None:
+    used = {
+        node.attr
+        for folder in ("registry", "analysis", "entrypoints")
+        for file in (PROJECT / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("client")
+    }
+    calls = {name for name in used if callable(getattr(MlflowClient, name, None))} - {"download_artifacts"}
+    assert {"create_run", "delete_model_version_tag", "search_runs"} <= calls
+    assert {name for name in calls if name not in vars(client)} == set()
 
 
 def test_an_experiment_is_made_once_and_comes_back_when_it_was_deleted(client) -> None:

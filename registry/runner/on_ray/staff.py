@@ -83,7 +83,6 @@ class _Staff:
     _looks: dict[Any, Node] = field(default_factory=dict)
     _workers: dict[int, _Worker] = field(default_factory=dict)
     _stillborn: Counter[str] = field(default_factory=Counter)
-    _gone: set[str] = field(default_factory=set)
     _numbers: Any = field(default_factory=count)
     _looked: float = float("-inf")
     _alone: bool = False

@@ -171,11 +171,6 @@ def test_impossible_noise_is_refused(v: float, c: float) -> None:
         SamplingNoise(v, c)
 
 
-def test_noise_is_averaged() -> None:
-    noise = SamplingNoise.averaged([[1.0, 2.0], [3.0, 4.0]], [0.5, 1.5])
-    assert (noise.v, noise.c, noise.own) == (2.5, 1.0, 1.5)
-
-
 def test_published_fits_stand_under_the_corrected() -> None:
     published = pd.DataFrame(
         {
