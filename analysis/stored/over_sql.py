@@ -87,6 +87,8 @@ def _states(connection: Connection, experiment_id: str) -> dict[str, _State]:
     sums = {run_id: _sums(*numbers) for run_id, *numbers in metrics}
     states: dict[str, _State] = {}
     for run_id, name, started, ended, artifacts, kind in listed:
+        if run_id not in tags_of:  # deleted since it was listed
+            continue
         own = dict(sorted(own_tags(tags_of[run_id]).items()))
         state = digest("sql", name, started, ended, own, sums.get(run_id))
         states[run_id] = (state, name or "", started, ended or 0, artifacts, kind, own)

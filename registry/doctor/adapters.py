@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -107,13 +107,15 @@ def check_unregistered(records: Records) -> Iterator[Finding]:
     """Find adapters that were logged and never registered: their process ended in between."""
     registered = {(version.source or "").removeprefix("models:/") for version in records.versions}
     named = {run.data.tags.get(Tag.MODEL_ID) for run in records.runs}
-    busy = {run.info.run_id for run in records.busy()}
+    # A run that was not there yet when the runs were read is at work.
+    ended = {run.info.run_id for run in records.runs} | records.deleted
+    ended -= {run.info.run_id for run in records.busy()}
     left = [
         model
         for model in records.models
         if model.model_type == "lora-adapter"
         and model.model_id not in registered | named
-        and model.source_run_id not in busy
+        and model.source_run_id in ended
     ]
     if left:
         yield wrong(
@@ -143,11 +145,13 @@ def check_folders(records: Records) -> Iterator[Finding]:
         return
     runs = {run.info.run_id for run in records.runs} | records.deleted
     orphans = [path for path in root.iterdir() if _RUN_FOLDER.fullmatch(path.name) and path.name not in runs]
+    orphans = [path for path in orphans if not _is_there(records.client.get_run, path.name)]
     if (root / "models").is_dir():
         known = {model.model_id for model in records.models}
         there = [path for path in (root / "models").iterdir() if _MODEL_FOLDER.fullmatch(path.name)]
         # A model that was deleted is not listed any more, and by MLflow's design its files stay; its run is known.
-        orphans += [path for path in there if path.name not in known and _run_of(path) not in runs]
+        left = [path for path in there if path.name not in known and _run_of(path) not in runs]
+        orphans += [path for path in left if not _is_there(records.client.get_logged_model, path.name)]
     if orphans:
         yield wrong(
             f"{len(orphans)} folders of artifacts belong to no run and no model",
@@ -156,6 +160,17 @@ def check_folders(records: Records) -> Iterator[Finding]:
         )
     else:
         yield good("every folder of artifacts belongs to a run or a model")
+
+
+def _is_there(get: Callable[[str], object], name: str) -> bool:
+    """Whether the store has what a folder is named by: it may have come after the records were read."""
+    try:
+        get(name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
+    return True
 
 
 def _run_of(folder: Path) -> str | None:

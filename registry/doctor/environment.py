@@ -13,6 +13,7 @@ from pathlib import Path
 
 import yaml
 
+from registry.cores import usable_cores
 from registry.doctor.findings import Finding, good, note, wrong
 
 __all__ = ["check_devices", "check_environment", "pinned"]
@@ -51,7 +52,7 @@ def check_devices() -> list[Finding]:
     import torch
 
     memory = psutil.virtual_memory()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = usable_cores()
     found = [
         good(
             f"{cores} CPU cores, {torch.get_num_threads()} threads per process by default, "

@@ -89,7 +89,7 @@ def check_dead(records: Records) -> Iterator[Finding]:
         )
     if unknown:
         yield note(f"{len(unknown)} runs are RUNNING, by whom is not told", places=[described(run) for run in unknown])
-    busy = records.busy()
+    busy = [run for run in records.open() if is_silent(run) is False]
     if busy:
         yield note(f"{len(busy)} runs are being worked on now")
     elif not (gone or silent or unknown):

@@ -13,7 +13,7 @@ from mlflow.entities.model_registry import ModelVersion
 from tqdm import tqdm
 
 from registry.tracking.names import Kind, Tag
-from registry.tracking.runs import process_is_here
+from registry.tracking.processes import process_is_here
 from registry.tracking.store import all_runs
 
 __all__ = ["Records", "is_silent", "pages", "read_records", "watched"]
@@ -58,8 +58,8 @@ class Records:
         return [run for run in self.runs if run.info.status == "RUNNING"]
 
     def busy(self) -> list[Run]:
-        """Return the runs that are RUNNING and whose process seems to live."""
-        return [run for run in self.open() if is_silent(run) is False]
+        """Return the runs that are RUNNING and whose process is not known to be gone."""
+        return [run for run in self.open() if not is_silent(run)]
 
 
 def read_records(client: MlflowClient, experiment: Experiment, study: str) -> Records:

@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 
 from mlflow import MlflowClient
 
+from registry.cores import usable_cores
 from registry.interrupts import end_by
 from registry.runner.dealing import Dealer
 from registry.runner.experiment import Experiment, prepare
@@ -27,6 +28,8 @@ from registry.tracking.store import open_store
 
 __all__ = ["default_workers", "run_plan"]
 
+_STILLBIRTHS = 3  # workers in a row that end before their first job, until the study does
+
 
 def default_workers(study: Study) -> int:
     """One worker per GPU, else one per CPU core that this process may use; one alone where a base takes every GPU."""
@@ -34,7 +37,7 @@ def default_workers(study: Study) -> int:
 
     if study.placement == "spread":
         return 1
-    return torch.cuda.device_count() or len(os.sched_getaffinity(0))
+    return torch.cuda.device_count() or usable_cores()
 
 
 def run_plan(
@@ -87,6 +90,7 @@ class _Pool:
     experiment_id: str
     dealer: Dealer
     _workers: dict[int, _Worker] = field(default_factory=dict)
+    _stillborn: int = 0  # workers in a row that ended before their first job
 
     def run(self, count: int) -> None:
         """Start ``count`` processes, work the plan off, end them."""
@@ -122,7 +126,7 @@ class _Pool:
                 self._died(worker)
                 continue
             if report == ("ready",):
-                worker.ready = True
+                worker.ready, self._stillborn = True, 0
                 self.dealer.schedule.join(worker.number)
             else:
                 self.dealer.hear(worker.number, report)
@@ -133,9 +137,12 @@ class _Pool:
         worker.process.join()
         reap(self.client, self.experiment_id, elsewhere=False)
         code = worker.process.exitcode
-        if not worker.ready:
-            raise RuntimeError(f"a worker ended with exit code {code} before its first job; see its message above")
-        self.dealer.lose(worker.number, f"exit code {code}")
+        if worker.ready:
+            self.dealer.lose(worker.number, f"exit code {code}")
+        else:  # what ended the one before it, such as too little memory, may still last for a moment
+            self._stillborn += 1
+            if self._stillborn == _STILLBIRTHS:
+                raise RuntimeError(f"a worker ended with exit code {code} before its first job; see its message above")
         self._start(worker.number)
 
     def _stop(self) -> None:

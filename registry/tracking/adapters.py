@@ -20,6 +20,7 @@ from typing import Any
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput, Run
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 from mlflow.pyfunc import add_to_model
@@ -127,10 +128,27 @@ def register_adapter(
         description=description,
         model_id=model_id,
     )
+    if int(version.version) > 1:
+        _drop_leftovers(client, version, texts)
     # As `mlflow.register_model` does: by this tag the UI tells which version a model is.
     versions = json.dumps([{"name": name, "version": version.version}])
     client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: versions, MLFLOW_RUN_NOTE: description})
     return RegisteredAdapter(name, str(version.version), model_id)
+
+
+def _drop_leftovers(client: MlflowClient, made: ModelVersion, tags: Mapping[str, str]) -> None:
+    """Delete versions of the same training that no finished run stands for, unless an alias names them.
+
+    A request whose answer was lost is made again, and has then made two versions; a process that was killed between
+    registering and the end of its run has left one.
+    """
+    same = f"name = '{made.name}' AND tags.{Tag.FINGERPRINT} = '{tags[Tag.FINGERPRINT]}'"
+    for version in client.search_model_versions(same):
+        if version.version == made.version or client.get_model_version(made.name, version.version).aliases:
+            continue
+        run = str(version.run_id)
+        if run == made.run_id or client.get_run(run).info.status in ("KILLED", "FAILED"):
+            client.delete_model_version(made.name, version.version)
 
 
 def record_full_model(

@@ -39,7 +39,8 @@ from mlflow.exceptions import MlflowException
 
 from registry.interrupts import unbroken
 from registry.tracking.names import Tag
-from registry.tracking.runs import Superseded, process_is_here, worker_identity
+from registry.tracking.processes import process_is_here, worker_identity
+from registry.tracking.runs import Superseded
 
 __all__ = ["Claim", "Claims", "claims_model", "drop_claims"]
 
@@ -123,7 +124,7 @@ class Claims:
         self._held: set[Claim] = set()
         self._others: set[str] = set()  # fingerprints that others were seen to hold
         self._ended: set[int] = set()  # numbers whose deletion the store did not take yet
-        self._seen: dict[int, tuple[str, float]] = {}
+        self._seen: dict[int, tuple[str, float, float]] = {}  # heartbeat, since when, when it was last looked at
         self._lock = threading.Lock()
         self._beating = False
         self._ready = False
@@ -188,11 +189,12 @@ class Claims:
 
     def release(self, claim: Claim) -> None:
         """Let go of a claim; a store that cannot be reached is told later."""
-        with self._lock:
-            if claim not in self._held:
-                return
-            self._held.discard(claim)
-        self._delete(claim.number)
+        with unbroken():
+            with self._lock:
+                if claim not in self._held:
+                    return
+                self._held.discard(claim)
+            self._delete(claim.number)
 
     def _log(self, fingerprint: str) -> list[ModelVersion]:
         wanted = f"name = '{self._model}' AND tags.{Tag.FINGERPRINT} = '{fingerprint}'"
@@ -208,11 +210,13 @@ class Claims:
         return self._silent(found) if here is None else not here
 
     def _silent(self, found: ModelVersion) -> bool:
+        """Whether a claim's heartbeat stood still for too long, of what was looked at without long breaks."""
         number, beat, now = int(found.version), found.tags.get(Tag.HEARTBEAT, ""), time.monotonic()
-        last, since = self._seen.get(number, (None, now))
-        if beat != last:
-            self._seen[number] = (beat, now)
-            return False
+        last, since, looked = self._seen.get(number, (None, now, now))
+        # Who could not look for long, the store being away, does not know whether others could beat.
+        if beat != last or now - looked > self._stale_seconds / 3:
+            since = now
+        self._seen[number] = (beat, since, now)
         return now - since >= self._stale_seconds
 
     def _append(self, fingerprint: str) -> int:

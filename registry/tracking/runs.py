@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
-import socket
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
@@ -24,6 +22,7 @@ from mlflow.utils.mlflow_tags import (
 
 from registry.interrupts import unbroken
 from registry.tracking.names import Kind, Tag
+from registry.tracking.processes import process_is_here, worker_identity
 from registry.tracking.recording import Recording
 from registry.tracking.store import all_runs
 
@@ -32,18 +31,16 @@ __all__ = [
     "end_runs_of",
     "end_strays",
     "finished_by_fingerprint",
-    "process_is_here",
     "reap",
     "recorded",
-    "worker_identity",
 ]
 
 _logger = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 15.0
 _STALE_SECONDS = 90.0  # a run whose process was last heard of longer ago is dead
-_CLOCK_SECONDS = 3.0  # a process's start is told by the wall clock, which is corrected now and then
 _WATCH_SECONDS = 45.0  # three heartbeats, by the watcher's own clock
+_AWAY_SECONDS = 5.0  # a store that takes so long to answer was away
 
 _open: set[str] = set()  # runs that this process is writing
 
@@ -170,9 +167,15 @@ def reap(client: MlflowClient, experiment_id: str, *, elsewhere: bool = True) ->
     if elsewhere:
         suspects = [run for run in running if here[run.info.run_id] is None and _suspect(run)]
         dead += _silent(client, experiment_id, suspects)
-    for run in dead:
-        client.set_terminated(run.info.run_id, "KILLED")
-    return dead
+    return [run for run in dead if _end_dead(client, run)]
+
+
+def _end_dead(client: MlflowClient, run: Run) -> bool:
+    """Mark a run as KILLED whose process is gone, unless it was ended since it was listed."""
+    if client.get_run(run.info.run_id).info.status != RunStatus.to_string(RunStatus.RUNNING):
+        return False
+    client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
+    return True
 
 
 def _running(client: MlflowClient, experiment_id: str) -> list[Run]:
@@ -193,7 +196,7 @@ def end_runs_of(client: MlflowClient, experiment_id: str, workers: Collection[st
     """Mark running runs as KILLED whose processes, by their tag ``worker``, are known to be gone, wherever they ran."""
     for run in _running(client, experiment_id):
         if run.data.tags.get(Tag.WORKER) in workers:
-            client.set_terminated(run.info.run_id, "KILLED")
+            _end_dead(client, run)
 
 
 def _alive_here(run: Run) -> bool | None:
@@ -214,40 +217,19 @@ def _silent(client: MlflowClient, experiment_id: str, suspects: list[Run]) -> li
             "watching %d runs of other machines for up to %.0f s: their heartbeat is old", len(left), _WATCH_SECONDS
         )
     while left:
+        asked = time.monotonic()
         now = {
             run.info.run_id: run.data.tags[Tag.HEARTBEAT]
             for run in _running(client, experiment_id)
             if run.info.run_id in left
         }
         left = {key: run for key, run in left.items() if now.get(key) == run.data.tags[Tag.HEARTBEAT]}
-        if time.monotonic() >= deadline:
+        if time.monotonic() - asked > _AWAY_SECONDS:  # neither could they reach the store
+            deadline = time.monotonic() + _WATCH_SECONDS
+        elif time.monotonic() >= deadline:
             break
         time.sleep(min(1.0, _WATCH_SECONDS / 4))
     return list(left.values())
-
-
-def process_is_here(worker: str) -> bool | None:
-    """Whether a process, as the tag ``worker`` names it, runs on this machine; None where it is another machine's."""
-    host, _, process = worker.rpartition(":")
-    return _is_process(process) if host == socket.gethostname() else None
-
-
-def _is_process(identity: str) -> bool:
-    """Whether the process written ``pid-start`` runs; the start time tells it from a later one of the same id."""
-    pid, _, started = identity.partition("-")
-    try:
-        process = psutil.Process(int(pid))
-        if process.status() == psutil.STATUS_ZOMBIE:  # it has ended; whoever started it has not asked yet
-            return False
-        return abs(process.create_time() - float(started)) < _CLOCK_SECONDS
-    except (psutil.NoSuchProcess, ValueError):
-        return False
-
-
-def worker_identity() -> str:
-    """This process as ``host:pid-start``, the tag ``worker``."""
-    process = psutil.Process(os.getpid())
-    return f"{socket.gethostname()}:{process.pid}-{process.create_time():.0f}"
 
 
 def _origin() -> dict[str, str]:

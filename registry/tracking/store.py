@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import time
@@ -18,16 +19,25 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from sqlalchemy import create_engine, text
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from registry.interrupts import unbroken
-from registry.tracking.write_ahead import made_with_log
+from registry.refusal import Refused
+from registry.tracking.write_ahead import fold_log, make_database
 
 __all__ = ["PROJECT", "all_runs", "experiment_id", "open_store", "shown_uri", "tracking_uri"]
 
+_log = logging.getLogger(__name__)
+
 _LOCK_KEY = 0x646F6E6F72  # any number that others do not lock
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds
+_TOLD_FROM = 4.0  # seconds; shorter pauses are no one's concern
+_OTHERWISE = (
+    "`python -m entrypoints.doctor` looks into it; unset MLFLOW_TRACKING_URI for the store in the project's folder"
+)
 #: Every call of a database that this project makes, but for downloads, which may take minutes.
 _CALLS = (
     "create_experiment",
@@ -91,18 +101,39 @@ def open_store(uri: str | None = None) -> MlflowClient:
     Several first contacts with an empty database at once can break it for good, so the first is made under a lock. A
     database that is away or locked is asked again for about a minute; a server's requests MLflow itself repeats
     (``MLFLOW_HTTP_REQUEST_MAX_RETRIES``, ``MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR``: four minutes by default).
+
+    Raises
+    ------
+    Refused
+        If there is no store that can be opened.
     """
     uri = uri or tracking_uri()
     mlflow.set_tracking_uri(uri)  # artifact downloads and model loading read MLflow's own setting
     mlflow.set_registry_uri(uri)
+    if urlsplit(uri).scheme in ("", "file") and uri != "databricks":
+        raise Refused(f"{uri} is a folder, which MLflow does not take for a store any more; {_OTHERWISE}")
     if not _is_database(uri):
         return _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))
-    with _first_contact(uri):
-        client = _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))  # this alone makes tables
-        client.search_experiments(max_results=1)
-        client.search_registered_models(max_results=1)
+    try:
+        client: MlflowClient = _patient(_opened)(uri)
+    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+        raise Refused(f"{shown_uri(uri)} cannot be opened: {_first_line(error)}; {_OTHERWISE}") from error
     for name in _CALLS:
         setattr(client, name, _patient(getattr(client, name)))
+    return client
+
+
+def _opened(uri: str) -> MlflowClient:
+    """Return a client of a database that has answered."""
+    try:
+        with _first_contact(uri):
+            client = _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))  # this alone makes tables
+            client.search_experiments(max_results=1)
+            client.search_registered_models(max_results=1)
+    except OperationalError as error:
+        if sqlite_file(uri) is not None:
+            raise
+        raise MlflowException(str(error.orig).strip(), TEMPORARILY_UNAVAILABLE) from error
     return client
 
 
@@ -116,8 +147,11 @@ def _first_contact(uri: str) -> Iterator[None]:
     file = sqlite_file(uri)
     if file is not None:
         file.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{file}.lock"), made_with_log(file):
+        with FileLock(f"{file}.lock"):
+            made = make_database(file, _make_tables)
             yield
+            if made:
+                fold_log(file)
     elif uri.startswith("postgresql"):
         engine = create_engine(uri, poolclass=NullPool)
         with engine.connect() as connection:  # its end lets go of the lock, whatever ends it
@@ -125,6 +159,14 @@ def _first_contact(uri: str) -> Iterator[None]:
             yield
     else:
         yield
+
+
+def _make_tables(file: Path) -> None:
+    from mlflow.store.db.utils import _initialize_tables
+
+    engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
+    _initialize_tables(engine)
+    engine.dispose()
 
 
 def _trusting(client: MlflowClient) -> MlflowClient:
@@ -165,10 +207,16 @@ def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
             except MlflowException as error:
                 if error.error_code != "TEMPORARILY_UNAVAILABLE":
                     raise
+                if pause >= _TOLD_FROM:
+                    _log.warning("the store does not answer, and is asked again: %s", _first_line(error))
                 time.sleep(pause * random.uniform(0.5, 1.0))
         return ask(*arguments, **named)
 
     return asked
+
+
+def _first_line(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -8,36 +8,52 @@ there already stays as it is.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import psutil
 from sqlalchemy import Engine, event
 
-__all__ = ["made_with_log"]
+__all__ = ["fold_log", "make_database"]
 
 #: How the types of file systems begin that several machines, or a machine and its guests, may have mounted.
 _SHARED = ("9p", "afs", "beegfs", "ceph", "cifs", "fuse", "gfs", "gpfs", "lustre", "nfs", "ocfs", "smb", "virtiofs")
 
 
-@contextmanager
-def made_with_log(file: Path) -> Iterator[None]:
-    """Have a file that is not there yet keep a write-ahead log, and what is written inside stand in the file itself.
+def make_database(file: Path, make_tables: Callable[[Path], object]) -> bool:
+    """Make a database that is not there yet, whole or not at all, and have it keep a write-ahead log.
+
+    MLflow's migrations are committed one by one: a process that is killed between two of them would leave a file that
+    no later one can open.
 
     Parameters
     ----------
     file
-        The database; its folder is there.
+        The database; its folder is there, and no one else makes it now.
+    make_tables
+        Makes the tables in the file that it is given, and closes it.
+
+    Returns
+    -------
+    bool
+        Whether it was made.
     """
-    if (file.exists() and file.stat().st_size > 0) or _shared(file):
-        yield
-        return
-    with suppress(sqlite3.Error):  # a file that cannot be made is MLflow's to tell of
-        _execute(file, "PRAGMA journal_mode = WAL")
-    yield
-    _execute(file, "PRAGMA wal_checkpoint(TRUNCATE)")  # so that the file alone, copied, is a store
+    if file.exists() and file.stat().st_size > 0:
+        return False
+    new = file.with_name(f"{file.name}.new")
+    for left in (new, new.with_name(f"{new.name}-wal"), new.with_name(f"{new.name}-shm")):
+        left.unlink(missing_ok=True)
+    _execute(new, "PRAGMA journal_mode = " + ("DELETE" if _shared(file) else "WAL"))
+    make_tables(new)
+    new.replace(file)
+    return True
+
+
+def fold_log(file: Path) -> None:
+    """Have what was written stand in the database's file itself, so that the file alone, copied, is a store."""
+    _execute(file, "PRAGMA wal_checkpoint(TRUNCATE)")
 
 
 @event.listens_for(Engine, "connect")

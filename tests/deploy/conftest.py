@@ -59,6 +59,7 @@ def register(client: MlflowClient, base: Path, make_adapter, tmp_path_factory) -
             Tag.SOURCE_TASK: source.task,
             Tag.SOURCE_LANGUAGE: source.language,
             Tag.SEED: seed,
+            Tag.FINGERPRINT: f"{model} {source} {seed}",
         }
         metadata = {
             "base": {"name": model, "reference": model, "revision": revision},

@@ -74,7 +74,7 @@ class Book:
         cell = job.source_cell
         tags = {
             Tag.STUDY: "small", Tag.BASE_MODEL: job.model, Tag.MODEL_FAMILY: "llama",
-            Tag.SOURCE_TASK: cell.task, Tag.SOURCE_LANGUAGE: cell.language,
+            Tag.SOURCE_TASK: cell.task, Tag.SOURCE_LANGUAGE: cell.language, Tag.FINGERPRINT: job.finetune,
         }  # fmt: skip
         recording = Recording(self.client, self.identity, run.info.run_id, run.info.artifact_uri)
         made = register_adapter(

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import time
+from dataclasses import replace
 
 import pytest
 
+from registry.doctor.adapters import check_folders, check_unregistered
 from registry.doctor.examination import mended
 from registry.doctor.findings import Finding, Level, Section
+from registry.doctor.records import read_records
 from registry.tracking.names import Kind, Tag
+from registry.tracking.processes import worker_identity
 from tests.doctor.conftest import Book
 
-DEAD = {Tag.HEARTBEAT: "1", Tag.WORKER: f"{socket.gethostname()}:1-1"}  # process 1 did not start in 1970
+_HOST, _, _PROCESS = worker_identity().rpartition(":")
+#: Of process 1, but started at another time.
+DEAD = {Tag.HEARTBEAT: "1", Tag.WORKER: f"{_HOST}:1-999999999-{_PROCESS.rpartition('-')[2]}"}
 
 
 @pytest.fixture
@@ -164,6 +169,19 @@ def test_folders_without_owner_are_told_and_left(whole: Book) -> None:
     assert fault.places == sorted(map(str, orphans))
     assert repair(whole) == []
     assert all(orphan.is_dir() for orphan in orphans)
+
+
+def test_what_is_recorded_while_the_doctor_looks_is_left_alone(whole: Book, monkeypatch) -> None:
+    records = read_records(whole.client, whole.client.get_experiment(whole.identity), "small")
+    run = whole.run(Kind.FINETUNE, whole.jobs[1])
+    whole.adapter(run, whole.jobs[1])
+    (whole.folder / run.info.run_id).mkdir(exist_ok=True)
+    unregistered = whole.client.create_logged_model(
+        whole.identity, name="tiny--kind--en", source_run_id=run.info.run_id, model_type="lora-adapter"
+    )
+    late = replace(records, models=[*records.models, whole.client.get_logged_model(unregistered.model_id)])
+    for check in (check_folders, check_unregistered):
+        assert [finding.text for finding in check(late) if finding.remedy] == []
 
 
 def test_a_deleted_run_keeps_its_folders(whole: Book) -> None:

@@ -73,8 +73,11 @@ def assert_as_undisturbed(small, finished) -> None:
         for run in small.finished(kind).values():
             assert "outcomes.parquet" in {file.path for file in client.list_artifacts(run.info.run_id)}
     identity = experiment_id(client, "small")
-    for run in finished_by_fingerprint(client, identity, Kind.FINETUNE).values():
-        assert {Tag.MODEL_VERSION, Tag.MODEL_ID} <= set(run.data.tags)
+    trained = finished_by_fingerprint(client, identity, Kind.FINETUNE).values()
+    assert all(Tag.MODEL_ID in run.data.tags for run in trained)
+    versions = client.search_model_versions(f"tags.{Tag.STUDY} = 'small'", max_results=1000)
+    named = [run.data.tags[Tag.MODEL_VERSION] for run in trained]
+    assert sorted(f"{found.name}/{found.version}" for found in versions) == sorted(named)
 
 
 def run_until_done(start: Callable[[], subprocess.Popen[str]], *, most: int = 6) -> list[int]:

@@ -33,7 +33,7 @@ def registered(client: MlflowClient, folder: Path, *, seed: int = 17, study: str
             recording,
             folder,
             name=NAME,
-            tags=tags | {Tag.SEED: seed, Tag.STUDY: study},
+            tags=tags | {Tag.SEED: seed, Tag.STUDY: study, Tag.FINGERPRINT: f"seed {seed}"},
             metadata={"base": {"name": "tiny"}},
             description="An adapter.",
         )
@@ -52,6 +52,32 @@ def test_each_registration_is_a_version_of_its_own_with_its_tags(client, tmp_pat
     assert client.get_registered_model(NAME).tags == {
         Tag.BASE_MODEL: "tiny", Tag.MODEL_FAMILY: "llama", Tag.SOURCE_TASK: "kind", Tag.SOURCE_LANGUAGE: "en",
     }  # fmt: skip
+
+
+def test_what_a_killed_process_or_a_lost_answer_left_is_dropped_and_what_counts_is_not(
+    client, tmp_path: Path, monkeypatch
+) -> None:
+    def versions() -> list[str]:
+        return sorted(str(found.version) for found in client.search_model_versions(f"name = '{NAME}'"))
+
+    killed, aliased = (registered(client, tmp_path / f"killed {number}") for number in range(2))
+    for adapter in (killed, aliased):
+        client.set_terminated(client.get_model_version(NAME, adapter.version).run_id, "KILLED")
+    client.set_registered_model_alias(NAME, "kept", aliased.version)
+    registered(client, tmp_path / "other", seed=42)
+    assert versions() == ["1", "2", "3"]
+    create = client.create_model_version
+
+    def twice(*arguments, **named):  # the answer to the first was lost
+        create(*arguments, **named)
+        return create(*arguments, **named)
+
+    monkeypatch.setattr(client, "create_model_version", twice)
+    again = registered(client, tmp_path / "again")
+    assert again.version == "5"
+    assert versions() == ["2", "3", "5"]
+    registered(client, tmp_path / "in another study", study="other")  # made anew there: both stand
+    assert versions() == ["2", "3", "5", "7"]
 
 
 def test_a_downloaded_adapter_is_what_was_registered(client, tmp_path: Path) -> None:

@@ -135,7 +135,10 @@ def test_a_claim_from_elsewhere_is_dead_once_its_heartbeat_was_seen_to_stand_sti
     monkeypatch.setattr(time, "time", lambda: 4e9)  # no one's wall clock decides
     assert watcher.take("a") is None
     assert watcher.take("b") is None
-    time.sleep(2.1)
+    for _ in range(8):
+        time.sleep(0.3)
+        assert watcher.is_taken("b")
+        watcher.is_taken("a")
     assert other.take("a") is None  # it has not watched yet
     taken = watcher.take("a")
     assert taken is not None
@@ -145,6 +148,17 @@ def test_a_claim_from_elsewhere_is_dead_once_its_heartbeat_was_seen_to_stand_sti
     asleep.release()  # takes nothing from its successor
     taken.confirm()
     alive.confirm()
+
+
+def test_who_could_not_look_does_not_take_a_claim_over(client, experiment, monkeypatch) -> None:
+    from_elsewhere(monkeypatch)
+    claim = Claims(client, experiment, beat_seconds=1000).take("a")
+    from_elsewhere(monkeypatch, "a third")
+    watcher = Claims(client, experiment, stale_seconds=1.5)
+    assert watcher.is_taken("a")
+    time.sleep(1.6)  # the store was away, for the claim's holder too
+    assert watcher.take("a") is None
+    claim.confirm()
 
 
 def test_a_request_that_was_made_twice_holds_up_no_one(client, experiment, monkeypatch) -> None:

@@ -9,16 +9,16 @@ import sys
 import threading
 import time
 
-import psutil
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from registry.tracking import runs
 from registry.tracking.names import Kind, Tag
+from registry.tracking.processes import worker_identity
 from registry.tracking.recording import Recording
 from registry.tracking.runs import Superseded, end_strays, finished_by_fingerprint, reap, recorded
-from registry.tracking.store import experiment_id
+from registry.tracking.store import PROJECT, experiment_id
 
 
 @pytest.fixture
@@ -101,10 +101,8 @@ def test_the_heartbeat_beats_while_the_run_is_open(client, experiment, monkeypat
 @pytest.fixture(scope="module")
 def dead_process() -> str:
     """Identity of a process that was here and is gone, as the tag ``worker`` has it."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        started = psutil.Process(process.pid).create_time()
-        process.stdin.close()
-    return f"{socket.gethostname()}:{process.pid}-{started:.0f}"
+    script = "from registry.tracking.processes import worker_identity; print(worker_identity())"
+    return subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True).stdout.strip()
 
 
 def running(client: MlflowClient, experiment: str, worker: str, *, heard: float = 0.0) -> str:
@@ -113,25 +111,19 @@ def running(client: MlflowClient, experiment: str, worker: str, *, heard: float 
     return str(client.create_run(experiment, tags=tags).info.run_id)
 
 
-def alive() -> str:
-    return f"{socket.gethostname()}:{os.getpid()}-{psutil.Process().create_time():.0f}"
-
-
 def test_reaping_kills_runs_of_dead_processes_and_leaves_the_living(
     client, experiment, dead_process, monkeypatch
 ) -> None:
     monkeypatch.setattr(runs, "_WATCH_SECONDS", 0.5)
-    pid, _, started = alive().rpartition(":")[2].partition("-")
-    reused = f"{socket.gethostname()}:{pid}-{int(started) - 5000}"
+    started, place = worker_identity().split("-")[-2:]
+    reused = f"{worker_identity().rpartition(':')[0]}:{os.getpid()}-{int(started) - 5000}-{place}"
     dead = {
         running(client, experiment, dead_process),
         running(client, experiment, reused),
         running(client, experiment, "elsewhere:1-1", heard=600),
     }
-    corrected = f"{socket.gethostname()}:{pid}-{int(started) + 1}"  # the wall clock was set since
     living = {
-        running(client, experiment, alive(), heard=600),
-        running(client, experiment, corrected, heard=600),
+        running(client, experiment, worker_identity(), heard=600),
         running(client, experiment, "elsewhere:1-1", heard=5),
     }
     foreign = str(client.create_run(experiment).info.run_id)  # not this project's: it never had a heartbeat
@@ -157,6 +149,38 @@ def test_a_run_of_a_machine_whose_clock_is_wrong_lives_while_its_heartbeat_chang
     assert [run.info.run_id for run in reap(client, experiment)] == [silent]
     thread.join()
     assert status(client, beating) == "RUNNING"
+
+
+def test_a_run_that_ends_in_the_moment_its_process_does_stays_finished(
+    client, experiment, dead_process, monkeypatch
+) -> None:
+    run, search = running(client, experiment, dead_process), client.search_runs
+
+    def ended_since(*arguments, **named):
+        found = search(*arguments, **named)
+        client.set_terminated(run)
+        return found
+
+    monkeypatch.setattr(client, "search_runs", ended_since)
+    assert reap(client, experiment) == []
+    assert status(client, run) == "FINISHED"
+
+
+def test_while_the_store_is_away_no_heartbeat_is_missed(client, experiment, monkeypatch) -> None:
+    monkeypatch.setattr(runs, "_WATCH_SECONDS", 1.0)
+    monkeypatch.setattr(runs, "_AWAY_SECONDS", 0.5)
+    run, search, asked = running(client, experiment, "elsewhere:1-1", heard=600), client.search_runs, []
+
+    def away_once(*arguments, **named):
+        asked.append(arguments)
+        if len(asked) == 2:
+            time.sleep(1.2)
+        if len(asked) == 3:  # the process too reaches the store again
+            client.set_tag(run, Tag.HEARTBEAT, "2")
+        return search(*arguments, **named)
+
+    monkeypatch.setattr(client, "search_runs", away_once)
+    assert reap(client, experiment) == []
 
 
 def test_a_run_that_a_request_made_twice_has_opened_is_ended_the_others_are_not(
@@ -198,20 +222,6 @@ def test_a_run_whose_job_another_took_over_is_killed(client, experiment) -> None
     with pytest.raises(Superseded), open_run(client, experiment) as recording:
         raise Superseded("another took it over")
     assert status(client, recording.run_id) == "KILLED"
-
-
-def test_a_process_that_ended_and_was_not_waited_for_is_dead(client, experiment) -> None:
-    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
-    run_id = running(
-        client, experiment, f"{socket.gethostname()}:{process.pid}-{psutil.Process(process.pid).create_time():.0f}"
-    )
-    assert reap(client, experiment) == []
-    process.kill()
-    deadline = time.monotonic() + 10
-    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert [run.info.run_id for run in reap(client, experiment)] == [run_id]
-    process.wait()
 
 
 def test_only_finished_runs_of_the_kind_are_found_by_fingerprint_and_the_newest_counts(client, experiment) -> None:

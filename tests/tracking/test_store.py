@@ -13,6 +13,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from registry.refusal import Refused
+from registry.tracking import store
 from registry.tracking.store import PROJECT, all_runs, experiment_id, open_store, shown_uri, sqlite_file, tracking_uri
 
 
@@ -71,6 +73,21 @@ def test_every_call_of_the_store_is_asked_again_while_it_is_locked(client) -> No
     calls = {name for name in used if callable(getattr(MlflowClient, name, None))} - {"download_artifacts"}
     assert {"create_run", "delete_model_version_tag", "search_runs"} <= calls
     assert {name for name in calls if name not in vars(client)} == set()
+
+
+def test_a_store_that_cannot_be_opened_is_told_with_what_helps(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(store, "_PAUSES", (0.01,))
+    (tmp_path / "text.db").write_text("no database")
+    for uri, told in {
+        str(tmp_path): "is a folder",
+        f"file:{tmp_path}": "is a folder",
+        f"sqlite:///{tmp_path}/text.db": "not a database",
+        "postgresql+psycopg://me:secret@127.0.0.1:9/mlflow": "me:***@127.0.0.1:9/mlflow cannot be opened: connection",
+    }.items():
+        with pytest.raises(Refused, match=r"entrypoints\.doctor") as refusal:
+            open_store(uri)
+        assert told in str(refusal.value)
+        assert "secret" not in str(refusal.value)
 
 
 def test_an_experiment_is_made_once_and_comes_back_when_it_was_deleted(client) -> None:

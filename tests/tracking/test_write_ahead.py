@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, text
 
 from registry.tracking import write_ahead
 from registry.tracking.store import PROJECT, experiment_id, open_store
-from registry.tracking.write_ahead import made_with_log
+from registry.tracking.write_ahead import make_database
 
 
 def asked(file: Path, pragma: str) -> object:
@@ -44,22 +44,16 @@ def test_a_store_that_is_made_here_keeps_one_and_commits_without_waiting(empty_d
 def test_a_file_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     file = tmp_path / "old.db"
     write(file, 1)
-    with made_with_log(file):
-        write(file, 2)
+    make_database(file, lambda _: pytest.fail("made again"))
     assert asked(file, "journal_mode") == "delete"
     assert asked(file, "synchronous") == 2  # FULL, SQLite's own choice
 
 
-def test_what_is_made_stands_in_the_file_though_others_have_it_open(tmp_path: Path) -> None:
-    file = tmp_path / "new.db"
-    with made_with_log(file):
-        other = sqlite3.connect(file)
-        write(file, 7)
-        assert other.execute("SELECT number FROM numbers").fetchall() == [(7,)]
-    shutil.copyfile(file, tmp_path / "copy.db")
-    other.close()
-    with closing(sqlite3.connect(tmp_path / "copy.db")) as copy:
-        assert copy.execute("SELECT number FROM numbers").fetchall() == [(7,)]
+def test_what_is_made_stands_in_the_file_alone_and_leaves_no_other(tmp_path: Path) -> None:
+    make_database(tmp_path / "new.db", lambda file: write(file, 7))
+    assert [path.name for path in tmp_path.iterdir()] == ["new.db"]
+    with closing(sqlite3.connect(tmp_path / "new.db")) as made:
+        assert made.execute("SELECT number FROM numbers").fetchall() == [(7,)]
 
 
 @pytest.mark.parametrize(("kind", "mode"), [("nfs4", "delete"), ("fuse.sshfs", "delete"), ("ext4", "wal")])
@@ -69,8 +63,7 @@ def test_a_disk_of_several_machines_gets_none(tmp_path: Path, monkeypatch, kind:
     monkeypatch.setattr(write_ahead.psutil, "disk_partitions", lambda all: partitions)
     (tmp_path / "folder").mkdir()
     file = tmp_path / "folder" / "new.db"
-    with made_with_log(file):
-        write(file, 1)
+    make_database(file, lambda new: write(new, 1))
     assert asked(file, "journal_mode") == mode
 
 
@@ -82,6 +75,23 @@ run = client.create_run(experiment_id(client, "small"))
 client.log_metric(run.info.run_id, "score", 0.5)
 os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seconds", [0.0, 0.2, 0.4, 0.6, 0.8])
+def test_a_store_whose_making_was_killed_is_made_anew(tmp_path: Path, seconds: float) -> None:
+    file = tmp_path / "mlflow.db"
+    script = f"from registry.tracking.store import open_store; open_store('sqlite:///{file}')"
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=PROJECT)
+    deadline = time.monotonic() + 120
+    while not file.with_name("mlflow.db.new").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    time.sleep(seconds)
+    process.kill()
+    process.wait()
+    client = open_store(f"sqlite:///{file}")
+    client.create_run(experiment_id(client, "small"))
+    assert not file.with_name("mlflow.db.new").exists()
 
 
 def test_what_a_killed_process_recorded_is_there(uri: str) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from registry.cores import usable_cores
 from registry.refusal import Refused
 from registry.runner.experiment import Experiment
 from registry.runner.on_ray.nodes import judge, paths_of, unreachable
@@ -107,7 +108,7 @@ class Cluster:
                 _require_answer(asked.cluster)
                 ray.init(address=asked.cluster, **common)
             else:
-                cores = len(os.sched_getaffinity(0))
+                cores = usable_cores()
                 alone: dict[str, Any] = {"include_dashboard": False, "object_store_memory": _STORE_BYTES}
                 ray.init(address="local", num_cpus=cores, **alone, **common)
         except (ConnectionError, ValueError, RuntimeError) as error:

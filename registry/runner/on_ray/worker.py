@@ -113,7 +113,7 @@ class RayWorker:
 
     def identity(self) -> str:
         """Return how runs and claims name this process."""
-        from registry.tracking.runs import worker_identity
+        from registry.tracking.processes import worker_identity
 
         return worker_identity()
 

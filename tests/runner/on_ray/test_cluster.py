@@ -16,7 +16,8 @@ from registry.runner.on_ray.nodes import judge, unreachable
 from registry.runner.on_ray.worker import NodeReport, examine, jobs_digest
 from registry.tracking.claims import Claims, drop_claims
 from registry.tracking.names import Kind, Tag
-from registry.tracking.runs import end_runs_of, recorded, worker_identity
+from registry.tracking.processes import worker_identity
+from registry.tracking.runs import end_runs_of, recorded
 
 HERE = socket.gethostname()
 
