@@ -107,7 +107,7 @@ class StoredRuns:
         metrics: dict[str, float] = {}
         for place, (task, language, regime) in enumerate(zip(row["task"], row["language"], row["regime"], strict=True)):
             target = Cell(task, language)
-            spelled = {quantity: f"{quantity}/{target}" for quantity in _NUMBERS}
+            spelled = {quantity: names.on_target(quantity, target) for quantity in _NUMBERS}
             if regime:
                 spelled["delta"] = names.delta(Regime(regime), target)
             metrics |= {spelled[q]: row[q][place] for q in _NUMBERS if not math.isnan(row[q][place])}
