@@ -11,6 +11,7 @@ from scipy import sparse, stats
 from tqdm import tqdm
 
 from analysis.corrected.shrinkage import Posterior
+from analysis.levels import TAILS
 from registry.cells import HARM_PP, Regime
 
 __all__ = ["no_transfer", "no_transfer_normal", "rates"]
@@ -24,7 +25,6 @@ OVERALL = "overall"
 
 _CELLS_AT_ONCE = 2_000
 _DRAWS_AT_ONCE = 100
-_INTERVAL = (0.025, 0.975)
 
 
 def no_transfer(counts: NDArray[np.int64], answers: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -189,5 +189,5 @@ def _intervals(
         for rate, found in drawn.items():
             found.append(averages @ _within(rate, effects).astype(np.float64))
     for found in drawn.values():
-        low, high = np.quantile(np.hstack(found), _INTERVAL, axis=1)
+        low, high = np.quantile(np.hstack(found), TAILS, axis=1)
         yield low, high

@@ -14,6 +14,7 @@ from scipy import stats
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.noise import NoiseTable
 from analysis.frame import Frame
+from analysis.levels import TAILS
 from analysis.numerals import fixed, pp
 from analysis.observations import cells as averaged
 from analysis.published.vectors import Vectors
@@ -35,7 +36,6 @@ COLUMNS = [
 ]  # fmt: skip
 
 _DRAWS = 2_000
-_TAIL = 0.975
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def _row(
     count = len(wanted)
     gain = float(effects.mean[:count].mean())
     sd = float(np.sqrt(max(effects.covariance[:count, :count].mean(), 0.0)))
-    half = float(stats.norm.ppf(_TAIL)) * sd
+    half = float(stats.norm.ppf(TAILS[1])) * sd
     row = {"source": str(candidate.source), "basis": candidate.basis, "versions": ", ".join(candidate.versions)}
     numbers = {"gain": gain, "low": gain - half, "high": gain + half, "p_gain": _above(gain, sd)}
     return row | numbers | _risk(effects, protected, count)
