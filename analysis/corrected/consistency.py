@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from analysis.levels import TAILS
-from analysis.observations import DELTA_DECIMALS
+from analysis.observations import DELTA_DECIMALS, cell_names
 from analysis.published.consistency import consistency, summarise, tau_b
 from analysis.published.groups import families, size_buckets
-from analysis.published.uplift import cell_names
 from registry.refusal import Refused
 from registry.tracking.columns import CELL_KEY, SOURCE
 

@@ -12,6 +12,7 @@ from scipy import stats
 
 from analysis.clusters import few_models
 from analysis.levels import CONFIDENCE
+from analysis.observations import cell_names
 from registry.cells import Regime
 from registry.tracking.columns import SOURCE, TARGET
 
@@ -128,7 +129,7 @@ def _effects(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the factors to absorb, as categories; one with a single level is the constant, which another holds."""
     factors = {"model": cells["model"].astype(str)}
     for end in ("source", "target"):
-        factors[end] = cells[f"{end}_task"].astype(str) + "/" + cells[f"{end}_language"].astype(str)
+        factors[end] = cell_names(cells, end)
     varied = {name: pd.Categorical(values) for name, values in factors.items() if values.nunique() > 1}
     return pd.DataFrame(varied)
 

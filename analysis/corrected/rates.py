@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from analysis.corrected.shrinkage import Posterior
 from analysis.levels import TAILS
+from analysis.observations import cell_names
 from registry.cells import HARM_PP, Regime
 
 __all__ = ["no_transfer", "no_transfer_normal", "rates"]
@@ -144,7 +145,7 @@ def _groups(cells: pd.DataFrame) -> list[tuple[tuple[str, str], NDArray[np.bool_
     """Return labels and members of all groups."""
     regime = cells["regime"].astype(str).to_numpy(dtype=object)
     transfer = regime != str(Regime.MT_ML)
-    source = (cells["source_task"].astype(str) + "/" + cells["source_language"].astype(str)).to_numpy(dtype=object)
+    source = cell_names(cells, "source").to_numpy(dtype=object)
     return [
         ((OVERALL, "transfer"), transfer),
         *((("regime", str(known)), regime == str(known)) for known in Regime),

@@ -16,7 +16,8 @@ from analysis.corrected.terms import Crossing, crossing, identify
 from analysis.corrected.variance import decompose
 from analysis.levels import CONFIDENCE
 from analysis.numerals import counted, fixed, intervals, pp
-from analysis.published.uplift import TRANSFER, by_regime, cell_names, summary
+from analysis.observations import cell_names
+from analysis.published.uplift import TRANSFER, by_regime, summary
 
 __all__ = [
     "AT_LARGE",

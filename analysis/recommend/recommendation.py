@@ -16,10 +16,11 @@ from analysis.corrected.noise import NoiseTable
 from analysis.frame import Frame
 from analysis.levels import TAILS
 from analysis.numerals import fixed, pp
+from analysis.observations import cell_names
 from analysis.observations import cells as averaged
 from analysis.published.vectors import Vectors
 from analysis.recommend.candidates import Candidate, candidates
-from analysis.recommend.effects import Expected, names_of
+from analysis.recommend.effects import Expected
 from analysis.recommend.error import leave_one_source_out, trust
 from analysis.recommend.expectation import Expectation, expectation
 from registry.cells import HARM_PP, Cell, regime_of
@@ -165,7 +166,7 @@ def _targets(
 ) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
     if not want:
         raise Refused("nothing is wanted; name targets with -P want=<task>/<language>, several by commas")
-    known = set(names_of(cells, "target"))
+    known = set(cell_names(cells, "target"))
     for target in (*want, *protect):
         if str(target) not in known:
             raise unknown("evaluated target", str(target), known)
@@ -195,7 +196,7 @@ class _AsMeasured:
     """What was measured of a base: its cells' deltas, and the means of its regimes."""
 
     def __init__(self, cells: pd.DataFrame) -> None:
-        pairs = zip(names_of(cells, "source"), names_of(cells, "target"), strict=True)
+        pairs = zip(cell_names(cells, "source"), cell_names(cells, "target"), strict=True)
         self._deltas = dict(zip(pairs, cells["delta"], strict=True))
         self._means = {str(regime): float(mean) for regime, mean in cells.groupby("regime")["delta"].mean().items()}
 

@@ -20,10 +20,11 @@ from analysis.recorded import Record, observations_of
 from analysis.stored.cache import CachedTable, cache_folder
 from analysis.stored.changes import Changes, Known, Stated
 from analysis.stored.over_api import changes_over_api
-from analysis.stored.over_sql import SchemaError, changes_over_sql, is_database
+from analysis.stored.over_sql import SchemaError, changes_over_sql
 from registry.cells import Cell, Regime
 from registry.tracking import names
 from registry.tracking.names import Kind
+from registry.tracking.store import is_database
 
 __all__ = ["StoredRuns", "read_runs"]
 

@@ -22,9 +22,10 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
 from registry.interrupts import unbroken
+from registry.project import PROJECT
 from registry.tracking.write_ahead import made_with_log
 
-__all__ = ["PROJECT", "all_runs", "experiment_id", "open_store", "shown_uri", "tracking_uri"]
+__all__ = ["all_runs", "experiment_id", "is_database", "open_store", "shown_uri", "tracking_uri"]
 
 _LOCK_KEY = 0x646F6E6F72  # any number that others do not lock
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds
@@ -65,8 +66,6 @@ _CALLS = (
     "update_model_version",
 )
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
-
 
 def tracking_uri() -> str:
     """Return ``MLFLOW_TRACKING_URI``, else the embedded SQLite store ``mlflow.db`` in the project's folder."""
@@ -92,7 +91,7 @@ def open_store(uri: str | None = None) -> MlflowClient:
     uri = uri or tracking_uri()
     mlflow.set_tracking_uri(uri)  # artifact downloads and model loading read MLflow's own setting
     mlflow.set_registry_uri(uri)
-    if not _is_database(uri):
+    if not is_database(uri):
         return _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))
     with _first_contact(uri):
         client = _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))  # this alone makes tables
@@ -103,7 +102,8 @@ def open_store(uri: str | None = None) -> MlflowClient:
     return client
 
 
-def _is_database(uri: str) -> bool:
+def is_database(uri: str) -> bool:
+    """Whether a store's address is a database's, not a server's or a folder's."""
     return urlsplit(uri).scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "mssql")
 
 

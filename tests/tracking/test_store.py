@@ -11,7 +11,8 @@ from urllib.request import url2pathname
 import pytest
 from mlflow.exceptions import MlflowException
 
-from registry.tracking.store import PROJECT, all_runs, experiment_id, open_store, shown_uri, sqlite_file, tracking_uri
+from registry.project import PROJECT
+from registry.tracking.store import all_runs, experiment_id, open_store, shown_uri, sqlite_file, tracking_uri
 
 
 def test_the_store_is_the_one_asked_for_or_the_embedded_one(monkeypatch) -> None:
