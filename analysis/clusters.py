@@ -8,10 +8,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["FEW_CLUSTERS", "StandardError", "two_way"]
+__all__ = ["StandardError", "few_models", "two_way"]
 
 #: Below this many clusters a cluster-robust standard error is usually too small.
-FEW_CLUSTERS = 10
+_FEW_CLUSTERS = 10
+
+#: Below this many models an interval for models at large has so few degrees of freedom that it says little.
+_FEW_MODELS = 5
 
 # A two-way variance smaller than this share of its terms is rounding, not variance.
 _ROUNDING = 1e-12
@@ -47,6 +50,11 @@ def two_way(values: ArrayLike, first: pd.Series, second: pd.Series, *, names: tu
     return StandardError(float(np.sqrt(variance)), note + _caution(*fewest))
 
 
+def few_models(models: int) -> str:
+    """Return a note on an interval that holds for models at large, nothing where there are models enough."""
+    return f"only {models} models: the interval is wide for want of models" if models < _FEW_MODELS else ""
+
+
 def _residuals(values: ArrayLike) -> NDArray[np.float64]:
     array = np.asarray(values, dtype=np.float64)
     return array - array.mean() if len(array) else array
@@ -72,4 +80,4 @@ def _too_few(levels: int, name: str) -> str:
 
 
 def _caution(levels: int, name: str) -> str:
-    return f"; only {levels} {name}s, so probably too small" if levels < FEW_CLUSTERS else ""
+    return f"; only {levels} {name}s, so probably too small" if levels < _FEW_CLUSTERS else ""

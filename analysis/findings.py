@@ -9,14 +9,13 @@ import pandas as pd
 from analysis.corrected import Corrected
 from analysis.corrected.regimes import ONE_MODEL, scoped_intervals
 from analysis.corrected.section import unidentified
+from analysis.levels import SIGNIFICANT
 from analysis.numerals import fixed, interval, pp
 from analysis.published.roles import DONOR, RECIPIENT
 from analysis.published.uplift import TRANSFER
 from registry.cells import Regime
 
 __all__ = ["cautions", "findings"]
-
-_LEVEL = 0.05
 
 
 def findings(corrected: Corrected) -> list[str]:
@@ -94,7 +93,7 @@ def _strength(row: pd.Series) -> str:
     if math.isnan(row["low"]):
         return "for which this grid allows no interval"
     p = "p < 0.001" if row["p"] < 0.001 else f"p {fixed(row['p'], 3)}"
-    doubt = "" if row["p"] <= _LEVEL else ", not clear of zero"
+    doubt = "" if row["p"] <= SIGNIFICANT else ", not clear of zero"
     return f"{interval(row['low'], row['high'])}, {p}{doubt}"
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from analysis.numerals import counted
 from registry.tracking.columns import AVERAGED_COLUMNS, CELL_KEY, OBSERVATION_COLUMNS, SOURCE, TARGET
 
-__all__ = ["DELTA_DECIMALS", "cells", "coverage_notes", "newest"]
+__all__ = ["DELTA_DECIMALS", "cell_names", "cells", "coverage_notes", "newest"]
 
 #: Decimals of a cell's delta in pp: far below any true difference, far above rounding of binary fractions.
 DELTA_DECIMALS = 9
@@ -36,6 +36,11 @@ def newest(recorded: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     superseded = by_age.duplicated(key, keep="last")
     kept = by_age[~superseded]
     return kept[OBSERVATION_COLUMNS].reset_index(drop=True), _repetition_notes(by_age[superseded], kept, key)
+
+
+def cell_names(rows: pd.DataFrame, end: str) -> pd.Series:
+    """Return the ``source`` or ``target`` cells of rows as ``task/language``."""
+    return rows[f"{end}_task"].astype(str) + "/" + rows[f"{end}_language"].astype(str)
 
 
 def _repetition_notes(superseded: pd.DataFrame, kept: pd.DataFrame, key: list[str]) -> list[str]:

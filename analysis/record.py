@@ -20,7 +20,7 @@ from analysis.published.vectors import read_vectors
 from analysis.stored.cache import cache_root
 from analysis.stored.collected import study_outcomes
 from analysis.stored.outcomes import stored_outcomes
-from registry.tracking.names import Kind, Tag, run_name
+from registry.tracking.names import Kind, Tag, analyzed, run_name
 from registry.tracking.overview import describe_study
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id
@@ -109,7 +109,7 @@ def record_analysis(
     ) as recording:
         recording.files(output)
         rows = result.regimes.set_index("regime")[list(_METRICS)].stack().dropna()
-        recording.metrics({f"{quantity}/{regime}": value for (regime, quantity), value in rows.items()})
+        recording.metrics({analyzed(quantity, regime): value for (regime, quantity), value in rows.items()})
         describe_study(recording, study)
     return result, recording.run_id
 

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from registry.project import PROJECT
+
 __all__ = [
     "add_adapter_arguments",
     "add_study_arguments",
@@ -79,7 +81,7 @@ def where_to_look(uri: str, experiment_id: str) -> str:
     place = f"#/experiments/{experiment_id}/runs"
     if uri.startswith(("http://", "https://")):
         return f"{uri.rstrip('/')}/{place}"
-    embedded = Path(__file__).resolve().parent.parent / "mlflow.db"
+    embedded = PROJECT / "mlflow.db"
     command = "make ui" if uri == f"sqlite:///{embedded}" else f"mlflow ui --backend-store-uri {uri}"
     return f"{command}, then http://127.0.0.1:5000/{place}"
 
@@ -115,7 +117,7 @@ def _use_project_environment() -> None:
     """
     if find_spec("mlflow") is not None:
         return
-    ours = Path(__file__).resolve().parent.parent / ".venv" / "bin" / "python"
+    ours = PROJECT / ".venv" / "bin" / "python"
     if ours.exists() and os.environ.get(_MOVED) is None:
         os.environ[_MOVED] = "1"
         os.execv(ours, [str(ours), *sys.orig_argv[1:]])

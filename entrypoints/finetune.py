@@ -18,6 +18,7 @@ def main() -> None:
         from registry.runner.single import finetune_one, narrowed
         from registry.studyfile import load_study
         from registry.tracking.launch import annotate_launch, launching_run
+        from registry.tracking.names import FINAL_LOSS
 
         launch = launching_run()
         study = load_study(given.study, data=given.data or None)
@@ -28,7 +29,7 @@ def main() -> None:
         print(f"{'already ' if adapter.reused else ''}{done}: {adapter.uri}")
         print(
             f"  base {adapter.job.model}, source {adapter.job.source}, seed {adapter.job.seed}, "
-            f"training loss {adapter.run.data.metrics['train/final_loss']:.3f}"
+            f"training loss {adapter.run.data.metrics[FINAL_LOSS]:.3f}"
         )
         print(f"  run {adapter.run.info.run_id} in experiment {study.name!r} of {adapter.store}")
         if given.output:

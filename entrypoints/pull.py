@@ -23,6 +23,7 @@ def main() -> None:
         from registry.deploy.resolve import Asked, choose
         from registry.deploy.usage import usage
         from registry.tracking.launch import annotate_launch, launching_run
+        from registry.tracking.names import Tag
         from registry.tracking.store import open_store
 
         launch = launching_run()
@@ -39,8 +40,8 @@ def main() -> None:
         print(f"{'already there' if pulled.kept else 'pulled'}: {chosen.adapter.uri}")
         print(f"  folder {pulled.folder}{', its card brought up to date' if pulled.refreshed else ''}")
         tags = chosen.tags
-        print(f"  base {pulled.facts.base}, source {pulled.facts.source}, seed {tags.get('seed')}")
-        print(f"  SHA-256 of the adapter {tags.get('adapter_sha256')}, as recorded")
+        print(f"  base {pulled.facts.base}, source {pulled.facts.source}, seed {tags.get(Tag.SEED)}")
+        print(f"  SHA-256 of the adapter {tags.get(Tag.DIGEST)}, as recorded")
         if given.push:
             print(f"  pushed: {push(pulled.folder, given.push, private=given.private)}")
         print("use it:")

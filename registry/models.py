@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from registry.catalogue import PAPER
 from registry.hub import NotAtHand, cached_weights, commit_of
+from registry.project import PROJECT
 from registry.refusal import Refused, unknown
 from registry.study import BaseSpec, LoraSpec
 
@@ -35,8 +36,6 @@ __all__ = [
     "skeleton_of",
     "trained_base",
 ]
-
-PROJECT = Path(__file__).resolve().parent.parent
 
 #: The two bases of the built-in grid, by folder relative to the project's; see their model cards.
 BUILT_IN = {name: f"registry/benchmarks/demo/bases/{name}" for name in ("demo-wide", "demo-deep")}

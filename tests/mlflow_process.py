@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from urllib.request import urlopen
 
-from registry.tracking.store import PROJECT
+from registry.project import PROJECT
 
 __all__ = ["MlflowProcess", "free_port"]
 

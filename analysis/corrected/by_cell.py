@@ -14,13 +14,14 @@ from analysis.corrected.outcomes import StudyOutcomes
 from analysis.corrected.rates import rates
 from analysis.corrected.shrinkage import regime_components, shrink
 from analysis.left_out import LeftOut
+from analysis.levels import SIGNIFICANT
 from analysis.numerals import counted
 from analysis.published.uplift import by_regime
 from registry.cells import Regime
 from registry.refusal import Refused
 from registry.tracking.columns import BLOCK, CELL_KEY
 
-__all__ = ["CELL_COLUMNS", "QUESTIONS", "SIGNIFICANT", "ByCell", "by_cell", "tests", "untested"]
+__all__ = ["CELL_COLUMNS", "QUESTIONS", "ByCell", "by_cell", "tests", "untested"]
 
 #: Test items of a target that are assumed where no question's outcome is known: the paper's.
 QUESTIONS = 400
@@ -30,9 +31,6 @@ CELL_COLUMNS = [
     "n_questions", "se", "clusters", "df", "low", "high", "p", "q", "positive_by_chance", "harm_by_chance",
     "shrunken", "shrunken_sd", "noise", "note",
 ]  # fmt: skip
-
-#: A cell's change is significant if its adjusted p is at or below this.
-SIGNIFICANT = 0.05
 
 # Deltas of one cell that differ by more than this many pp are not of the same answers.
 _SAME_PP = 1e-6

@@ -17,6 +17,7 @@ from scipy import stats
 from analysis.corrected.noise import CORRELATION, MEASURED, assumed_noise, assumed_variance, questions_of
 from analysis.corrected.outcomes import StudyOutcomes, TargetOutcomes
 from analysis.corrected.rates import no_transfer, no_transfer_normal
+from analysis.levels import CONFIDENCE
 from analysis.observations import DELTA_DECIMALS
 from registry.cells import Cell, Regime, regime_of
 from registry.refusal import Refused
@@ -25,9 +26,6 @@ from registry.tracking.columns import CELL_KEY
 __all__ = ["ChangeStatistics", "adjusted", "assumed_cells", "change_statistics", "measured_cells"]
 
 Array = NDArray[np.float64]
-
-#: Two-sided confidence of all intervals.
-CONFIDENCE = 0.95
 
 BY_QUESTION = "question"
 BY_QUESTION_AND_SEED = "question + seed"

@@ -6,17 +6,17 @@ profile, as spread out as theirs are beyond noise, and in which every delta errs
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from analysis.observations import DELTA_DECIMALS
+from analysis.levels import TAILS
+from analysis.observations import DELTA_DECIMALS, cell_names
 from analysis.published.consistency import consistency, summarise, tau_b
 from analysis.published.groups import families, size_buckets
-from analysis.published.uplift import cell_names
 from registry.refusal import Refused
 from registry.tracking.columns import CELL_KEY, SOURCE
 
@@ -31,8 +31,6 @@ PUBLISHED, CORRECTED = "published", "corrected"
 
 #: Studies with identical profiles that are simulated.
 DRAWS = 200
-
-_ENDS: Final = (0.025, 0.975)
 
 # Differences between rows, twice over, that one call of tau-b holds at once: what a processor's cache takes.
 _NUMBERS_AT_ONCE = 400_000
@@ -153,7 +151,7 @@ def _ceiling(tables: list[_Table], median: float, share: float, draws: int, rand
     targets = 1 + max(int(table.places.max()) for table in tables)
     common = random.standard_normal((targets, draws, tables[0].delta.shape[1]))
     medians = np.median([_simulated(table, common[table.places], share, random) for table in tables], axis=0)
-    low, high = (float(end) for end in np.quantile(medians, _ENDS))
+    low, high = (float(end) for end in np.quantile(medians, TAILS))
     ends: _Row = {"ceiling": float(medians.mean()), "ceiling_low": low, "ceiling_high": high}
     return ends | {"note": _verdict(median, low, high)}
 

@@ -10,6 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from analysis.clusters import few_models
+from analysis.levels import CONFIDENCE
+from analysis.observations import cell_names
 from registry.cells import Regime
 from registry.tracking.columns import SOURCE, TARGET
 
@@ -25,13 +28,10 @@ CONTRASTS = (
     (Regime.CT_ML, Regime.CT_CL),
 )
 
-#: Below this many clusters an error says little, whatever its degrees of freedom.
-FEW_CLUSTERS = 5
 #: Below this many pairs of a regime its contrasts' errors are too small: with 9 models, planted differences between
 #: MT-ML and MT-CL were covered in 87 % of studies with 12 pairs in MT-ML, and in 90 % with 20.
 FEW_PAIRS = 30
 
-_CONFIDENCE = 0.95
 _PAIR = [*SOURCE, *TARGET]
 _COLUMNS = ["contrast", "estimate", "se", "low", "high", "p", "df", "clusters", "note"]
 
@@ -91,8 +91,7 @@ def _clusters(cells: pd.DataFrame) -> _Clusters:
     models, pairs = len(np.unique(model)), len(np.unique(pair))
     counts = {"model": models, "source:target pair": pairs}
     if models > 1:
-        few = f"only {models} models: the interval is wide for want of models" if models < FEW_CLUSTERS else ""
-        return _Clusters(np.column_stack([model, pair]), counts, models - 1, few)
+        return _Clusters(np.column_stack([model, pair]), counts, models - 1, few_models(models))
     alone = (
         "one model: this is a statement on it and on no other; clustered by source:target pair, of which each is one "
         "cell, so cells that share a source or a target count as independent and the error is probably too small"
@@ -130,7 +129,7 @@ def _effects(cells: pd.DataFrame) -> pd.DataFrame:
     """Return the factors to absorb, as categories; one with a single level is the constant, which another holds."""
     factors = {"model": cells["model"].astype(str)}
     for end in ("source", "target"):
-        factors[end] = cells[f"{end}_task"].astype(str) + "/" + cells[f"{end}_language"].astype(str)
+        factors[end] = cell_names(cells, end)
     varied = {name: pd.Categorical(values) for name, values in factors.items() if values.nunique() > 1}
     return pd.DataFrame(varied)
 
@@ -150,7 +149,7 @@ def _row(left: str, right: str, fit: _Fit | str, clusters: _Clusters) -> dict[st
     if not variance > 0:
         return row | {"note": _no_error(variance, clusters)}
     se = float(np.sqrt(variance))
-    half = float(stats.t.isf((1 - _CONFIDENCE) / 2, clusters.df)) * se
+    half = float(stats.t.isf((1 - CONFIDENCE) / 2, clusters.df)) * se
     p = 2 * float(stats.t.sf(abs(estimate) / se, clusters.df))
     rare = min((left, right), key=fit.pairs.__getitem__)
     few = f"only {fit.pairs[rare]} pairs are {rare}, so the error is too small" if fit.pairs[rare] < FEW_PAIRS else ""

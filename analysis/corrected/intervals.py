@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from scipy.special import chdtri, ndtr
 
 from analysis.corrected.estimate import Estimate
+from analysis.levels import CONFIDENCE
 
-__all__ = ["LEVEL", "Intervals", "generalised_intervals"]
+__all__ = ["Intervals", "generalised_intervals"]
 
 Array = NDArray[np.float64]
-
-#: Two-sided confidence level, equal tails.
-LEVEL = 0.95
 
 _DRAWS = 10_000
 # With fewer, a mean square says next to nothing of its expectation, and quantiles leave what a float can hold.
@@ -63,7 +61,7 @@ def generalised_intervals(estimate: Estimate, *, noise: Array, sampling: float) 
     ratios = _chi_square_ratios(estimate)
     drawn = np.linalg.solve(estimate.expectations, estimate.mean_squares[:, None] / ratios) - noise[:, None]
     shares = np.vstack([drawn, np.full(drawn.shape[1], sampling)]) / (drawn.sum(axis=0) + sampling)
-    tail = (1 - LEVEL) / 2
+    tail = (1 - CONFIDENCE) / 2
     ends = np.quantile(np.vstack([drawn, shares]), [tail, 1 - tail], axis=1).T
     count = len(drawn)
     return Intervals(ends[:count], ends[count:-1], ends[-1])

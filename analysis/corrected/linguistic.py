@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from analysis.left_out import LeftOut
+from analysis.levels import SIGNIFICANT
 from analysis.published.linguistic import cosine_distances
 from analysis.published.linguistic import linguistic as as_published
 from analysis.published.vectors import Vectors, uriel_vectors
@@ -34,8 +35,6 @@ PERMUTATIONS = 9_999
 
 # A correlation that misses the observed one by rounding is as strong as it.
 _ROUNDING = 1e-9
-
-_LEVEL = 0.05
 
 
 class Permuted(NamedTuple):
@@ -101,9 +100,9 @@ def _note(n_languages: int, found: Permuted) -> str:
     if not found.exact:
         return ""
     note = f"all {found.permutations:,} permutations of {n_languages} languages"
-    if 1 / found.permutations <= _LEVEL:
+    if 1 / found.permutations <= SIGNIFICANT:
         return note
-    return f"{note}: p cannot fall to {_LEVEL:g}, whatever the relation"
+    return f"{note}: p cannot fall to {SIGNIFICANT:g}, whatever the relation"
 
 
 def qap(transfer: Array, distance: Array, *, permutations: int, random: np.random.Generator) -> Permuted:

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
+from analysis.levels import CONFIDENCE
+
 __all__ = ["Errors", "Replicates", "errors", "half_widths", "replicate", "scores", "simultaneous"]
 
 Array = NDArray[np.float64]
-
-CONFIDENCE = 0.95
 
 # A shape of 0, which two levels would take, puts all weight on one of them; this one is as good and can be drawn.
 _LEAST_SHAPE = 0.02

@@ -16,6 +16,7 @@ from analysis.corrected.noise_model import SamplingNoise
 from analysis.corrected.planned_errors import error, role_spreads, squared_weights
 from analysis.corrected.question_noise import QuestionNoise, assumed_question_noise
 from analysis.corrected.terms import RESIDUAL, TERMS
+from analysis.levels import SIGNIFICANT
 from analysis.published.roles import DONOR, RECIPIENT
 from registry.refusal import Refused, unknown
 
@@ -25,7 +26,6 @@ COLUMNS = [
     "level", "test", "items", "seeds", "models", "tasks", "languages", "se", "df", "detectable_pp", "assumption",
 ]  # fmt: skip
 
-LEVEL: Final = 0.05
 POWER: Final = 0.8
 
 #: Variance in pp² of what a regime adds on single models, which no other component holds.
@@ -76,7 +76,7 @@ class _Test(NamedTuple):
     name: str
     se: float
     df: float
-    alpha: float = LEVEL
+    alpha: float = SIGNIFICANT
     note: str = ""
 
 
@@ -131,7 +131,7 @@ def power_without_data(design: Design, *, differing: float = 0.1) -> pd.DataFram
     )
 
 
-def detectable(se: float, df: float, *, alpha: float = LEVEL, power: float = POWER) -> float:
+def detectable(se: float, df: float, *, alpha: float = SIGNIFICANT, power: float = POWER) -> float:
     """Return the effect, in the unit of ``se``, at which a two-sided t test rejects with the given probability.
 
     By the non-central t distribution. Rejections on the wrong side are not counted; at a power worth having they are
@@ -184,7 +184,7 @@ def _cell_tests(design: Design, sampling: SamplingNoise, differing: float) -> It
     yield _Test("cell", "one cell against 0", se, df, note=note)
     # Benjamini and Hochberg's threshold is the p-value t at which t / (share rejected at t) = 0.05, the share being
     # differing × power + (1 − differing) × t (Genovese and Wasserman 2002).
-    alpha = LEVEL * differing * POWER / (1 - LEVEL * (1 - differing))
+    alpha = SIGNIFICANT * differing * POWER / (1 - SIGNIFICANT * (1 - differing))
     said = f"{differing:.0%} of all cells differ as much, Benjamini–Hochberg: p at or below {alpha:.2g}"
     yield _Test("cell", "one cell among all", se, df, alpha, "; ".join(filter(None, [said, note])))
 
@@ -212,7 +212,7 @@ def _role_tests(
     of_pair = error(difference, design.models, partners)
     yield _Test("role", f"two {word}s as {role}s", *of_pair, note=note)
     said = f"adjusted for {pairs} pairs after Bonferroni, which max-t betters a little"
-    adjusted = LEVEL / pairs
+    adjusted = SIGNIFICANT / pairs
     yield _Test("role", f"two {word}s as {role}s among all", *of_pair, adjusted, "; ".join(filter(None, [said, note])))
 
 

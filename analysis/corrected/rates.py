@@ -11,6 +11,8 @@ from scipy import sparse, stats
 from tqdm import tqdm
 
 from analysis.corrected.shrinkage import Posterior
+from analysis.levels import TAILS
+from analysis.observations import cell_names
 from registry.cells import HARM_PP, Regime
 
 __all__ = ["no_transfer", "no_transfer_normal", "rates"]
@@ -24,7 +26,6 @@ OVERALL = "overall"
 
 _CELLS_AT_ONCE = 2_000
 _DRAWS_AT_ONCE = 100
-_INTERVAL = (0.025, 0.975)
 
 
 def no_transfer(counts: NDArray[np.int64], answers: NDArray[np.int64]) -> tuple[Array, Array]:
@@ -144,7 +145,7 @@ def _groups(cells: pd.DataFrame) -> list[tuple[tuple[str, str], NDArray[np.bool_
     """Return labels and members of all groups."""
     regime = cells["regime"].astype(str).to_numpy(dtype=object)
     transfer = regime != str(Regime.MT_ML)
-    source = (cells["source_task"].astype(str) + "/" + cells["source_language"].astype(str)).to_numpy(dtype=object)
+    source = cell_names(cells, "source").to_numpy(dtype=object)
     return [
         ((OVERALL, "transfer"), transfer),
         *((("regime", str(known)), regime == str(known)) for known in Regime),
@@ -189,5 +190,5 @@ def _intervals(
         for rate, found in drawn.items():
             found.append(averages @ _within(rate, effects).astype(np.float64))
     for found in drawn.values():
-        low, high = np.quantile(np.hstack(found), _INTERVAL, axis=1)
+        low, high = np.quantile(np.hstack(found), TAILS, axis=1)
         yield low, high

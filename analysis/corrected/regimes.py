@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.clusters import two_way
+from analysis.clusters import few_models, two_way
 from analysis.corrected.rates import HARM, OVERALL, POSITIVE
 from analysis.corrected.terms import Crossing, crossing, identify
 from analysis.corrected.variance import decompose
+from analysis.levels import CONFIDENCE
 from analysis.numerals import counted, fixed, intervals, pp
-from analysis.published.uplift import TRANSFER, by_regime, cell_names, summary
+from analysis.observations import cell_names
+from analysis.published.uplift import TRANSFER, by_regime, summary
 
 __all__ = [
     "AT_LARGE",
@@ -37,9 +39,7 @@ COLUMNS = [
 #: What an interval of a mean holds for.
 ONE_MODEL, RUN_MODELS, AT_LARGE = "this model", "these models", "models at large"
 
-_CONFIDENCE = 0.95
 _RUN_SE = 1.96  # standard errors to each side of an interval that holds for the models that were run
-_FEW_MODELS = 5
 _ONE = "one model"
 
 
@@ -99,7 +99,7 @@ def _interval(rows: pd.DataFrame) -> _Interval:
     models, df, note = _degrees(levels)
     if df < 1:
         return _no_interval(f"only one {models}")
-    half = float(stats.t.isf((1 - _CONFIDENCE) / 2, df)) * se
+    half = float(stats.t.isf((1 - CONFIDENCE) / 2, df)) * se
     mean = float(rows["delta"].mean())
     return _Interval(se, mean - half, mean + half, float(df), note)
 
@@ -125,9 +125,7 @@ def _degrees(rows: Crossing) -> tuple[str, int, str]:
     """Return what there are few of, the degrees of freedom, and what a reader must know of the interval."""
     levels = {name: int(codes.max()) + 1 for name, codes in rows.factors.items()}
     if levels["model"] > 1:
-        few = levels["model"] < _FEW_MODELS
-        note = f"only {levels['model']} models: the interval is wide for want of models" if few else ""
-        return "model", levels["model"] - 1, note
+        return "model", levels["model"] - 1, few_models(levels["model"])
     fewest = min(levels["source"], levels["target"])
     if fewest < 2:
         fewest = max(levels["source"], levels["target"])

@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.corrected.pigeonhole import Errors, Replicates, errors, half_widths, replicate, scores, simultaneous
+from analysis.levels import SIGNIFICANT
 from analysis.published.roles import DONOR, RECIPIENT
 from analysis.published.uplift import of_regime
 from registry.cells import Regime
@@ -29,7 +30,6 @@ PAIR_COLUMNS = ["factor", "role", "one", "other", "difference", "low", "high", "
 
 _REGIME: Final = {"language": Regime.MT_CL, "task": Regime.CT_ML}
 _ENDS: Final = {DONOR: ("source", "target"), RECIPIENT: ("target", "source")}
-_LEVEL: Final = 0.05
 
 # With fewer draws the limit of the largest of all deviations would be the largest that was drawn.
 _FEWEST_DRAWS = 40
@@ -101,7 +101,7 @@ def distinguishable(pairs: pd.DataFrame) -> pd.DataFrame:
     """
     tested = pairs.dropna(subset="p_adjusted")
     counts = (
-        tested.assign(different=tested["p_adjusted"] <= _LEVEL)
+        tested.assign(different=tested["p_adjusted"] <= SIGNIFICANT)
         .groupby(["factor", "role"])["different"]
         .agg(n_pairs="size", n_different="sum", share="mean")
     )

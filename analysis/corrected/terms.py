@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from analysis.observations import cell_names
 from registry.refusal import Refused
 
 __all__ = ["CELL", "RESIDUAL", "TERMS", "Codes", "Crossing", "Identified", "Term", "crossing", "identify"]
@@ -96,7 +97,7 @@ def crossing(cells: pd.DataFrame) -> Crossing:
     delta = cells["delta"].to_numpy(dtype=np.float64)
     names = {"model": cells["model"].astype(str)}
     for end in ("source", "target"):
-        names[end] = cells[f"{end}_task"].astype(str) + "/" + cells[f"{end}_language"].astype(str)
+        names[end] = cell_names(cells, end)
     if bad := int((~np.isfinite(delta)).sum()):
         raise Refused(f"{bad} of {len(delta)} cells have no finite delta; leave these rows out")
     if twice := int(pd.DataFrame(names).duplicated().sum()):

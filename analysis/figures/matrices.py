@@ -8,7 +8,7 @@ from typing import Final
 
 import pandas as pd
 
-from analysis.corrected.by_cell import SIGNIFICANT as LEVEL
+from analysis import levels
 from analysis.figures.drawing import Drawing
 from analysis.figures.heatmap import heatmap
 from analysis.figures.style import save
@@ -27,8 +27,8 @@ _WORDS: Final = {
     RAW: "Cells as measured.",
     SHRUNKEN: "Cells shrunken towards what their model, source and target make likely.",
     SIGNIFICANT: (
-        f"Only cells whose change is significant (q ≤ {LEVEL:g}): a mean over those alone is further from zero than "
-        "the truth. Hatched fields have none."
+        f"Only cells whose change is significant (q ≤ {levels.SIGNIFICANT:g}): a mean over those alone is further from "
+        "zero than the truth. Hatched fields have none."
     ),
 }
 
@@ -45,7 +45,7 @@ def matrix_drawings(folder: Path, cells: pd.DataFrame, shown: str) -> list[Drawi
     if cells["shrunken"].notna().any():
         versions[SHRUNKEN] = cells.assign(delta=cells["shrunken"])
     if cells["q"].notna().any():
-        versions[SIGNIFICANT] = cells[cells["q"] <= LEVEL]
+        versions[SIGNIFICANT] = cells[cells["q"] <= levels.SIGNIFICANT]
     return [_tasks(folder, versions, shown), _languages(folder, versions, shown)]
 
 

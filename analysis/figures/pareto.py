@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from analysis.figures.labels import place_labels
 from analysis.figures.style import INK, MARKERS, MUTED, PAPER, STYLE, colours, short_model, zero_lines
+from analysis.observations import cell_names
 from analysis.published.groups import BUCKETS, UNKNOWN
 
 __all__ = ["pareto_families_figure", "pareto_figure"]
@@ -132,7 +133,7 @@ def _along(corners: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _adapter_names(rows: pd.DataFrame, *, several_models: bool) -> list[str]:
     """Name adapters by their source cell, and by their model where there are several."""
-    sources, models = rows["source_task"] + "/" + rows["source_language"], rows["model"].map(short_model)
+    sources, models = cell_names(rows, "source"), rows["model"].map(short_model)
     return list(sources + ", " + models) if several_models else list(sources)
 
 

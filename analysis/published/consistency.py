@@ -13,9 +13,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.left_out import LeftOut
-from analysis.observations import DELTA_DECIMALS
+from analysis.observations import DELTA_DECIMALS, cell_names
 from analysis.published.groups import families, size_buckets
-from analysis.published.uplift import cell_names, of_regime
+from analysis.published.uplift import of_regime
 from registry.cells import Regime
 from registry.tracking.columns import SOURCE
 

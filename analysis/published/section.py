@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from analysis.observations import cell_names
 from analysis.published.compute import Published
 from analysis.published.groups import HUMAN, MACHINE
 from analysis.published.pareto import by_source_task
@@ -92,9 +93,7 @@ def _harm(tables: dict[str, pd.DataFrame]) -> Part:
 
 
 def _pareto(tables: dict[str, pd.DataFrame]) -> Part:
-    points = tables["pareto"].assign(
-        source=lambda rows: rows["source_task"].astype(str) + "/" + rows["source_language"].astype(str)
-    )
+    points = tables["pareto"].assign(source=lambda rows: cell_names(rows, "source"))
     front = points[points["on_front"]].sort_values("mt_cl_mean", ascending=False)
     ranked = points.dropna(subset=["transfer_mean"]).sort_values("transfer_mean", ascending=False, kind="stable")
     ends = min(_SHOWN, len(ranked) // 2)

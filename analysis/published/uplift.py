@@ -15,7 +15,6 @@ __all__ = [
     "TRANSFER",
     "Summary",
     "by_regime",
-    "cell_names",
     "harm_pct",
     "of_regime",
     "positive_pct",
@@ -51,11 +50,6 @@ def of_regime(cells: pd.DataFrame, regime: Regime) -> pd.DataFrame:
 def by_regime(cells: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """Return every regime with its cells, then `TRANSFER` with all that count as transfer."""
     return [*((str(regime), of_regime(cells, regime)) for regime in Regime), (TRANSFER, transfer_rows(cells))]
-
-
-def cell_names(rows: pd.DataFrame, end: str) -> pd.Series:
-    """Return the ``source`` or ``target`` cells of rows as ``task/language``."""
-    return rows[f"{end}_task"].astype(str) + "/" + rows[f"{end}_language"].astype(str)
 
 
 def positive_pct(delta: pd.Series) -> float:

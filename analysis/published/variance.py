@@ -15,7 +15,8 @@ import pandas as pd
 from tqdm import tqdm
 
 from analysis.left_out import LeftOut
-from analysis.published.uplift import TRANSFER, by_regime, cell_names
+from analysis.observations import cell_names
+from analysis.published.uplift import TRANSFER, by_regime
 from registry.cells import Regime
 
 __all__ = ["COLUMNS", "COMPONENTS", "VARIANTS", "decompose", "variance"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.recommend.effects import names_of
+from analysis.observations import cell_names
 from registry.cells import Cell
 
 __all__ = ["MEASURED", "NEW", "OTHER_BASES", "PARTLY", "Candidate", "candidates"]
@@ -40,7 +40,7 @@ def candidates(
     targets
         Those that are asked for; a source is ``measured`` if all of them were.
     """
-    sources, of_targets = names_of(cells, "source"), names_of(cells, "target")
+    sources, of_targets = cell_names(cells, "source"), cell_names(cells, "target")
     mine = (cells["model"] == model).to_numpy()
     measured = set(zip(sources[mine], of_targets[mine], strict=True))
     versions = _versions(observations[observations["model"] == model])
@@ -59,6 +59,7 @@ def candidates(
 
 def _versions(observations: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """Return the versions by source, by seed."""
-    one_each = observations.assign(source=names_of(observations, "source")).drop_duplicates(["source", "model_version"])
+    named = observations.assign(source=cell_names(observations, "source"))
+    one_each = named.drop_duplicates(["source", "model_version"])
     one_each = one_each[one_each["model_version"].astype(str) != ""].sort_values(["source", "seed", "model_version"])
     return {str(name): tuple(rows["model_version"]) for name, rows in one_each.groupby("source")}

@@ -24,8 +24,9 @@ from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from analysis.corrected.noise import NoiseTable
 from analysis.corrected.terms import RESIDUAL
+from analysis.observations import cell_names
 
-__all__ = ["Effects", "Expected", "names_of"]
+__all__ = ["Effects", "Expected"]
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -40,11 +41,6 @@ class Expected(NamedTuple):
 
     mean: Array
     covariance: Array
-
-
-def names_of(cells: pd.DataFrame, end: str) -> pd.Series:
-    """Return the sources or targets of cells as ``task/language``."""
-    return cells[f"{end}_task"].astype(str) + "/" + cells[f"{end}_language"].astype(str)
 
 
 @dataclass(frozen=True)
@@ -90,8 +86,8 @@ class Effects:
     def __init__(self, cells: pd.DataFrame, components: Mapping[str, float], noise: NoiseTable, design: Array) -> None:
         self._variances = dict(components)
         self._residual = max(components[RESIDUAL], _LEAST_RESIDUAL)
-        self.models, self.sources = cells["model"].astype(str).to_numpy(), names_of(cells, "source").to_numpy()
-        self.targets, self.delta = names_of(cells, "target").to_numpy(), cells["delta"].to_numpy(dtype=np.float64)
+        self.models, self.sources = cells["model"].astype(str).to_numpy(), cell_names(cells, "source").to_numpy()
+        self.targets, self.delta = cell_names(cells, "target").to_numpy(), cells["delta"].to_numpy(dtype=np.float64)
         self._design = design
         self._model, self._source, self._target = (
             np.asarray(pd.factorize(names)[0], dtype=np.int64) for names in (self.models, self.sources, self.targets)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.recommend.effects import names_of
+from analysis.observations import cell_names
 from analysis.recommend.expectation import Expectation
 
 __all__ = ["COLUMNS", "EVERYWHERE", "HERE", "leave_one_source_out", "trust"]
@@ -42,7 +42,7 @@ def leave_one_source_out(expected: Expectation, model: str) -> pd.DataFrame:
     correlation. The variance components are those of all cells.
     """
     cells, of_model = expected.cells, (expected.cells["model"] == model).to_numpy()
-    sources = names_of(cells, "source").to_numpy()
+    sources = cell_names(cells, "source").to_numpy()
     elsewhere = set(sources[~of_model])
     predicted = {HERE: np.full(len(cells), np.nan), EVERYWHERE: np.full(len(cells), np.nan)}
     for source in np.unique(sources[of_model]):
@@ -51,7 +51,7 @@ def leave_one_source_out(expected: Expectation, model: str) -> pd.DataFrame:
         predicted[EVERYWHERE][of_source] = expected.effects.left_out(of_source)
         if source in elsewhere:
             predicted[HERE][here] = expected.effects.left_out(here)
-    own = cells[of_model].assign(source=sources[of_model], target=names_of(cells, "target")[of_model])
+    own = cells[of_model].assign(source=sources[of_model], target=cell_names(cells, "target")[of_model])
     rows = []
     for left_out, values in predicted.items():
         table = own.assign(predicted=values[of_model], mean=_other_means(own), all_mean=_means(own))

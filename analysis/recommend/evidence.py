@@ -14,9 +14,9 @@ from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.cells import adjusted, assumed_cells, measured_cells
 from analysis.corrected.shrinkage import shrink
 from analysis.frame import Frame
+from analysis.observations import cell_names
 from analysis.observations import cells as averaged
 from analysis.recommend.components import components_of
-from analysis.recommend.effects import names_of
 from analysis.recommend.expectation import noise_of
 from analysis.recommend.questions import stored_noise
 from analysis.stored.cache import cache_folder
@@ -96,7 +96,7 @@ def version_evidence(
     tested, noise = _tested(client, frame, mine, cells, version, questions)
     table = cells.merge(tested[[*TARGET, "se", "low", "high", "p"]], on=TARGET, how="left", validate="one_to_one")
     table = table.assign(chance=_chances(frame, table), shrunken=np.nan, shrunken_sd=np.nan)
-    table.index = pd.Index(names_of(table, "target"))
+    table.index = pd.Index(cell_names(table, "target"))
     table["q"] = adjusted(table["p"], pd.Series(table.index.isin(list(map(str, family))), table.index))
     if shrunken:
         estimates = _estimates(client, frame, table, questions, cache)
@@ -155,4 +155,4 @@ def _estimates(
     posterior = shrink(cells, components_of(cells, noise, cache=kept), noise, means_by="regime")
     found = cells.assign(shrunken=posterior.mean, shrunken_sd=posterior.sd)
     found = found[(found[ADAPTER] == table[ADAPTER].iloc[0]).all(axis=1)]
-    return found.set_index(names_of(found, "target"))[["shrunken", "shrunken_sd"]]
+    return found.set_index(cell_names(found, "target"))[["shrunken", "shrunken_sd"]]

@@ -14,11 +14,13 @@ from scipy import stats
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.noise import NoiseTable
 from analysis.frame import Frame
+from analysis.levels import TAILS
 from analysis.numerals import fixed, pp
+from analysis.observations import cell_names
 from analysis.observations import cells as averaged
 from analysis.published.vectors import Vectors
 from analysis.recommend.candidates import Candidate, candidates
-from analysis.recommend.effects import Expected, names_of
+from analysis.recommend.effects import Expected
 from analysis.recommend.error import leave_one_source_out, trust
 from analysis.recommend.expectation import Expectation, expectation
 from registry.cells import HARM_PP, Cell, regime_of
@@ -35,7 +37,6 @@ COLUMNS = [
 ]  # fmt: skip
 
 _DRAWS = 2_000
-_TAIL = 0.975
 
 
 @dataclass(frozen=True)
@@ -165,7 +166,7 @@ def _targets(
 ) -> tuple[tuple[Cell, ...], tuple[Cell, ...]]:
     if not want:
         raise Refused("nothing is wanted; name targets with -P want=<task>/<language>, several by commas")
-    known = set(names_of(cells, "target"))
+    known = set(cell_names(cells, "target"))
     for target in (*want, *protect):
         if str(target) not in known:
             raise unknown("evaluated target", str(target), known)
@@ -180,7 +181,7 @@ def _row(
     count = len(wanted)
     gain = float(effects.mean[:count].mean())
     sd = float(np.sqrt(max(effects.covariance[:count, :count].mean(), 0.0)))
-    half = float(stats.norm.ppf(_TAIL)) * sd
+    half = float(stats.norm.ppf(TAILS[1])) * sd
     row = {"source": str(candidate.source), "basis": candidate.basis, "versions": ", ".join(candidate.versions)}
     numbers = {"gain": gain, "low": gain - half, "high": gain + half, "p_gain": _above(gain, sd)}
     return row | numbers | _risk(effects, protected, count)
@@ -195,7 +196,7 @@ class _AsMeasured:
     """What was measured of a base: its cells' deltas, and the means of its regimes."""
 
     def __init__(self, cells: pd.DataFrame) -> None:
-        pairs = zip(names_of(cells, "source"), names_of(cells, "target"), strict=True)
+        pairs = zip(cell_names(cells, "source"), cell_names(cells, "target"), strict=True)
         self._deltas = dict(zip(pairs, cells["delta"], strict=True))
         self._means = {str(regime): float(mean) for regime, mean in cells.groupby("regime")["delta"].mean().items()}
 

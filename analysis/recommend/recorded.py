@@ -9,8 +9,8 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from analysis.frame import load
+from analysis.observations import cell_names
 from analysis.published.vectors import read_vectors, uriel_vectors
-from analysis.recommend.effects import names_of
 from analysis.recommend.questions import stored_noise
 from analysis.recommend.recommendation import Recommendation, recommend
 from analysis.stored.cache import cache_folder, cache_root
@@ -49,7 +49,7 @@ def recommend_recorded(
     """
     given = read_vectors(vectors) if vectors else None
     frame = load(client, study, cache=cache_root())
-    targets = sorted({Cell.parse(name) for name in names_of(frame.observations, "target").unique()})
+    targets = sorted({Cell.parse(name) for name in cell_names(frame.observations, "target").unique()})
     wanted = chosen_targets(want, targets, where="want")
     protected = chosen_targets(protect, targets, where="protect")
     stored = stored_outcomes(client, frame, cache=cache_root())

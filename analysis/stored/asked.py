@@ -23,7 +23,6 @@ from registry.tracking.names import Artifact, Tag, outcomes_file
 
 __all__ = ["Asked", "asked"]
 
-_FILE = "outcomes.parquet"
 _BY_RUN = ["model", "source_task", "source_language", "seed", "run_id"]
 
 
@@ -73,13 +72,13 @@ def _of_runs(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
     tags, folders, fallback = frame.runs.tags, frame.runs.folders, _headlines(frame.observations)
     measured: Counter[tuple[str, str]] = Counter()
     for run_id, key, targets in _adapters(frame.observations):
-        file = StoredTable(client, run_id, folders[run_id], _FILE)
+        file = StoredTable(client, run_id, folders[run_id], Artifact.SCORING)
         headlines = fallback | _headlines_tag(tags[run_id])
         yield Asked(key, run_id, targets, 0, file.stamp, headlines, partial(file.read, COLUMNS))
         measured[key.model, tags[run_id].get(Tag.BASELINE_RUN, "")] += 1
     for (model, run_id), weight in sorted(measured.items()):
         folder = folders.get(run_id) or _elsewhere(client, run_id)
-        file = StoredTable(client, run_id, folder or "", _FILE)
+        file = StoredTable(client, run_id, folder or "", Artifact.SCORING)
         headlines = fallback | _headlines_tag(tags.get(run_id, {}))
         read = partial(file.read, COLUMNS) if folder else _nothing
         yield Asked(RunKey(model), run_id, None, weight, file.stamp, headlines, read)

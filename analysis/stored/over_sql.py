@@ -18,7 +18,7 @@ from analysis.recorded import Record
 from analysis.stored.changes import KINDS, Changes, Known, Stated, digest, own_tags
 from registry.tracking.names import Kind, Tag
 
-__all__ = ["SchemaError", "changes_over_sql", "is_database"]
+__all__ = ["SchemaError", "changes_over_sql"]
 
 _AT_ONCE = 500  # run ids in one query; SQLite admits 32,766 values
 
@@ -42,11 +42,6 @@ _VALUES = "SELECT run_uuid, key, value, is_nan FROM latest_metrics WHERE run_uui
 
 class SchemaError(Exception):
     """The database does not have the tables or columns asked for."""
-
-
-def is_database(uri: str) -> bool:
-    """Whether a store's address is a database's, not a server's or a folder's."""
-    return uri.partition("://")[0].partition("+")[0] in ("sqlite", "postgresql", "mysql", "mssql")
 
 
 def changes_over_sql(uri: str, experiment_id: str, known: Mapping[str, Known]) -> Changes:

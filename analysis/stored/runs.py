@@ -20,10 +20,11 @@ from analysis.recorded import Record, observations_of
 from analysis.stored.cache import CachedTable, cache_folder
 from analysis.stored.changes import Changes, Known, Stated
 from analysis.stored.over_api import changes_over_api
-from analysis.stored.over_sql import SchemaError, changes_over_sql, is_database
+from analysis.stored.over_sql import SchemaError, changes_over_sql
 from registry.cells import Cell, Regime
 from registry.tracking import names
 from registry.tracking.names import Kind
+from registry.tracking.store import is_database
 
 __all__ = ["StoredRuns", "read_runs"]
 
@@ -107,7 +108,7 @@ class StoredRuns:
         metrics: dict[str, float] = {}
         for place, (task, language, regime) in enumerate(zip(row["task"], row["language"], row["regime"], strict=True)):
             target = Cell(task, language)
-            spelled = {quantity: f"{quantity}/{target}" for quantity in _NUMBERS}
+            spelled = {quantity: names.on_target(quantity, target) for quantity in _NUMBERS}
             if regime:
                 spelled["delta"] = names.delta(Regime(regime), target)
             metrics |= {spelled[q]: row[q][place] for q in _NUMBERS if not math.isnan(row[q][place])}

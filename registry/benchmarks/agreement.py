@@ -106,12 +106,12 @@ def disjoint(task: str, pools: Pools, *, one_pool: bool) -> Pools:
     """
     wrong: set[str] = set()
     for language, items in pools["train"].items():
-        tested = set() if one_pool else {_content(item) for item in pools["test"][language].values()}
+        tested = set() if one_pool else {item.content for item in pools["test"][language].values()}
         for id, item in items.items():
-            if _content(item) in tested:
+            if item.content in tested:
                 wrong.add(id)
             elif one_pool:
-                tested.add(_content(item))
+                tested.add(item.content)
     if not wrong:
         return pools
     warn(f"{task}: {len(wrong)} ids repeat the question of another id and are left out of every language")
@@ -132,13 +132,9 @@ def check_disjoint(cell: Cell, train: tuple[Item, ...], test: tuple[Item, ...]) 
     Refused
         If there is one.
     """
-    trained = {_content(item): item.id for item in train}
-    both = [f"{trained[_content(item)]} = {item.id}" for item in test if _content(item) in trained]
+    trained = {item.content: item.id for item in train}
+    both = [f"{trained[item.content]} = {item.id}" for item in test if item.content in trained]
     if both:
         remedy = "leave them out by a manifest or by split.overlap: drop, or say allow"
         where = f"{cell}: {len(both)} questions are in training and in test (train id = test id)"
         raise Refused(f"{where}: {shown(both)}; {remedy}")
-
-
-def _content(item: Item) -> tuple[str, frozenset[str]]:
-    return item.question, frozenset(item.options)

@@ -14,8 +14,8 @@ from registry.benchmarks.agreement import agreeing, check_disjoint, disjoint, se
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import Prompt
 from registry.benchmarks.splits import SPLITS, Manifest, Pools, Split, draw_manifest, read_manifest, shown
-from registry.benchmarks.tables import located
 from registry.cells import Cell, Grid
+from registry.project import located
 from registry.refusal import Refused, unknown
 from registry.study import SplitSpec
 

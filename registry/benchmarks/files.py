@@ -13,8 +13,9 @@ from registry.benchmarks.items import Item
 from registry.benchmarks.mapping import check_task, columns_of, items_of, text_of
 from registry.benchmarks.prompts import PROMPTS
 from registry.benchmarks.splits import Split, shown
-from registry.benchmarks.tables import Table, located, read_table
+from registry.benchmarks.tables import Table, read_table
 from registry.cells import Cell, Grid
+from registry.project import located
 from registry.refusal import Refused, unknown
 from registry.study import BenchmarkSpec, FilesTask
 

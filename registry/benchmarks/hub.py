@@ -15,8 +15,8 @@ from registry.benchmarks.hub_sources import HUB_LANGUAGES, HUB_TASKS, NUMBERED, 
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS, Prompt
 from registry.benchmarks.splits import Split, shown, warn
-from registry.benchmarks.tables import located
 from registry.cells import Cell, Grid
+from registry.project import located
 from registry.refusal import Refused
 from registry.study import BenchmarkSpec
 

@@ -9,7 +9,7 @@ import ast
 import importlib.util
 from pathlib import Path
 
-from registry.benchmarks.tables import located
+from registry.project import located
 from registry.refusal import Refused
 
 __all__ = ["read_primer"]

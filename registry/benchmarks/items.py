@@ -35,3 +35,8 @@ class Item:
         if not 0 <= self.answer < len(self.options):
             count = len(self.options)
             raise ValueError(f"item {self.id!r}: answer {self.answer} is not an index of its {count} options")
+
+    @property
+    def content(self) -> tuple[str, frozenset[str]]:
+        """What makes items one question, whatever their ids and the order of their options."""
+        return self.question, frozenset(self.options)

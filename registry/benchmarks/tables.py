@@ -14,17 +14,10 @@ from pathlib import Path
 
 from registry.refusal import Refused
 
-__all__ = ["Problems", "Row", "Table", "located", "read_table"]
-
-PROJECT = Path(__file__).resolve().parents[2]
+__all__ = ["Problems", "Row", "Table", "read_table"]
 
 #: Faults of one file that are spelled out; the rest is counted.
 SHOWN = 10
-
-
-def located(path: str) -> Path:
-    """Return where a study file's path points: a relative one starts at the project's folder, not at the caller's."""
-    return PROJECT / Path(path).expanduser()
 
 
 class Problems:

@@ -8,7 +8,8 @@ from pathlib import Path
 from registry.deploy.card import Facts
 from registry.deploy.pull import Pulled
 from registry.deploy.vllm import objections, serve_adapter, serve_merged
-from registry.models import BUILT_IN, PROJECT
+from registry.models import BUILT_IN
+from registry.project import PROJECT
 
 __all__ = ["usage"]
 

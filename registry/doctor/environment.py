@@ -9,16 +9,14 @@ import sys
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
 import yaml
 
 from registry.cores import usable_cores
 from registry.doctor.findings import Finding, good, note, wrong
+from registry.project import PROJECT
 
 __all__ = ["check_devices", "check_environment", "pinned"]
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 OLDEST_PYTHON = (3, 11)
 

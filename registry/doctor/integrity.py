@@ -10,12 +10,11 @@ from mlflow.entities import Run
 
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.records import Records, by_fingerprint, described, is_silent, watched
-from registry.tracking.names import Kind, Tag
+from registry.tracking.names import FINAL_LOSS, Artifact, Kind, Tag, is_of
 
 __all__ = ["Expected", "check_dead", "check_finished", "check_plan", "check_twice"]
 
 _WATCH_SECONDS = 45.0  # three heartbeats
-_OUTCOMES = "outcomes.parquet"
 
 
 @dataclass(frozen=True)
@@ -176,15 +175,16 @@ def _faults(records: Records, run: Run, expected: Expected | None) -> list[str]:
     found = _tags_lacking(run) if current else []
     metrics, kind = run.data.metrics, run.data.tags[Tag.KIND]
     if kind == Kind.FINETUNE:
-        return found + ([] if "train/final_loss" in metrics else ["training loss"])
-    scores = sum(key.startswith("score/") for key in metrics)
+        return found + ([] if FINAL_LOSS in metrics else ["training loss"])
+    scores = sum(is_of(key, "score") for key in metrics)
     least = expected.targets if expected is not None and current else 1
     if scores < least:
         found.append(f"scores of {least - scores} targets")
-    if kind == Kind.EVALUATE and sum(key.startswith("delta/") for key in metrics) < scores:
+    if kind == Kind.EVALUATE and sum(is_of(key, "delta") for key in metrics) < scores:
         found.append("deltas of every target")
-    if not any(file.path == _OUTCOMES and file.file_size for file in records.client.list_artifacts(run.info.run_id)):
-        found.append(_OUTCOMES)
+    files = records.client.list_artifacts(run.info.run_id)
+    if not any(file.path == Artifact.SCORING and file.file_size for file in files):
+        found.append(Artifact.SCORING)
     return found
 
 

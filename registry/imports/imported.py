@@ -53,8 +53,8 @@ class Imported:
         """Say in one line what was read."""
         found = counts(self.observations, self.baselines)
         return (
-            f"{found['count/observations']:,} cells of {found['count/models']} models: {found['count/sources']} "
-            f"sources on {found['count/targets']} targets, {found['count/baselines']} baselines"
+            f"{found['observations']:,} cells of {found['models']} models: {found['sources']} "
+            f"sources on {found['targets']} targets, {found['baselines']} baselines"
         )
 
     def below_chance(self) -> str:
@@ -72,16 +72,16 @@ class Imported:
 
 
 def counts(observations: pd.DataFrame, baselines: pd.DataFrame) -> dict[str, int]:
-    """Return how much an import holds, by the names of its metrics."""
+    """Return how much an import holds, by what is counted."""
 
     def distinct(columns: Sequence[str]) -> int:
         return len(observations[list(columns)].drop_duplicates())
 
     return {
-        "count/observations": len(observations),
-        "count/models": distinct(["model"]),
-        "count/sources": distinct(SOURCE),
-        "count/targets": distinct(TARGET),
-        "count/baselines": len(baselines),
-        "count/below_chance": int(baselines["below_chance"].sum()),
+        "observations": len(observations),
+        "models": distinct(["model"]),
+        "sources": distinct(SOURCE),
+        "targets": distinct(TARGET),
+        "baselines": len(baselines),
+        "below_chance": int(baselines["below_chance"].sum()),
     }

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 
 from registry.imports.imported import Imported, counts
 from registry.refusal import Refused
-from registry.tracking.names import Artifact, Kind, Tag, run_name
+from registry.tracking.names import Artifact, Kind, Tag, count, run_name
 from registry.tracking.runs import recorded
 from registry.tracking.store import all_runs, experiment_id
 
@@ -58,7 +58,8 @@ def record_import(client: MlflowClient, study: str, imported: Imported) -> tuple
     ):
         write_frame(imported, Path(name))
         recording.files(Path(name))
-        recording.metrics(counts(imported.observations, imported.baselines))
+        found = counts(imported.observations, imported.baselines)
+        recording.metrics({count(what): number for what, number in found.items()})
     return recording.run_id, False
 
 

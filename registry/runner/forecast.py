@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from registry.benchmarks.tables import located
 from registry.catalogue import PAPER
 from registry.hub import NotAtHand, cached_weights
 from registry.models import base_folder, skeleton_of
+from registry.project import located
 from registry.runner.cost import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
 from registry.runner.outline import NOTHING, Outline
 from registry.study import BaseSpec, Study

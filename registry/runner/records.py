@@ -22,6 +22,7 @@ from registry.runner import describe
 from registry.runner.experiment import Experiment, Job
 from registry.runner.notes import Lineage, annotate_baseline, annotate_evaluation, annotate_finetune
 from registry.runner.outcomes import Outcomes
+from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter, record_full_model, register_adapter, weights_digest
 from registry.tracking.evaluations import (
     below_chance,
@@ -31,7 +32,7 @@ from registry.tracking.evaluations import (
     recorded_scores,
     score_metrics,
 )
-from registry.tracking.names import Kind, Tag, registered_model, run_name, usage_metrics
+from registry.tracking.names import Artifact, Kind, Tag, registered_model, run_name, usage_metrics
 from registry.tracking.recording import Recording
 from registry.tracking.runs import finished_by_fingerprint, recorded
 
@@ -124,11 +125,11 @@ class Records:
 
     def training(self, recording: Recording, training: Training, usage: Usage) -> None:
         """Record the curves of a training, what came of it and what it took."""
-        recording.curves({"train/loss": training.losses, "train/learning_rate": training.learning_rates})
-        recording.curves({"validation/loss": training.validation_losses})
-        recording.metrics({"train/final_loss": training.losses[-1], "train/kept_epoch": training.kept_epoch})
+        recording.curves({names.TRAIN_LOSS: training.losses, names.LEARNING_RATE: training.learning_rates})
+        recording.curves({names.VALIDATION_LOSS: training.validation_losses})
+        recording.metrics({names.FINAL_LOSS: training.losses[-1], names.KEPT_EPOCH: training.kept_epoch})
         if self.experiment.study.recipe.precision == "fp16":
-            recording.metrics({"train/skipped_steps": training.skipped})
+            recording.metrics({names.SKIPPED_STEPS: training.skipped})
         self.usage(recording, "train", usage)
 
     def adapter(self, recording: Recording, job: Job, folder: Path, training: Training) -> RegisteredAdapter:
@@ -215,7 +216,7 @@ class Records:
                     (folder / file).parent.mkdir(exist_ok=True)
                     (folder / file).write_bytes(content)
             if outcomes is not None:
-                outcomes.write(folder / "outcomes.parquet")
+                outcomes.write(folder / Artifact.SCORING)
             recording.files(folder)
 
     @cached_property

@@ -23,7 +23,7 @@ from registry.runner.preflight import preflight
 from registry.runner.progress import Board
 from registry.runner.schedule import Failure
 from registry.study import Study
-from registry.tracking.names import Kind, Tag, run_name
+from registry.tracking.names import JOBS_FAILED, JOBS_PLANNED, Kind, Tag, run_name
 from registry.tracking.runs import end_strays, reap, recorded
 from registry.tracking.store import experiment_id, open_store, shown_uri, tracking_uri
 
@@ -191,7 +191,7 @@ def run_study(ready: Prospect) -> list[Failure]:
         with tempfile.TemporaryDirectory() as folder:
             recording.files(ready.write(folder))
         failures = _worked_off(ready, run)
-        recording.metrics({"jobs/planned": len(ready.plan.todo), "jobs/failed": len(failures)})
+        recording.metrics({JOBS_PLANNED: len(ready.plan.todo), JOBS_FAILED: len(failures)})
     end_strays(ready.client, ready.experiment_id)
     return failures
 

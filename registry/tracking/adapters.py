@@ -27,11 +27,11 @@ from mlflow.pyfunc import add_to_model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 from registry.cells import Cell
+from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking.names import Tag, registered_model
 from registry.tracking.recording import Recording, store_folder
 from registry.tracking.signature import SIGNATURE
-from registry.tracking.store import PROJECT
 
 __all__ = [
     "RecordedModel",

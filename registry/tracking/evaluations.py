@@ -132,4 +132,4 @@ def _dataset(context: str, cells: list[Cell], benchmark: str, digests: Mapping[C
         source=json.dumps({"benchmark": benchmark}),
         profile=json.dumps({"cells": [str(cell) for cell in cells]}),
     )
-    return DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, context), InputTag("regime", context)])
+    return DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, context), InputTag(names.Tag.REGIME, context)])

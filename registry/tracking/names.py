@@ -1,7 +1,7 @@
 """Names of tags, kinds of runs and metrics: the contract between running a study and analysing it.
 
-Every name that MLflow stores is spelled here and nowhere else. MLflow's UI groups charts by everything before the last
-slash of a metric's name, hence the order ``quantity/regime/task/language``.
+Every such name that MLflow stores is spelled here and nowhere else. MLflow's UI groups charts by everything before the
+last slash of a metric's name, hence the order ``quantity/regime/task/language``.
 """
 
 from __future__ import annotations
@@ -13,18 +13,31 @@ from registry.cells import Cell, Regime
 
 __all__ = [
     "BEST_VALUE",
+    "FINAL_LOSS",
+    "JOBS_FAILED",
+    "JOBS_PLANNED",
+    "KEPT_EPOCH",
+    "LEARNING_RATE",
+    "SKIPPED_STEPS",
+    "TRAIN_LOSS",
     "TRIAL_OBJECTIVE",
     "TRIAL_VALUE",
+    "VALIDATION_LOSS",
     "Artifact",
     "Kind",
     "Tag",
     "acc",
     "acc_norm",
+    "analyzed",
     "chance",
+    "count",
     "delta",
     "delta_mean",
     "harm_rate",
     "importance",
+    "is_of",
+    "of_search",
+    "on_target",
     "outcomes_file",
     "parse_cell",
     "parse_delta",
@@ -104,36 +117,46 @@ class Tag:
     ALIAS: Final = "alias"
     VERDICT: Final = "verdict"
     ALIAS_BEFORE: Final = "alias_before"
+    #: Of a set of items that a run read: the regime, or "baseline" or "training".
+    REGIME: Final = "regime"
 
 
 class Artifact:
-    """Files of an import: its frame, the scores of the bases, and what a reader must know about both."""
+    """Files of runs that are read back."""
 
+    #: Of a scoring: how every option of every question did.
+    SCORING: Final = "outcomes.parquet"
+    #: Of an import: its frame, the scores of the bases, and what a reader must know about both.
     OBSERVATIONS: Final = "observations.parquet"
     BASELINES: Final = "baselines.parquet"
     ABOUT: Final = "import.json"
-    #: Folder of the questions' outcomes, see :func:`outcomes_file`.
+    #: Of an import: folder of the questions' outcomes, see :func:`outcomes_file`.
     OUTCOMES: Final = "outcomes"
+
+
+def on_target(quantity: str, cell: Cell) -> str:
+    """Metric of a quantity on a target, as :func:`parse_cell` reads it."""
+    return f"{quantity}/{cell}"
 
 
 def score(cell: Cell) -> str:
     """Metric of the headline score on a target, a proportion in [0, 1]."""
-    return f"score/{cell}"
+    return on_target("score", cell)
 
 
 def acc(cell: Cell) -> str:
     """Metric of plain accuracy on a target."""
-    return f"acc/{cell}"
+    return on_target("acc", cell)
 
 
 def acc_norm(cell: Cell) -> str:
     """Metric of length-normalised accuracy on a target."""
-    return f"acc_norm/{cell}"
+    return on_target("acc_norm", cell)
 
 
 def chance(cell: Cell) -> str:
     """Metric of the expected score of guessing, the mean of 1 / number of options over the target's items."""
-    return f"chance/{cell}"
+    return on_target("chance", cell)
 
 
 def delta(regime: Regime, cell: Cell) -> str:
@@ -156,6 +179,19 @@ def harm_rate(regime: Regime) -> str:
     return f"harm_rate/{regime}"
 
 
+#: Metrics of a fine-tune: curves of the loss, the learning rate and the loss on held-out items, the last loss, the
+#: epoch whose weights were kept and, in fp16, how many steps changed nothing.
+TRAIN_LOSS: Final = "train/loss"
+LEARNING_RATE: Final = "train/learning_rate"
+VALIDATION_LOSS: Final = "validation/loss"
+FINAL_LOSS: Final = "train/final_loss"
+KEPT_EPOCH: Final = "train/kept_epoch"
+SKIPPED_STEPS: Final = "train/skipped_steps"
+
+#: Metrics of a study's run: how many jobs it had to do, and how many of them failed.
+JOBS_PLANNED: Final = "jobs/planned"
+JOBS_FAILED: Final = "jobs/failed"
+
 #: Metrics of a trial, the objective as it stood at each step and its value; and of a search, the best value.
 TRIAL_OBJECTIVE: Final = "tune/objective"
 TRIAL_VALUE: Final = "tune/value"
@@ -170,6 +206,21 @@ def importance(name: str) -> str:
 def trials_in_state(state: str) -> str:
     """Metric of how many trials of a search ended in a state."""
     return f"tune/trials/{state}"
+
+
+def of_search(metric: str) -> bool:
+    """Whether a metric is one of a search or of its trials."""
+    return is_of(metric, "tune")
+
+
+def count(what: str) -> str:
+    """Metric of how much an import holds: ``observations``, ``models``, ``baselines``, …."""
+    return f"count/{what}"
+
+
+def analyzed(quantity: str, regime: str) -> str:
+    """Metric of an analysis: a column of its regime table, in the row of a regime or of several together."""
+    return f"{quantity}/{regime}"
 
 
 def promotion(alias: str) -> str:
@@ -197,6 +248,11 @@ def usage_metrics(phase: str, *, seconds: float, tokens: int, flop: float, peak_
         f"tflop_per_second/{phase}": flop / 1e12 / seconds,
         f"peak_memory_gb/{phase}": peak_memory_gb,
     }
+
+
+def is_of(metric: str, quantity: str) -> bool:
+    """Whether a metric is of a quantity, such as ``score`` or ``delta``."""
+    return metric.startswith(f"{quantity}/")
 
 
 def parse_cell(metric: str, quantity: str) -> Cell | None:

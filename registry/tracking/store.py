@@ -25,10 +25,11 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from registry.interrupts import unbroken
+from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking.write_ahead import fold_log, make_database
 
-__all__ = ["PROJECT", "all_runs", "experiment_id", "open_store", "shown_uri", "tracking_uri"]
+__all__ = ["all_runs", "experiment_id", "is_database", "open_store", "shown_uri", "tracking_uri"]
 
 _log = logging.getLogger(__name__)
 
@@ -78,8 +79,6 @@ _CALLS = (
     "update_model_version",
 )
 
-PROJECT = Path(__file__).resolve().parent.parent.parent
-
 
 def tracking_uri() -> str:
     """Return ``MLFLOW_TRACKING_URI``, else the embedded SQLite store ``mlflow.db`` in the project's folder."""
@@ -112,7 +111,7 @@ def open_store(uri: str | None = None) -> MlflowClient:
     mlflow.set_registry_uri(uri)
     if urlsplit(uri).scheme in ("", "file") and uri != "databricks":
         raise Refused(f"{uri} is a folder, which MLflow does not take for a store any more; {_OTHERWISE}")
-    if not _is_database(uri):
+    if not is_database(uri):
         return _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))
     try:
         client: MlflowClient = _patient(_opened)(uri)
@@ -137,7 +136,8 @@ def _opened(uri: str) -> MlflowClient:
     return client
 
 
-def _is_database(uri: str) -> bool:
+def is_database(uri: str) -> bool:
+    """Whether a store's address is a database's, not a server's or a folder's."""
     return urlsplit(uri).scheme.split("+")[0] in ("sqlite", "postgresql", "mysql", "mssql")
 
 

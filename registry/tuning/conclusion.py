@@ -13,7 +13,7 @@ from optuna.trial import TrialState
 from registry.refusal import Refused
 from registry.runner import describe
 from registry.study import Study
-from registry.tracking.names import BEST_VALUE, importance, trials_in_state
+from registry.tracking.names import BEST_VALUE, importance, of_search, trials_in_state
 from registry.tuning.figures import draw_history, draw_importances, importances
 from registry.tuning.space import recipe_of
 from registry.tuning.storage import RUN, Trials
@@ -89,7 +89,7 @@ def conclude(trials: Trials, output: str, failures: Sequence[str] = ()) -> Concl
     run = str(best.user_attrs.get(RUN, ""))
     behind = trials.client.get_run(run).data.metrics if run else {}
     shares = importances(trials.study)
-    metrics = {key: value for key, value in behind.items() if key.startswith("tune/")}
+    metrics = {key: value for key, value in behind.items() if of_search(key)}
     metrics |= {importance(name): share for name, share in shares.items()}
     for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL):
         metrics[trials_in_state(state.name.lower())] = len(trials.counted(state))

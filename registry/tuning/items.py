@@ -14,8 +14,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from registry.benchmarks import AlignedItems, Benchmark, Item, Split, align
-from registry.benchmarks.tables import located, read_table
+from registry.benchmarks.tables import read_table
 from registry.cells import Cell, Grid
+from registry.project import located
 from registry.refusal import Refused, unknown
 from registry.study import SplitSpec
 
@@ -93,15 +94,11 @@ def _judged(task: str, languages: list[tuple[Item, ...]], share: float, seed: in
     judged = _drawn(task, [item.id for item in languages[0]], share, seed)
     drawn = set(judged)
     for items in languages:
-        trained = {_content(item) for item in items if item.id not in drawn}
-        judged -= {item.id for item in items if item.id in drawn and _content(item) in trained}
+        trained = {item.content for item in items if item.id not in drawn}
+        judged -= {item.id for item in items if item.id in drawn and item.content in trained}
     if not judged:
         raise Refused(f"{task}: every training item held out is also trained on under another id; remove such items")
     return judged
-
-
-def _content(item: Item) -> tuple[str, frozenset[str]]:
-    return item.question, frozenset(item.options)
 
 
 def _write_training_rows(path: Path, folder: Path) -> None:

@@ -15,9 +15,10 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking.runs import reap
-from registry.tracking.store import PROJECT, shown_uri, sqlite_file
+from registry.tracking.store import shown_uri, sqlite_file
 from registry.tuning.preparation import OBJECTIVES, Search
 
 __all__ = ["RUN", "SEARCH_RUN", "Trials", "open_storage", "open_trials", "storage_url"]

@@ -15,11 +15,12 @@ from analysis.corrected.noise import NoiseTable, measured_noise
 from analysis.corrected.outcomes import RunKey, collect
 from analysis.corrected.shrinkage import shrink
 from analysis.frame import Frame
+from analysis.observations import cell_names
 from analysis.published.vectors import Vectors
 from analysis.recommend import components
 from analysis.recommend.candidates import MEASURED, NEW, OTHER_BASES
 from analysis.recommend.components import components_of
-from analysis.recommend.effects import Effects, names_of
+from analysis.recommend.effects import Effects
 from analysis.recommend.error import COLUMNS, EVERYWHERE, HERE, leave_one_source_out, trust
 from analysis.recommend.expectation import expectation
 from analysis.recommend.questions import stored_noise
@@ -53,8 +54,8 @@ def _design(cells: pd.DataFrame) -> np.ndarray:
 def _same(cells: pd.DataFrame, others: pd.DataFrame) -> dict[str, np.ndarray]:
     keys = {
         "model": lambda c: c["model"],
-        "source": lambda c: names_of(c, "source"),
-        "target": lambda c: names_of(c, "target"),
+        "source": lambda c: cell_names(c, "source"),
+        "target": lambda c: cell_names(c, "target"),
     }
     return {name: of(cells).to_numpy()[:, None] == of(others).to_numpy()[None, :] for name, of in keys.items()}
 
@@ -95,8 +96,8 @@ def cells() -> pd.DataFrame:
 def test_expectation_of_a_source_is_the_full_equations(cells: pd.DataFrame, left: str) -> None:
     source = Cell("global_mmlu", "de")
     whole = synthetic_frame(3, 2, 3, seed=3)
-    queries = whole[(whole["model"] == MODEL) & (names_of(whole, "source") == str(source))]
-    of_source = names_of(cells, "source") == str(source)
+    queries = whole[(whole["model"] == MODEL) & (cell_names(whole, "source") == str(source))]
+    of_source = cell_names(cells, "source") == str(source)
     gone = {
         "nothing": of_source & False,
         "of this base": of_source & (cells["model"] == MODEL),
@@ -107,7 +108,7 @@ def test_expectation_of_a_source_is_the_full_equations(cells: pd.DataFrame, left
     mean, covariance = _dense(kept, noise, queries)
     effects = Effects(kept, VARIANCES, noise, _design(kept))
     other = "arc_challenge/ar"  # several sources at once do not touch each other
-    targets = list(names_of(queries, "target"))
+    targets = list(cell_names(queries, "target"))
     _, found = effects.expected(MODEL, [other, str(source)], targets, [_design(queries)] * 2)
     assert found.mean == pytest.approx(mean, abs=1e-9)
     assert found.covariance == pytest.approx(covariance, abs=1e-9)
@@ -117,8 +118,8 @@ def test_what_was_measured_is_expected_as_shrinkage_says(cells: pd.DataFrame) ->
     expected = expectation(cells)
     noise = _assumed(cells)
     posterior = shrink(cells, components_of(cells, noise), noise, means_by="regime")
-    mine = (cells["model"] == MODEL) & (names_of(cells, "source") == "arc_challenge/de")
-    targets = [Cell.parse(name) for name in names_of(cells[mine], "target")]
+    mine = (cells["model"] == MODEL) & (cell_names(cells, "source") == "arc_challenge/de")
+    targets = [Cell.parse(name) for name in cell_names(cells[mine], "target")]
     (found,) = expected.of(MODEL, [Cell("arc_challenge", "de")], targets)
     assert found.mean == pytest.approx(posterior.mean[mine], abs=1e-9)
     assert np.sqrt(np.diag(found.covariance)) == pytest.approx(posterior.sd[mine], abs=1e-9)
@@ -136,7 +137,7 @@ def _assumed(cells: pd.DataFrame) -> NoiseTable:
 def test_leaving_a_source_out_is_a_refit_without_it(cells: pd.DataFrame) -> None:
     noise = _noise(cells)
     effects = Effects(cells, VARIANCES, noise, _design(cells))
-    sources = names_of(cells, "source")
+    sources = cell_names(cells, "source")
     for group in (sources == "global_mmlu/de", (sources == "global_mmlu/de") & (cells["model"] == MODEL)):
         assert group.sum() > 4
         kept = cells[~group].reset_index(drop=True)
@@ -146,7 +147,7 @@ def test_leaving_a_source_out_is_a_refit_without_it(cells: pd.DataFrame) -> None
 
 def test_means_that_the_rest_does_not_tell_have_no_prediction() -> None:
     cells = synthetic_frame(2, 2, 2, seed=1)
-    one = cells[names_of(cells, "source") == "arc_challenge/ar"].reset_index(drop=True)
+    one = cells[cell_names(cells, "source") == "arc_challenge/ar"].reset_index(drop=True)
     effects = Effects(one, VARIANCES, _noise(one), _design(one))
     assert np.isnan(effects.left_out(np.ones(len(one), dtype=bool))).all()
 
@@ -156,16 +157,16 @@ def test_error_table_against_brute_force() -> None:
     expected = expectation(cells)
     table = leave_one_source_out(expected, MODEL).set_index(["left_out", "predictor"])
     own = cells[cells["model"] == MODEL].reset_index(drop=True)
-    sources, targets = names_of(own, "source"), names_of(own, "target")
+    sources, targets = cell_names(own, "source"), cell_names(own, "target")
     noise, components = _assumed(cells), components_of(cells, _assumed(cells))
     for left_out in (HERE, EVERYWHERE):
         predicted, mean = np.zeros(len(own)), np.zeros(len(own))
         for source in sources.unique():
-            gone = names_of(cells, "source") == source
+            gone = cell_names(cells, "source") == source
             kept = cells[~(gone & (cells["model"] == MODEL)) if left_out == HERE else ~gone].reset_index(drop=True)
             rows = own[sources == source]
             model = Effects(kept, components, noise, _design(kept))
-            (found,) = model.expected(MODEL, [source], list(names_of(rows, "target")), [_design(rows)])
+            (found,) = model.expected(MODEL, [source], list(cell_names(rows, "target")), [_design(rows)])
             predicted[rows.index] = found.mean
             others = own[sources != source].groupby("regime")["delta"].mean()
             mean[rows.index] = others[rows["regime"]]
@@ -235,7 +236,7 @@ def _frame(cells: pd.DataFrame) -> Frame:
 def planted() -> tuple[Frame, pd.DataFrame]:
     """Bases that agree on their donors; one source was not trained on the first base, and one on none."""
     whole = synthetic_frame(5, 2, 4, seed=4, effects={"source": 2.0, "target": 0.5, "residual": 0.4})
-    source = names_of(whole, "source")
+    source = cell_names(whole, "source")
     first = (whole["model"] == MODEL) & (source == "arc_challenge/en")
     return _frame(whole[~first & (source != "global_mmlu/en")].reset_index(drop=True)), whole
 
@@ -251,8 +252,8 @@ def test_the_order_is_that_of_the_truth_and_says_what_it_rests_on(planted: tuple
     assert set(table.drop(["arc_challenge/en", "global_mmlu/en"])["basis"]) == {MEASURED}
     assert table.loc["arc_challenge/de", "versions"] == "lab-llama-1b--arc_challenge--de/1"
     assert table.loc["arc_challenge/en", "versions"] == ""
-    mine = whole[(whole["model"] == MODEL) & names_of(whole, "target").isin(list(map(str, want)))]
-    truth = mine.groupby(names_of(mine, "source"))["delta"].mean().drop("global_mmlu/en")
+    mine = whole[(whole["model"] == MODEL) & cell_names(whole, "target").isin(list(map(str, want)))]
+    truth = mine.groupby(cell_names(mine, "source"))["delta"].mean().drop("global_mmlu/en")
     gains = table["gain"].reindex(truth.index)
     assert spearmanr(gains, truth).statistic > 0.8
     assert (
@@ -269,8 +270,8 @@ def test_risk_is_that_of_the_harmful_source(planted: tuple[Frame, pd.DataFrame])
     frame, whole = planted
     protect = [Cell("global_mmlu", language) for language in ("ar", "bn", "de", "en")]
     table = recommend(frame, model=MODEL, want=[Cell("arc_challenge", "de")], protect=protect).table.set_index("source")
-    mine = whole[(whole["model"] == MODEL) & names_of(whole, "target").isin(list(map(str, protect)))]
-    least = mine.groupby(names_of(mine, "source"))["delta"].min()
+    mine = whole[(whole["model"] == MODEL) & cell_names(whole, "target").isin(list(map(str, protect)))]
+    least = mine.groupby(cell_names(mine, "source"))["delta"].min()
     least = least.drop(["global_mmlu/en", "arc_challenge/en"])
     assert (table.loc[least[least < -2].index, "risk"] > 0.8).all()
     assert (table.loc[least[least > 0.5].index, "risk"] < 0.2).all()

@@ -18,8 +18,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
+from registry.project import PROJECT
 from registry.tracking.names import Kind, Tag
-from registry.tracking.store import PROJECT, all_runs, experiment_id, open_store
+from registry.tracking.store import all_runs, experiment_id, open_store
 
 _STUDY = """\
 name: bench

@@ -17,8 +17,9 @@ import time
 from pathlib import Path
 from statistics import median
 
+from registry.project import PROJECT
 from registry.runner.worker import ONE_THREAD
-from registry.tracking.store import PROJECT, open_store
+from registry.tracking.store import open_store
 from tests.imports.published_table import published_table
 
 _STUDY = ["--study", "published"]

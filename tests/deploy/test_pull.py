@@ -21,8 +21,8 @@ from registry.deploy import pull as pulling
 from registry.deploy.folder import placed
 from registry.deploy.pull import default_folder, pull
 from registry.lora.bank import Bank, put_on
+from registry.project import PROJECT
 from registry.refusal import Refused
-from registry.tracking.store import PROJECT
 from tests.deploy.conftest import logits
 
 NAME = "tiny--pair--tr"

@@ -14,8 +14,8 @@ import yaml
 
 from entrypoints import import_results
 from registry.imports import study_name
+from registry.project import PROJECT
 from registry.tracking.names import Artifact, Kind, Tag
-from registry.tracking.store import PROJECT
 
 DECLARED = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))["entry_points"]["import"]
 

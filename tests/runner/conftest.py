@@ -14,12 +14,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from registry.project import PROJECT
 from registry.runner.experiment import Experiment, prepare
 from registry.runner.session import prospect, run_study
 from registry.study import Study
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import finished_by_fingerprint
-from registry.tracking.store import PROJECT, all_runs, experiment_id, open_store
+from registry.tracking.store import all_runs, experiment_id, open_store
 
 
 @dataclass(frozen=True)

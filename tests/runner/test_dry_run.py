@@ -15,6 +15,7 @@ from registry.catalogue import PAPER
 from registry.cells import Cell
 from registry.lora.score import ScoringSet
 from registry.lora.tokens import Continuations, encode_queries
+from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.runner import cost, forecast
 from registry.runner.estimate import laid_out
@@ -24,7 +25,7 @@ from registry.study import SplitSpec
 from registry.studyfile import load_studies, load_study
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded
-from registry.tracking.store import PROJECT, experiment_id
+from registry.tracking.store import experiment_id
 from tests.fake_hub import Repository, fake_hub, unreachable
 
 

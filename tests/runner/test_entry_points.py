@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from registry.project import PROJECT
 from registry.runner import resident
 from registry.tracking.names import Kind, Tag
-from registry.tracking.store import PROJECT, experiment_id
+from registry.tracking.store import experiment_id
 
 ENTRY_POINTS = ("finetune", "evaluate", "study", "analyze", "tune", "import", "pull", "doctor", "promote", "recommend")
 MODULES = {name: "import_results" if name == "import" else name for name in ENTRY_POINTS}  # `import` is a keyword

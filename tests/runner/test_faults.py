@@ -17,9 +17,10 @@ import mlflow
 import psutil
 import pytest
 
+from registry.project import PROJECT
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import finished_by_fingerprint
-from registry.tracking.store import PROJECT, experiment_id, open_store
+from registry.tracking.store import experiment_id, open_store
 from tests.mlflow_process import MlflowProcess
 from tests.runner.unreliable import Proxy, server_on
 

@@ -25,6 +25,7 @@ from registry.cells import Cell
 from registry.lora.adapter import fresh_adapter
 from registry.lora.tokens import Example
 from registry.lora.train import Assignment, train_adapter
+from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.runner import single
 from registry.runner.session import prospect, run_study
@@ -32,7 +33,7 @@ from registry.study import LoraSpec, Recipe, SplitSpec, Study
 from registry.studyfile import load_study
 from registry.tracking import runs
 from registry.tracking.names import Kind, Tag
-from registry.tracking.store import PROJECT, all_runs, experiment_id, open_store
+from registry.tracking.store import all_runs, experiment_id, open_store
 from registry.tunespec import Dimension, TuneSpace, TuneSpec
 from registry.tuning import objective, preparation
 from registry.tuning.items import held_out, training_side

@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
+from registry.project import PROJECT
 from registry.tracking import claims as claims_module
 from registry.tracking.claims import Claims, claims_model
 from registry.tracking.runs import Superseded
-from registry.tracking.store import PROJECT, experiment_id
+from registry.tracking.store import experiment_id
 
 # Eight processes, a third of them an hour behind and a third an hour ahead, do every fingerprint that is free and not
 # yet done, each in an order of its own, until all are done. A job is marked done only at its end, as a run is FINISHED

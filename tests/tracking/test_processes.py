@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from registry.project import PROJECT
 from registry.tracking import processes
 from registry.tracking.processes import process_is_here, worker_identity
-from registry.tracking.store import PROJECT
 
 NAMED = "from registry.tracking.processes import worker_identity; print(worker_identity(), flush=True); input()"
 LOOKS = "import sys; from registry.tracking.processes import process_is_here; print(process_is_here(sys.argv[1]))"

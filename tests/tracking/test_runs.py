@@ -13,12 +13,13 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from registry.project import PROJECT
 from registry.tracking import runs
 from registry.tracking.names import Kind, Tag
 from registry.tracking.processes import worker_identity
 from registry.tracking.recording import Recording
 from registry.tracking.runs import Superseded, end_strays, finished_by_fingerprint, reap, recorded
-from registry.tracking.store import PROJECT, experiment_id
+from registry.tracking.store import experiment_id
 
 
 @pytest.fixture

@@ -13,9 +13,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
+from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking import store
-from registry.tracking.store import PROJECT, all_runs, experiment_id, open_store, shown_uri, sqlite_file, tracking_uri
+from registry.tracking.store import all_runs, experiment_id, open_store, shown_uri, sqlite_file, tracking_uri
 
 
 def test_the_store_is_the_one_asked_for_or_the_embedded_one(monkeypatch) -> None:

@@ -14,8 +14,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine, text
 
+from registry.project import PROJECT
 from registry.tracking import write_ahead
-from registry.tracking.store import PROJECT, experiment_id, open_store
+from registry.tracking.store import experiment_id, open_store
 from registry.tracking.write_ahead import make_database
 
 

@@ -12,12 +12,12 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from registry.cores import usable_cores
+from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.runner.experiment import Experiment
 from registry.runner.on_ray.nodes import judge, paths_of, unreachable
 from registry.runner.on_ray.worker import NodeReport, RayWorker, examine, jobs_digest
 from registry.runner.worker import ONE_THREAD
-from registry.tracking.store import PROJECT
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

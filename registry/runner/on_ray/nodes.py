@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from registry.benchmarks.tables import located
+from registry.project import located
 from registry.runner.experiment import Experiment
 from registry.runner.on_ray.worker import NodeReport
 from registry.tracking.store import shown_uri

@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from scipy import optimize
 
+from analysis.observations import cell_names
 from analysis.published import variance as module
-from analysis.published.uplift import cell_names, transfer_rows
+from analysis.published.uplift import transfer_rows
 from analysis.published.variance import COMPONENTS, VARIANTS, decompose, variance
 from tests.analysis.synthetic import synthetic_frame
 
