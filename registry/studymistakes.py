@@ -7,9 +7,10 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from registry.dataspec import BenchmarkSpec, FilesTask, SplitSpec
 from registry.policyspec import PromotionPolicy
 from registry.refusal import Refused, unknown
-from registry.study import BaseSpec, BenchmarkSpec, FilesTask, LoraSpec, Recipe, SplitSpec, Study
+from registry.study import BaseSpec, LoraSpec, Recipe, Study
 from registry.tunespec import Dimension, TuneSpace, TuneSpec
 
 __all__ = ["brief", "line_of", "validated"]

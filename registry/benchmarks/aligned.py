@@ -16,8 +16,8 @@ from registry.benchmarks.prompts import Prompt
 from registry.benchmarks.splits import SPLITS, Manifest, Pools, Split, draw_manifest, read_manifest, shown
 from registry.benchmarks.tables import located
 from registry.cells import Cell, Grid
+from registry.dataspec import SplitSpec
 from registry.refusal import Refused, unknown
-from registry.study import SplitSpec
 
 __all__ = ["AlignedItems", "Benchmark", "align"]
 

@@ -15,8 +15,8 @@ from registry.benchmarks.prompts import PROMPTS
 from registry.benchmarks.splits import Split, shown
 from registry.benchmarks.tables import Table, located, read_table
 from registry.cells import Cell, Grid
+from registry.dataspec import BenchmarkSpec, FilesTask
 from registry.refusal import Refused, unknown
-from registry.study import BenchmarkSpec, FilesTask
 
 __all__ = ["FilesPool", "files_benchmark"]
 

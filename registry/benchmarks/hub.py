@@ -17,8 +17,8 @@ from registry.benchmarks.prompts import PROMPTS, Prompt
 from registry.benchmarks.splits import Split, shown, warn
 from registry.benchmarks.tables import located
 from registry.cells import Cell, Grid
+from registry.dataspec import BenchmarkSpec
 from registry.refusal import Refused
-from registry.study import BenchmarkSpec
 
 __all__ = ["HubPool", "hub_benchmark"]
 

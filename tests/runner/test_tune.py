@@ -22,13 +22,14 @@ from optuna.trial import TrialState
 from registry.benchmarks import align, load_benchmark
 from registry.benchmarks import demo as demo_items
 from registry.cells import Cell
+from registry.dataspec import SplitSpec
 from registry.lora.adapter import fresh_adapter
 from registry.lora.tokens import Example
 from registry.lora.train import Assignment, train_adapter
 from registry.refusal import Refused
 from registry.runner import single
 from registry.runner.session import prospect, run_study
-from registry.study import LoraSpec, Recipe, SplitSpec, Study
+from registry.study import LoraSpec, Recipe, Study
 from registry.studyfile import load_study
 from registry.tracking import runs
 from registry.tracking.names import Kind, Tag
