@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
-__all__ = ["BEST", "PromotionPolicy", "check_aliases"]
+from registry.fields import STRICT
 
-_STRICT = ConfigDict(extra="forbid")
+__all__ = ["BEST", "PromotionPolicy", "check_aliases"]
 
 #: Policy of every alias ``best-<task>-<language>``; what it wants is the target that the alias names.
 BEST = "best"
@@ -21,7 +21,7 @@ _PATTERN = re.compile(r"[^/\s]+/[^/\s]+")
 _ALIAS = re.compile(r"(?!latest$|v?\d+$)[A-Za-z0-9_-]{1,60}")
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class PromotionPolicy:
     """What a version must show to carry one alias. Always: evaluated on every target of the study, weights intact.
 

@@ -12,50 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter, ValidationError
 
-from registry.policyspec import PromotionPolicy
 from registry.refusal import Refused, unknown
-from registry.study import BaseSpec, BenchmarkSpec, FilesTask, LoraSpec, Recipe, SplitSpec, Study
-from registry.tunespec import Dimension, TuneSpace, TuneSpec
+from registry.study import Study
+from registry.studymistakes import brief, line_of, validated
 from registry.yamltext import read_yaml
 
 __all__ = ["load_studies", "load_study", "study_names"]
 
 STUDIES = Path(__file__).parent / "studies"
-
-#: Keys and list positions that lead to a value: ("models", 0, "name").
-Location = tuple[str | int, ...]
-
-# What a study may hold at each level; * stands for a position in a list or a name of the user's.
-_LEVELS: dict[Location, Any] = {
-    (): Study,
-    ("benchmark",): BenchmarkSpec,
-    ("benchmark", "tasks", "*"): FilesTask,
-    ("models", "*"): BaseSpec,
-    ("split",): SplitSpec,
-    ("recipe",): Recipe,
-    ("recipe", "lora"): LoraSpec,
-    ("tune",): TuneSpec,
-    ("tune", "space"): TuneSpace,
-    ("tune", "space", "*"): Dimension,
-    ("promotion", "*"): PromotionPolicy,
-}
-
-# Keys of a file that a study itself does not have.
-_OF_FILES = ("extends", "variants")
-
-# Characters of a value that a message repeats, and mistakes that are spelled out.
-_LONGEST = 200
-_TOLD = 20
-
-# Findings that pydantic words for programmers.
-_WORDING = {
-    "tuple_type": "a list is needed, such as [a, b]",
-    "dict_type": "a mapping is needed, such as {a: b}",
-    "dataclass_type": "a mapping is needed, such as {a: b}",
-    "string_pattern_mismatch": "a name is letters, digits, '_', '-' and '.', the first a letter or digit",
-}
 
 
 def study_names() -> list[str]:
@@ -129,10 +94,10 @@ class _File:
     def study(self, variant: str | None = None) -> Study:
         """Return the study without its variants, or one of them."""
         if variant is None:
-            return _validated(self.content, where=str(self.path), text=self.text)
+            return validated(self.content, where=str(self.path), text=self.text)
         content = _merged(self.content, _expand(self.variants[variant]))
         content["name"] = f"{self.content['name']}-{variant}"
-        return _validated(content, where=str(self.path), text=self.text, inside=("variants", variant))
+        return validated(content, where=str(self.path), text=self.text, inside=("variants", variant))
 
 
 def _find(study: str) -> Path:
@@ -160,7 +125,7 @@ def _read(path: Path, extending: tuple[Path, ...] = ()) -> _File:
 def _inherited(parent: object, path: Path, extending: tuple[Path, ...]) -> dict[str, Any]:
     """Return what a file takes from the study it extends: everything but its name and variants."""
     if not isinstance(parent, str):
-        raise Refused(f"{path}: extends is the name or path of one study (got {_brief(parent)})")
+        raise Refused(f"{path}: extends is the name or path of one study (got {brief(parent)})")
     beside = path.parent / parent
     found = beside if beside.suffix in (".yaml", ".yml") and beside.is_file() else _find(parent)
     if found.resolve() in extending:
@@ -171,7 +136,7 @@ def _inherited(parent: object, path: Path, extending: tuple[Path, ...]) -> dict[
 
 
 def _checked_variants(given: object, path: Path, text: str) -> dict[str, dict[str, Any]]:
-    where = f"{path}:{_line(('variants',), text)}: variants"
+    where = f"{path}:{line_of(('variants',), text)}: variants"
     if not isinstance(given, dict) or not all(isinstance(part, dict | None) for part in given.values()):
         raise Refused(f"{where}: give names and what each has otherwise, such as {{r64: {{recipe: …}}}}")
     variants = {str(name): dict(part or {}) for name, part in given.items()}
@@ -244,88 +209,4 @@ def _overridden(study: Study, given: dict[str, Any]) -> Study:
         if study.benchmark.kind == "demo":
             raise Refused(f"data={data}: the study {study.name!r} uses the built-in grid and reads no folder")
         content["benchmark"]["path"] = str(Path(data).expanduser().absolute())
-    return _validated(_expand(content | given), where=f"study {study.name}, as given")
-
-
-def _validated(content: dict[str, Any], *, where: str, text: str | None = None, inside: Location = ()) -> Study:
-    """Check a study's content; ``inside`` is where in the text a variant's part of it stands."""
-    try:
-        return TypeAdapter(Study).validate_python(content)
-    except ValidationError as error:
-        found = error.errors()
-    # A list whose entries are wrong is also told to be too short; the entries are the story.
-    inner = {problem["loc"][:depth] for problem in found for depth in range(len(problem["loc"]))}
-    told = [_explain(problem, where, text, inside) for problem in found if problem["loc"] not in inner]
-    more = [f"and {len(told) - _TOLD:,} more mistakes"] if len(told) > _TOLD else []
-    raise Refused("\n".join([*told[:_TOLD], *more]))
-
-
-def _explain(problem: Any, where: str, text: str | None, inside: Location) -> str:
-    """Turn one of pydantic's findings into file, line, key and remedy."""
-    location = tuple(part for part in problem["loc"] if part != "[key]")
-    within: Location = ()
-    if text is not None:
-        within = inside if _stands(inside + location, text) else ()
-        where = f"{where}:{_line(within + location, text)}"
-    if problem["type"] == "unexpected_keyword_argument":
-        place = f" in {_dotted((within + location)[:-1])}" if (within + location)[:-1] else ""
-        return str(unknown("key", str(location[-1]), _keys_at(location[:-1]), where=where + place))
-    key = _dotted(within + location) or "the study"
-    if problem["type"] == "missing":
-        return f"{where}: {key} is missing"
-    message = _WORDING.get(problem["type"], problem["msg"].removeprefix("Value error, "))
-    given = "" if isinstance(problem["input"], dict) else f" (got {_brief(problem['input'])})"
-    return f"{where}: {key}: {message[:1].lower()}{message[1:]}{given}{_remedy(problem['input'])}"
-
-
-def _brief(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
-
-
-def _remedy(value: object) -> str:
-    if isinstance(value, bool):  # Norwegian is the classic: [en, no] holds False
-        return "; YAML reads no, yes, on and off as truth values: quote the text, such as 'no'"
-    return ""
-
-
-def _dotted(location: Location) -> str:
-    """Write a location as ``models[0].name``."""
-    parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
-    return "".join(parts).removeprefix(".")
-
-
-def _line(location: Location, text: str) -> int:
-    """Return the line (from 1) on which a location, or the nearest thing around it, stands in the YAML text."""
-    return _place(location, text)[0]
-
-
-def _stands(location: Location, text: str) -> bool:
-    """Whether the YAML text has a location."""
-    return _place(location, text)[1]
-
-
-def _place(location: Location, text: str) -> tuple[int, bool]:
-    """Return the line of a location, or of the nearest thing around it, and whether it is there."""
-    node = yaml.compose(text, Loader=yaml.SafeLoader)
-    line, there = (node.start_mark.line if node is not None else 0), True
-    for part in location:
-        child, there = None, False
-        if isinstance(node, yaml.MappingNode):
-            for key, value in node.value:
-                if key.value == str(part):
-                    line, child, there = key.start_mark.line, value, True
-        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            child, there = node.value[part], True
-            line = child.start_mark.line
-        node = child
-    return line + 1, there
-
-
-def _keys_at(location: Location) -> list[str]:
-    """Keys that a study may hold at a location."""
-    for pattern, owner in _LEVELS.items():
-        fits = (one in ("*", other) for one, other in zip(pattern, location, strict=False))
-        if len(pattern) == len(location) and all(fits):
-            return [*owner.__dataclass_fields__, *(() if location else _OF_FILES)]
-    raise KeyError(location)
+    return validated(_expand(content | given), where=f"study {study.name}, as given")

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from registry.fields import STRICT, Positive
+
 __all__ = ["Dimension", "TuneSpace", "TuneSpec"]
-
-_STRICT = ConfigDict(extra="forbid")
-
-Positive = Annotated[int, Field(gt=0)]
 
 # What a recipe takes: type, smallest value, and the value it must stay below.
 _NUMBERS: dict[str, tuple[type, float, float]] = {
@@ -24,7 +22,7 @@ _NUMBERS: dict[str, tuple[type, float, float]] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class Dimension:
     """The values that one name of a recipe may take: a range from ``low`` to ``high``, or ``choices``.
 
@@ -69,7 +67,7 @@ def _choices(*values: object) -> Any:
     return Field(default_factory=lambda: Dimension(choices=values))
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TuneSpace:
     """What is searched; a name that a study file leaves out has the range that stands here.
 
@@ -101,7 +99,7 @@ class TuneSpace:
             raise ValueError("targets: projections have no range; give a list of lists, such as [[q_proj, v_proj]]")
 
 
-@dataclass(frozen=True, kw_only=True, config=_STRICT)
+@dataclass(frozen=True, kw_only=True, config=STRICT)
 class TuneSpec:
     """How a recipe is searched for.
 

@@ -14,7 +14,7 @@ from registry.lora.train import train_full
 from registry.memory import HEADROOM, memory_needed, require_full_memory
 from registry.refusal import Refused
 from registry.study import Recipe
-from tests.test_memory import LLAMA_8B, Peak, skeleton, texts
+from tests.peak_memory import LLAMA_8B, Peak, skeleton, texts
 
 
 def medium(dtype: torch.dtype) -> LlamaForCausalLM:

@@ -4,60 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
 import torch
-from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from registry.lora.adapter import fresh_adapter
 from registry.lora.bank import merged
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import Continuations, Example
+from registry.lora.tokens import Continuations
 from registry.lora.train import Assignment, train_adapter
 from registry.memory import HEADROOM, Memory, memory_needed, require_memory, weight_bytes
 from registry.refusal import Refused
 from registry.study import LoraSpec, Recipe
+from tests.peak_memory import LLAMA_8B, Peak, skeleton, texts
 
-LLAMA_8B = LlamaConfig(
-    vocab_size=128256,
-    hidden_size=4096,
-    intermediate_size=14336,
-    num_hidden_layers=32,
-    num_attention_heads=32,
-    num_key_value_heads=8,
-    tie_word_embeddings=False,
-)
 PAPER_LORA = LoraSpec(rank=32, alpha=64)
 GB = 1e9
-
-
-class Peak(TorchDispatchMode):
-    """Most bytes that storages made inside it take at once."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.bytes = 0
-        self._alive: dict[int, tuple[StorageWeakRef, int]] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        given = {tensor.untyped_storage()._cdata for tensor in tree_leaves((args, kwargs)) if torch.is_tensor(tensor)}
-        result = func(*args, **(kwargs or {}))
-        self._alive = {key: entry for key, entry in self._alive.items() if not entry[0].expired()}
-        for tensor in tree_leaves(result):
-            if torch.is_tensor(tensor) and (key := tensor.untyped_storage()._cdata) not in given:
-                self._alive[key] = (StorageWeakRef(tensor.untyped_storage()), tensor.untyped_storage().nbytes())
-        self.bytes = max(self.bytes, sum(size for _, size in self._alive.values()))
-        return result
-
-
-def skeleton(config: LlamaConfig) -> PreTrainedModel:
-    with torch.device("meta"):
-        return LlamaForCausalLM(config)
 
 
 @pytest.fixture(scope="module")
@@ -79,12 +43,6 @@ def medium() -> Callable[[torch.dtype], PreTrainedModel]:
     return make
 
 
-def texts(count: int, length: int, supervised_from: int) -> list[Example]:
-    generator = torch.Generator().manual_seed(0)
-    drawn = torch.randint(4000, (count, length), generator=generator).tolist()
-    return [Example(tuple(tokens), supervised_from) for tokens in drawn]
-
-
 @pytest.mark.parametrize("checkpointing", [False, True], ids=["kept", "checkpointed"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize(("supervised_from", "supervised"), [(64, 1 / 64), (1, 1.0)], ids=["answer", "whole text"])
@@ -100,12 +58,6 @@ def test_training_takes_what_is_said(
     needed = memory_needed(
         base, spec, tokens_per_batch=512, dtype=dtype, checkpointing=checkpointing, supervised=supervised
     )
-    print(
-        "TRAIN",
-        peak.bytes / 1e6,
-        (needed.training - needed.weights) / 1e6,
-        (needed.training - needed.weights) / peak.bytes,
-    )
     assert peak.bytes / 1.1 < needed.training - needed.weights < 1.4 * peak.bytes
 
 
@@ -120,13 +72,6 @@ def test_scoring_takes_what_is_said(medium, dtype: torch.dtype) -> None:
         loglikelihoods(whole, questions)
     share = questions.predictions / questions.tokens
     needed = memory_needed(base, spec, tokens_per_batch=questions.tokens, dtype=dtype, supervised=share)
-    print(
-        "SCORE",
-        peak.bytes / 1e6,
-        (needed.scoring - needed.weights - 4 * adapter.parameters) / 1e6,
-        (needed.scoring - needed.weights - 4 * adapter.parameters) / peak.bytes,
-        needed,
-    )
     made = needed.scoring - needed.weights - 4 * adapter.parameters  # the adapter was there before
     assert peak.bytes / 1.1 < made < 1.4 * peak.bytes
 

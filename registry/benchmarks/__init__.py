@@ -14,7 +14,7 @@ from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS, Prompt
 from registry.benchmarks.splits import SPLITS, Manifest, Split
 from registry.cells import Grid
-from registry.study import BenchmarkSpec
+from registry.dataspec import BenchmarkSpec
 
 __all__ = ["SPLITS", "AlignedItems", "Benchmark", "Item", "Manifest", "Prompt", "Split", "align", "load_benchmark"]
 

@@ -15,9 +15,9 @@ from registry.benchmarks.prompts import PROMPTS
 from registry.benchmarks.splits import Split, shown
 from registry.benchmarks.tables import Table, read_table
 from registry.cells import Cell, Grid
+from registry.dataspec import BenchmarkSpec, FilesTask
 from registry.project import located
 from registry.refusal import Refused, unknown
-from registry.study import BenchmarkSpec, FilesTask
 
 __all__ = ["FilesPool", "files_benchmark"]
 

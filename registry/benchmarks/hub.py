@@ -16,9 +16,9 @@ from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS, Prompt
 from registry.benchmarks.splits import Split, shown, warn
 from registry.cells import Cell, Grid
+from registry.dataspec import BenchmarkSpec
 from registry.project import located
 from registry.refusal import Refused
-from registry.study import BenchmarkSpec
 
 __all__ = ["HubPool", "hub_benchmark"]
 

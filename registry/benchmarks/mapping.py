@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS
 from registry.benchmarks.tables import Problems, Row, Table
+from registry.dataspec import FilesTask
 from registry.refusal import Refused, unknown
-from registry.study import FilesTask
 
 __all__ = ["check_task", "columns_of", "items_of", "text_of"]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from registry.fields import Name
 from registry.models import KNOWN
 from registry.refusal import Refused
-from registry.study import Name
 
 __all__ = ["NAME_RULE", "describe_model", "described", "is_model", "is_name", "read_families", "size_of", "study_name"]
 

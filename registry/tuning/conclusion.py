@@ -10,6 +10,7 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
+from registry.fields import LONGEST_NAME
 from registry.refusal import Refused
 from registry.runner import describe
 from registry.study import Study
@@ -20,7 +21,6 @@ from registry.tuning.storage import RUN, Trials
 
 __all__ = ["Conclusion", "conclude", "tuned_study", "write_files"]
 
-_LONGEST_NAME = 60
 _SUFFIX = "-tuned"
 
 
@@ -60,7 +60,7 @@ class Conclusion:
 
 def tuned_study(study: Study, params: Mapping[str, str | int | float]) -> Study:
     """Return a study named ``<study>-tuned`` with a trial's recipe; it follows no published protocol any more."""
-    name = study.name[: _LONGEST_NAME - len(_SUFFIX)] + _SUFFIX
+    name = study.name[: LONGEST_NAME - len(_SUFFIX)] + _SUFFIX
     return replace(study, name=name, protocol=None, recipe=recipe_of(study.recipe, params), tune=None)
 
 

@@ -22,8 +22,8 @@ import pytest
 from registry.benchmarks import AlignedItems, Benchmark, align, load_benchmark
 from registry.benchmarks.hub_sources import HUB_TASKS, Source, source_of
 from registry.cells import Cell
+from registry.dataspec import BenchmarkSpec, SplitSpec
 from registry.refusal import Refused
-from registry.study import BenchmarkSpec, SplitSpec
 
 __all__ = [
     "ARC",

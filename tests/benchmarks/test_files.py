@@ -11,8 +11,8 @@ import pytest
 
 from registry.benchmarks import Item, align, load_benchmark
 from registry.cells import Cell
+from registry.dataspec import BenchmarkSpec, SplitSpec
 from registry.refusal import Refused
-from registry.study import BenchmarkSpec, SplitSpec
 from registry.studyfile import load_study
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

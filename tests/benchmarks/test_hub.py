@@ -14,8 +14,8 @@ from registry.benchmarks import align
 from registry.benchmarks.hub_sources import HUB_TASKS, source_of
 from registry.benchmarks.prompts import TrainingText
 from registry.cells import Cell
+from registry.dataspec import BenchmarkSpec, SplitSpec
 from registry.refusal import Refused
-from registry.study import BenchmarkSpec, SplitSpec
 from tests.benchmarks.hub_fixture import (
     ARC,
     HELLASWAG,

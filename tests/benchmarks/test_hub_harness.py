@@ -20,7 +20,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from registry.benchmarks import load_benchmark
 from registry.benchmarks.hub_sources import source_of
 from registry.cells import Cell
-from registry.study import BenchmarkSpec
+from registry.dataspec import BenchmarkSpec
 from tests.benchmarks.hub_fixture import SENTENCES, Row, rows_of
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"

@@ -18,8 +18,8 @@ from registry.benchmarks import Item, load_benchmark
 from registry.benchmarks.hub_snapshot import snapshot
 from registry.benchmarks.hub_sources import Source, source_of
 from registry.cells import Cell
+from registry.dataspec import BenchmarkSpec
 from registry.refusal import Refused
-from registry.study import BenchmarkSpec
 from tests.benchmarks.hub_fixture import write_hub
 
 ARC = Cell("arc_challenge", "de")

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from registry.lora.adapter import fresh_adapter, read_adapter, save_adapter
-from registry.lora.bank import Bank, merged, put_on
+from registry.lora.bank import Bank, is_resident, merged, put_on
 from registry.study import LoraSpec
 
 SPEC = LoraSpec(rank=4, alpha=8)
@@ -127,6 +127,12 @@ def test_a_base_held_in_other_memory_gives_the_same_logits(make_llama, adapter) 
         torch.testing.assert_close(logits(offloaded), expected, rtol=1e-5, atol=1e-5)
     fresh, expected_fresh = (fresh_adapter(base, SPEC, seed=1).weights for base in (offloaded, make_llama()))
     assert all(torch.equal(fresh[name][0], expected_fresh[name][0]) for name in expected_fresh)
+
+
+def test_what_holds_no_weight_is_not_resident() -> None:
+    assert not is_resident(nn.SiLU())
+    assert not is_resident(nn.Linear(2, 2, device="meta"))
+    assert is_resident(nn.Linear(2, 2, dtype=torch.bfloat16))
 
 
 def test_a_bf16_sum_is_rounded_once(llama, adapter) -> None:

@@ -13,6 +13,7 @@ import pytest
 from registry.benchmarks import align, load_benchmark
 from registry.catalogue import PAPER
 from registry.cells import Cell
+from registry.dataspec import SplitSpec
 from registry.lora.score import ScoringSet
 from registry.lora.tokens import Continuations, encode_queries
 from registry.project import PROJECT
@@ -21,7 +22,6 @@ from registry.runner import cost, forecast
 from registry.runner.estimate import laid_out
 from registry.runner.outline import outline
 from registry.runner.session import rehearse
-from registry.study import SplitSpec
 from registry.studyfile import load_studies, load_study
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded

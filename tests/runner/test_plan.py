@@ -11,11 +11,12 @@ import pytest
 
 from registry.benchmarks import align, load_benchmark
 from registry.cells import Cell
+from registry.dataspec import SplitSpec
 from registry.refusal import Refused
 from registry.runner import fingerprint
 from registry.runner.experiment import Experiment, Job, prepare
 from registry.runner.plan import Step, make_plan
-from registry.study import BaseSpec, LoraSpec, Recipe, SplitSpec, Study
+from registry.study import BaseSpec, LoraSpec, Recipe, Study
 from registry.studyfile import load_study
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded

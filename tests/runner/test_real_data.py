@@ -10,7 +10,8 @@ import pytest
 from mlflow.artifacts import download_artifacts
 
 from registry.cells import Cell
-from registry.study import BaseSpec, SplitSpec
+from registry.dataspec import SplitSpec
+from registry.study import BaseSpec
 from registry.studyfile import load_study
 from registry.tracking.names import Kind, delta_mean, score
 
