@@ -28,7 +28,7 @@ from registry.tracking.evaluations import record_inputs
 from registry.tracking.names import Kind, Tag
 from registry.tracking.recording import Recording
 from registry.tracking.runs import recorded
-from registry.tracking.store import all_runs
+from registry.tracking.store import all_runs, pages
 
 __all__ = ["DEMOTED", "PASSED", "REFUSED", "Carriers", "carriers", "demote", "history", "promote", "weights_problem"]
 
@@ -60,14 +60,8 @@ class Carriers:
 def carriers(client: MlflowClient, alias: str, *, name: str, base: str = "") -> Carriers:
     """Return who carries an alias: of one registered name, or with ``base`` of all adapters of that base."""
     wanted = f"tags.{Tag.BASE_MODEL} = {quoted(base)}" if base else f"name = {quoted(name)}"
-    found: dict[str, str] = {}
-    token = None
-    while True:
-        page = client.search_registered_models(wanted, max_results=1000, page_token=token)
-        found |= {model.name: str(model.aliases[alias]) for model in page if alias in model.aliases}
-        token = page.token
-        if not token:
-            return Carriers(alias, found, base)
+    models = pages(lambda token: client.search_registered_models(wanted, max_results=1000, page_token=token))
+    return Carriers(alias, {model.name: str(model.aliases[alias]) for model in models if alias in model.aliases}, base)
 
 
 def promote(client: MlflowClient, experiment_id: str, chosen: Chosen, verdict: Verdict, before: Carriers) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mlflow import MlflowClient
 
 from registry.refusal import Refused, unknown
+from registry.tracking.store import pages
 
 __all__ = ["experiments", "quoted"]
 
@@ -32,14 +33,8 @@ def experiments(client: MlflowClient, study: str = "") -> list[str]:
     Refused
         If there is no such study.
     """
-    found: dict[str, str] = {}
-    token = None
-    while True:
-        page = client.search_experiments(max_results=1000, page_token=token)
-        found |= {experiment.name: experiment.experiment_id for experiment in page}
-        token = page.token
-        if not token:
-            break
+    there = pages(lambda token: client.search_experiments(max_results=1000, page_token=token))
+    found: dict[str, str] = {experiment.name: experiment.experiment_id for experiment in there}
     if not study:
         return list(found.values())
     if study not in found:

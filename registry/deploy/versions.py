@@ -11,6 +11,7 @@ from mlflow.exceptions import MlflowException
 from registry.deploy.queries import quoted
 from registry.refusal import Refused, unknown
 from registry.tracking.names import Tag
+from registry.tracking.store import pages
 
 __all__ = ["alias_target", "check_name", "described", "registered", "version_of", "versions_of"]
 
@@ -55,27 +56,16 @@ def registered(client: MlflowClient, name: str) -> RegisteredModel:
 
 
 def _names(client: MlflowClient) -> list[str]:
-    names: list[str] = []
-    token = None
-    while True:
-        page = client.search_registered_models(max_results=1000, page_token=token)
-        names += [model.name for model in page]
-        token = page.token
-        if not token:
-            return names
+    models = pages(lambda token: client.search_registered_models(max_results=1000, page_token=token))
+    return [model.name for model in models]
 
 
 def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
     """Return every version of a registered model, the newest first."""
     registered(client, name)
-    versions: list[ModelVersion] = []
-    token = None
-    while True:
-        page = client.search_model_versions(f"name = {quoted(name)}", max_results=1000, page_token=token)
-        versions += page
-        token = page.token
-        if not token:
-            return sorted(versions, key=lambda version: int(version.version), reverse=True)
+    wanted = f"name = {quoted(name)}"
+    versions = pages(lambda token: client.search_model_versions(wanted, max_results=1000, page_token=token))
+    return sorted(versions, key=lambda version: int(version.version), reverse=True)
 
 
 def version_of(client: MlflowClient, name: str, number: str) -> ModelVersion:

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from mlflow.entities import Run
 
 from registry.doctor.findings import Finding, good, note, wrong
-from registry.doctor.records import Records, by_fingerprint, described, is_silent, watched
+from registry.doctor.records import Records, by_fingerprint, described, watched
 from registry.tracking.names import FINAL_LOSS, Artifact, Kind, Tag, is_of
+from registry.tracking.runs import is_silent, still_silent
 
 __all__ = ["Expected", "check_dead", "check_finished", "check_plan", "check_twice"]
-
-_WATCH_SECONDS = 45.0  # three heartbeats
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def check_dead(records: Records) -> Iterator[Finding]:
             f"{len(silent)} runs of other machines are RUNNING without a heartbeat in the last 90 seconds",
             remedy,
             places=[described(run) for run in silent],
-            repair=lambda: _end(records, _still_silent(records, silent)),
+            repair=lambda: _end(records, _watched(records, silent)),
         )
     if unknown:
         yield note(f"{len(unknown)} runs are RUNNING, by whom is not told", places=[described(run) for run in unknown])
@@ -95,11 +93,10 @@ def check_dead(records: Records) -> Iterator[Finding]:
         yield good("no run was left open")
 
 
-def _still_silent(records: Records, runs: Sequence[Run]) -> list[Run]:
-    """Watch the heartbeats of runs for a while, and return those that do not beat: clocks of machines differ."""
-    print(f"  watching {len(runs)} heartbeats for {_WATCH_SECONDS:.0f} s ...", flush=True)
-    time.sleep(_WATCH_SECONDS)
-    return [run for run in runs if _now(records, run).data.tags.get(Tag.HEARTBEAT) == run.data.tags[Tag.HEARTBEAT]]
+def _watched(records: Records, runs: Sequence[Run]) -> list[Run]:
+    """Return the runs that do not beat while they are watched: clocks of machines differ."""
+    print(f"  watching {len(runs)} heartbeats for up to 45 s ...", flush=True)
+    return still_silent(records.client, records.experiment.experiment_id, runs)
 
 
 def _now(records: Records, run: Run) -> Run:

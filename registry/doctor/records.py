@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Experiment, LoggedModel, Run, ViewType
@@ -13,13 +12,10 @@ from mlflow.entities.model_registry import ModelVersion
 from tqdm import tqdm
 
 from registry.tracking.names import Kind, Tag
-from registry.tracking.processes import process_is_here
-from registry.tracking.store import all_runs
+from registry.tracking.runs import is_silent
+from registry.tracking.store import all_runs, pages
 
-__all__ = ["Records", "is_silent", "pages", "read_records", "watched"]
-
-#: A heartbeat this old, in seconds, belongs to a process that may be gone.
-SILENT_SECONDS = 90.0
+__all__ = ["Records", "read_records", "watched"]
 
 Entity = TypeVar("Entity")
 
@@ -71,29 +67,6 @@ def read_records(client: MlflowClient, experiment: Experiment, study: str) -> Re
     wanted = f"tags.{Tag.STUDY} = '{study}'"
     versions = pages(lambda token: client.search_model_versions(wanted, max_results=1000, page_token=token))
     return Records(client, experiment, study, runs, _deleted(client, experiment), list(models), list(versions))
-
-
-def pages(search: Callable[[str | None], Any]) -> Iterator[Any]:
-    """Yield what a search finds, page by page."""
-    token: str | None = None
-    while True:
-        page = search(token)
-        yield from page
-        token = page.token
-        if not token:
-            return
-
-
-def is_silent(run: Run) -> bool | None:
-    """Whether the process of a RUNNING run is gone; None where it is another machine's and its heartbeat is old."""
-    here = process_is_here(run.data.tags.get(Tag.WORKER, ""))
-    if here is not None:
-        return not here
-    try:
-        age = abs(time.time() - float(run.data.tags[Tag.HEARTBEAT]))
-    except (KeyError, ValueError):
-        return None
-    return None if age >= SILENT_SECONDS else False
 
 
 def watched(entities: Iterable[Entity], what: str) -> Iterator[Entity]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import psutil
@@ -31,8 +31,10 @@ __all__ = [
     "end_runs_of",
     "end_strays",
     "finished_by_fingerprint",
+    "is_silent",
     "reap",
     "recorded",
+    "still_silent",
 ]
 
 _logger = logging.getLogger(__name__)
@@ -162,11 +164,10 @@ def reap(client: MlflowClient, experiment_id: str, *, elsewhere: bool = True) ->
         Judge the runs of other machines too.
     """
     running = [run for run in _running(client, experiment_id) if Tag.HEARTBEAT in run.data.tags]
-    here = {run.info.run_id: _alive_here(run) for run in running}
-    dead = [run for run in running if here[run.info.run_id] is False]
+    silent = {run.info.run_id: is_silent(run) for run in running}
+    dead = [run for run in running if silent[run.info.run_id]]
     if elsewhere:
-        suspects = [run for run in running if here[run.info.run_id] is None and _suspect(run)]
-        dead += _silent(client, experiment_id, suspects)
+        dead += still_silent(client, experiment_id, [run for run in running if silent[run.info.run_id] is None])
     return [run for run in dead if _end_dead(client, run)]
 
 
@@ -199,17 +200,20 @@ def end_runs_of(client: MlflowClient, experiment_id: str, workers: Collection[st
             _end_dead(client, run)
 
 
-def _alive_here(run: Run) -> bool | None:
-    """Whether the process of a run lives; None where it is one of another machine."""
-    return process_is_here(run.data.tags.get(Tag.WORKER, ""))
+def is_silent(run: Run) -> bool | None:
+    """Whether the process of a RUNNING run is gone; None where it cannot be seen here and its heartbeat is old."""
+    here = process_is_here(run.data.tags.get(Tag.WORKER, ""))
+    if here is not None:
+        return not here
+    try:
+        age = abs(time.time() - float(run.data.tags[Tag.HEARTBEAT]))
+    except (KeyError, ValueError):
+        return None
+    return None if age >= _STALE_SECONDS else False
 
 
-def _suspect(run: Run) -> bool:
-    return abs(time.time() - float(run.data.tags[Tag.HEARTBEAT])) >= _STALE_SECONDS
-
-
-def _silent(client: MlflowClient, experiment_id: str, suspects: list[Run]) -> list[Run]:
-    """Watch runs and return those that are still running and whose heartbeat did not change."""
+def still_silent(client: MlflowClient, experiment_id: str, suspects: Iterable[Run]) -> list[Run]:
+    """Watch runs for up to 45 seconds; return those that are still RUNNING and whose heartbeat did not change."""
     left = {run.info.run_id: run for run in suspects}
     deadline = time.monotonic() + _WATCH_SECONDS
     if left:

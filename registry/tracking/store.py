@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 import mlflow
@@ -20,6 +20,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
+from mlflow.store.entities import PagedList
 from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
@@ -29,9 +30,11 @@ from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking.write_ahead import fold_log, make_database
 
-__all__ = ["all_runs", "experiment_id", "is_database", "open_store", "shown_uri", "tracking_uri"]
+__all__ = ["all_runs", "experiment_id", "is_database", "open_store", "pages", "shown_uri", "tracking_uri"]
 
 _log = logging.getLogger(__name__)
+
+Entity = TypeVar("Entity")
 
 _LOCK_KEY = 0x646F6E6F72  # any number that others do not lock
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds
@@ -249,11 +252,16 @@ def experiment_id(client: MlflowClient, name: str) -> str:
 
 def all_runs(client: MlflowClient, experiments: Sequence[str], filter_string: str) -> list[Run]:
     """Return every run that a filter admits, page by page."""
-    runs: list[Run] = []
+    listed = list(experiments)
+    return list(pages(lambda token: client.search_runs(listed, filter_string, max_results=1000, page_token=token)))
+
+
+def pages(search: Callable[[str | None], PagedList[Entity]]) -> Iterator[Entity]:
+    """Yield what a search finds, page by page; it is given the token of the page that is wanted."""
     token: str | None = None
     while True:
-        page = client.search_runs(list(experiments), filter_string, max_results=1000, page_token=token)
-        runs += page
+        page = search(token)
+        yield from page
         token = page.token
         if not token:
-            return runs
+            return

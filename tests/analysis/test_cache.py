@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
+from sqlalchemy import Engine, event
 
 from analysis.frame import EmptyStudyError, Frame, InconsistentRunError, load
 from analysis.stored import over_api, runs
@@ -158,6 +159,24 @@ def test_a_database_of_another_shape_is_read_through_the_client(
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
     assert "no such table: newest_metrics" in caplog.text
     assert issubclass(SchemaError, Exception)
+
+
+def test_a_run_that_is_deleted_while_the_study_is_read_is_left_out(recorder: Recorder) -> None:
+    _, ids = record(recorder)
+    asked = []
+
+    def deleted(connection: object, cursor: object, statement: str, *_: object) -> None:
+        if "SELECT run_uuid, key, value FROM tags" in statement and not asked:
+            asked.append(statement)
+            recorder.client.delete_run(ids[0])
+
+    event.listen(Engine, "before_cursor_execute", deleted)
+    try:
+        found = load(recorder.client, recorder.study).observations
+    finally:
+        event.remove(Engine, "before_cursor_execute", deleted)
+    assert asked
+    assert set(found["run_id"]) == set(ids[1:])
 
 
 @pytest.mark.parametrize("content", [b"", b"PAR1 and then nothing", None], ids=["empty", "torn", "other version"])

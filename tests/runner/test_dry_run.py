@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -152,6 +153,17 @@ def test_a_full_fine_tune_costs_more_time_and_disk(alone, uri, no_gpu) -> None:
     assert full.seconds > lora.seconds
     weights = sum(PAPER[spec.name].parameters for spec in load_study("paper-full:full").models)
     assert full.adapters == 18 * 2 * weights
+
+
+def test_a_base_that_is_done_is_not_downloaded_again(alone, uri, no_gpu) -> None:
+    outlined = outline(load_study("paper"))
+    name = outlined.study.models[0].name
+    jobs = {(name, str(source), seed) for source in outlined.sources for seed in outlined.study.seeds}
+    done = dataclasses.replace(
+        outlined, recorded={Kind.BASELINE: {(name, None, None)}, Kind.FINETUNE: jobs, Kind.EVALUATE: jobs}
+    )
+    saved = forecast.forecast(outlined).downloads - forecast.forecast(done).downloads
+    assert saved == 2 * PAPER[name].parameters
 
 
 def test_a_gpu_that_is_there_is_measured(alone, uri, monkeypatch) -> None:
