@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["BITSANDBYTES", "load_base", "load_tokenizer", "require_quantization"]
+__all__ = ["BITSANDBYTES", "dtype_of", "load_base", "load_tokenizer", "require_quantization"]
 
 #: What quantised bases are loaded by; the extra ``quantized`` of pyproject.toml.
 BITSANDBYTES = "bitsandbytes==0.50.2"
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Return what a recipe's ``fp32``, ``bf16`` or ``fp16`` is to torch."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:

@@ -8,7 +8,7 @@ from typing import Any
 from registry.loading import load_base, load_tokenizer
 from registry.models import resolve_base
 from registry.serving import AdapterModel, device
-from registry.serving.shelf import Held, read_told
+from registry.serving.shelf import InMemory, read_told
 from registry.study import BaseSpec
 
 
@@ -16,5 +16,5 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
     """Load a full fine-tune's folder; called by MLflow."""
     told = read_told(Path(path))
     base = resolve_base(BaseSpec(name=told.base, path=path))
-    model = load_base(base, dtype=Held(told.precision).dtype, device=device(model_config or {}))
+    model = load_base(base, dtype=InMemory(told.precision).dtype, device=device(model_config or {}))
     return AdapterModel(model, load_tokenizer(base), told.prompt, base, chat=told.chat)

@@ -163,7 +163,9 @@ def _existing(folder: Path) -> Path:
 def _memory(study: Study, specs: Iterable[BaseSpec]) -> list[str]:
     import torch
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[study.recipe.precision]
+    from registry.loading import dtype_of
+
+    dtype = dtype_of(study.recipe.precision)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     found = []
     for spec in specs:

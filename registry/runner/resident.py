@@ -15,24 +15,24 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from registry.loading import load_base, load_tokenizer
+from registry.loading import dtype_of, load_base, load_tokenizer
 from registry.lora.adapter import Adapter, fresh_adapter, read_adapter, save_adapter
 from registry.lora.bank import merged
 from registry.lora.cost import Size, Usage, peak_memory_gb, reset_peak_memory, scoring_flop, training_flop
 from registry.lora.full import FullWeights, replaced, save_full
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import Example, encode_examples, encode_queries
+from registry.lora.tokens import Example
 from registry.lora.train import Assignment, Training, train_adapters, train_full
 from registry.memory import require_full_memory
 from registry.models import Base
 from registry.runner.experiment import Experiment, Job
+from registry.runner.laid_out import examples_of, loaded, questions_of, tokens_per_batch
 from registry.runner.outcomes import Outcomes, Questions
 from registry.runner.plan import Step
 from registry.runner.records import Records
-from registry.runner.waiting import Held, Unmeasured
+from registry.runner.waiting import TakenElsewhere, Unmeasured
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.claims import Claim, Claims
 from registry.tracking.names import Kind
@@ -41,9 +41,6 @@ from registry.tracking.recording import Recording
 __all__ = ["Progress", "Resident"]
 
 _POLL_SECONDS = 1.0  # asking whether a baseline has come costs one query of the store
-_GPU_WORTH = 4096  # tokens that a shared beginning must save: a pass of its own costs a GPU its launches
-
-_DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 #: Told what a job is doing and the share of it done, in [0, 1].
 Progress = Callable[[str, float], None]
@@ -83,13 +80,13 @@ class Resident:
     def do(self, tasks: Sequence[tuple[Job, Step]], progress: Progress) -> Iterator[tuple[Job, Exception | None]]:
         """Do what jobs of one base have left and record it; yield each with the reason where it could not be done.
 
-        Jobs that another runner holds are left alone, with :class:`Held` as the reason. Several adapters are trained at
-        once; full fine-tunes are not, each of them taking a base's place.
+        Jobs that another runner holds are left alone, with :class:`TakenElsewhere` as the reason. Several adapters are
+        trained at once; full fine-tunes are not, each of them taking a base's place.
         """
         progress("claim", 0.0)
         with self._claims.taken(_claimed(job) for job, _ in tasks) as self._taken:
             ours = [task for task in tasks if _claimed(task[0]) in self._taken]
-            yield from [(task[0], _held(task[0])) for task in tasks if task not in ours]
+            yield from [(task[0], _taken_elsewhere(task[0])) for task in tasks if task not in ours]
             for job, error in self._do_claimed(ours, progress):
                 self._taken[_claimed(job)].release()
                 yield job, error
@@ -158,23 +155,10 @@ class Resident:
             return self._held
         self._held = None
         gc.collect()  # the former base goes before the next is loaded, whatever in it refers to itself
-        base, study = self.experiment.bases[name], self.experiment.study
-        device = self.records.device
+        base, device = self.experiment.bases[name], self.records.device
         tokenizer = load_tokenizer(base)
-        questions = ScoringSet(
-            encode_queries(
-                tokenizer,
-                ((query.context, query.continuations) for query in self._asked.queries),
-                chat=study.chat_template,
-            ),
-            tokens_per_batch=self._tokens_per_batch,
-            max_length=base.max_positions,
-            worth=None if self.records.device == "cpu" else _GPU_WORTH,
-        )
-        model = load_base(
-            base, dtype=self._dtype, device=device, placement=study.placement, quantization=study.quantization
-        )
-        self._held = _Loaded(base, model, tokenizer, questions)
+        questions = questions_of(self.experiment, base, tokenizer, self._asked, device=device)
+        self._held = _Loaded(base, loaded(self.experiment.study, base, device=device), tokenizer, questions)
         return self._held
 
     def _train_together(
@@ -253,7 +237,8 @@ class Resident:
         if not self._full:
             return read_adapter(folder)
         saved = replace(held.base, location=str(folder), revision="sha256:")
-        return FullWeights.of(load_base(saved, dtype=self._dtype, device="cpu"))
+        dtype = dtype_of(self.experiment.study.recipe.precision)
+        return FullWeights.of(load_base(saved, dtype=dtype, device="cpu"))
 
     def _training_usage(self, held: _Loaded, training: Training) -> Usage:
         flop = training_flop(
@@ -267,9 +252,7 @@ class Resident:
         return Usage(training.seconds, training.tokens, flop, peak_memory_gb(self.records.device))
 
     def _examples(self, held: _Loaded, job: Job) -> list[Example]:
-        texts = self.experiment.training_texts(job.source_cell)
-        longest = min(self.experiment.study.recipe.length(job.source_cell.task), held.base.max_positions)
-        return encode_examples(held.tokenizer, ((text.prompt, text.target) for text in texts), max_length=longest)
+        return examples_of(self.experiment, held.base, held.tokenizer, job.source_cell)
 
     def _evaluate(
         self,
@@ -313,13 +296,8 @@ class Resident:
         return self.experiment.study.recipe.method == "full"
 
     @property
-    def _dtype(self) -> torch.dtype:
-        return _DTYPES[self.experiment.study.recipe.precision]
-
-    @property
     def _tokens_per_batch(self) -> int:
-        given = self.experiment.study.tokens_per_batch
-        return given or (2048 if self.records.device == "cpu" else 32768)
+        return tokens_per_batch(self.experiment.study, self.records.device)
 
 
 def _in_place(model: PreTrainedModel, adapter: Adapter | FullWeights) -> AbstractContextManager[PreTrainedModel]:
@@ -332,8 +310,8 @@ def _claimed(job: Job) -> str:
     return job.finetune or job.evaluate
 
 
-def _held(job: Job) -> Held:
-    return Held(f"another runner does {job}")
+def _taken_elsewhere(job: Job) -> TakenElsewhere:
+    return TakenElsewhere(f"another runner does {job}")
 
 
 def _checkpoint(job: Job) -> Path:

@@ -10,12 +10,12 @@ from registry.runner.experiment import Job
 from registry.runner.progress import Board
 from registry.tracking.runs import Superseded
 
-__all__ = ["Held", "SetAside", "Unmeasured"]
+__all__ = ["SetAside", "TakenElsewhere", "Unmeasured"]
 
 _FIRST_SECONDS, _MOST_SECONDS = 0.5, 10.0  # asking costs one query of the store
 
 
-class Held(RuntimeError):
+class TakenElsewhere(RuntimeError):
     """Another runner does this job."""
 
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from registry.collecting import collect_rarely
 from registry.runner.experiment import Experiment
 from registry.runner.schedule import Task
-from registry.runner.waiting import Held, Unmeasured
+from registry.runner.waiting import TakenElsewhere, Unmeasured
 from registry.study import Study
 from registry.tracking.runs import Superseded
 
@@ -95,11 +95,11 @@ def _paced(progress: Progress) -> Progress:
 def _kind(error: Exception) -> tuple[str]:
     if isinstance(error, Unmeasured):
         return ("unmeasured",)
-    return ("held",) if isinstance(error, Held | Superseded) else ("failed",)
+    return ("held",) if isinstance(error, TakenElsewhere | Superseded) else ("failed",)
 
 
 def _words(error: Exception) -> tuple[str, ...]:
     """Return a failure's reason and trace; the other kinds say all there is."""
-    if isinstance(error, Held | Superseded):
+    if isinstance(error, TakenElsewhere | Superseded):
         return ()
     return f"{type(error).__name__}: {error}", "".join(traceback.format_exception(error))

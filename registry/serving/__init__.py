@@ -17,7 +17,7 @@ from registry.loading import load_base, load_tokenizer
 from registry.lora.adapter import read_adapter
 from registry.models import trained_base
 from registry.serving.model import AdapterModel
-from registry.serving.shelf import Held, Shelf, Told, read_told
+from registry.serving.shelf import InMemory, Shelf, Told, read_told
 from registry.tracking.names import Tag
 
 __all__ = ["AdapterModel", "device"]
@@ -47,7 +47,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
         config.get("base_path") or "",
         remedy="a base in a folder is named by model_config={'base_path': folder}",
     )
-    held = Held(told.precision, told.quantization)
+    held = InMemory(told.precision, told.quantization)
     model = load_base(base, dtype=held.dtype, device=device(config), quantization=held.quantization)
     name, told = _as_registered(Path(path), told)
     return AdapterModel(

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from pydantic import TypeAdapter
 
 from registry.benchmarks.prompts import Prompt
+from registry.loading import dtype_of
 from registry.lora.adapter import Adapter, read_adapter
 from registry.models import Base
 from registry.refusal import Refused, unknown
@@ -24,16 +25,15 @@ from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.names import Tag
 from registry.yamltext import read_yaml
 
-__all__ = ["Held", "Served", "Shelf", "Told", "read_told"]
+__all__ = ["InMemory", "Served", "Shelf", "Told", "read_told"]
 
 _KEPT = 16  # adapters in memory; one of rank 32 for 8 billion parameters takes 0.3 GB
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NAMED = re.compile(r"(?P<name>[^/:@]{1,250})(?:/(?P<version>[0-9]{1,9})|@(?P<alias>[A-Za-z0-9_-]{1,255}))")
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter for an alias that nobody has
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class InMemory:
     """How a base lies in memory."""
 
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
@@ -42,7 +42,7 @@ class Held:
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights that are not quantised, and of what is computed."""
-        return _DTYPES[self.precision]
+        return dtype_of(self.precision)
 
     def __str__(self) -> str:
         return f"{self.quantization} weights, {self.precision}" if self.quantization else f"{self.precision} weights"
@@ -110,11 +110,11 @@ class Shelf:
 
     Parameters
     ----------
-    held : Held
+    held : InMemory
         How the base lies in memory here; adapters trained on it held otherwise are refused.
     """
 
-    def __init__(self, base: Base, held: Held) -> None:
+    def __init__(self, base: Base, held: InMemory) -> None:
         self._base, self._held = base, held
         self._kept: OrderedDict[str, Served] = OrderedDict()
 
@@ -176,7 +176,7 @@ class Shelf:
         with tempfile.TemporaryDirectory() as name:
             folder = download_adapter(MlflowClient(), registered, Path(name))
             told, adapter = read_told(folder), read_adapter(folder)
-        trained = Held(told.precision, told.quantization)
+        trained = InMemory(told.precision, told.quantization)
         if trained != self._held:
             raise Refused(f"adapter: {key} was trained on {trained}; the base is held in {self._held} here")
         told = told.evaluated(version.tags.get(Tag.CHAT_TEMPLATE))

@@ -19,18 +19,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from statistics import fmean
 
-import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from registry.cells import Cell, Regime, regime_of
-from registry.loading import load_base, load_tokenizer
+from registry.loading import load_tokenizer
 from registry.lora.adapter import Adapter, fresh_adapter
 from registry.lora.bank import merged
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import Example, encode_examples, encode_queries
+from registry.lora.tokens import Example
 from registry.lora.train import Assignment, Training, train_adapters
 from registry.refusal import Refused
 from registry.runner.experiment import Experiment
+from registry.runner.laid_out import examples_of, loaded, questions_of, tokens_per_batch
 from registry.runner.outcomes import Outcomes, Questions
 from registry.study import Recipe
 from registry.tracking import names
@@ -43,8 +43,6 @@ Progress = Callable[[str, float], None]
 
 #: Given a step and the objective as it stands there; raises to stop the trial.
 Report = Callable[[int, float], None]
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -86,17 +84,12 @@ class Workbench:
     def __init__(self, experiment: Experiment, spec: TuneSpec, *, seed: int, device: str) -> None:
         (self._base,) = experiment.bases.values()
         self._experiment, self._spec, self._seed, self._device = experiment, spec, seed, device
-        study = experiment.study
         tokenizer = load_tokenizer(self._base)
         self._examples = {source: self._encoded(tokenizer, source) for source in experiment.sources}
-        self._questions = self._laid_out(tokenizer) if spec.objective == "transfer" else None
-        self._model: PreTrainedModel = load_base(
-            self._base,
-            dtype=_DTYPES[study.recipe.precision],
-            device=device,
-            placement=study.placement,
-            quantization=study.quantization,
-        )
+        self._questions: ScoringSet | None = None
+        if spec.objective == "transfer":
+            self._questions = questions_of(experiment, self._base, tokenizer, self._asked, device=device)
+        self._model = loaded(experiment.study, self._base, device=device)
         self._check_targets()
         self._baseline = self._scores(self._model) if self._questions is not None else {}
 
@@ -172,7 +165,7 @@ class Workbench:
             self._model,
             assignments,
             recipe,
-            tokens_per_batch=self._tokens_per_batch,
+            tokens_per_batch=tokens_per_batch(study, self._device),
             gradient_checkpointing=study.gradient_checkpointing,
             progress=progress,
         )
@@ -184,9 +177,7 @@ class Workbench:
         return trained
 
     def _encoded(self, tokenizer: PreTrainedTokenizerBase, source: Cell) -> Sequence[Example]:
-        texts = self._experiment.training_texts(source)
-        longest = min(self._experiment.study.recipe.length(source.task), self._base.max_positions)
-        examples = encode_examples(tokenizer, ((text.prompt, text.target) for text in texts), max_length=longest)
+        examples = examples_of(self._experiment, self._base, tokenizer, source)
         if self._spec.objective == "validation_loss" and int(len(examples) * self._spec.validation) < 1:
             told = f"{source}: {len(examples)} training items leave none to judge on at tune.validation"
             raise Refused(f"{told} {self._spec.validation:g}; raise that share, or give more by split.train")
@@ -204,19 +195,7 @@ class Workbench:
     def _asked(self) -> Questions:
         return Questions.of(self._experiment)
 
-    def _laid_out(self, tokenizer: PreTrainedTokenizerBase) -> ScoringSet:
-        pairs = ((query.context, query.continuations) for query in self._asked.queries)
-        return ScoringSet(
-            encode_queries(tokenizer, pairs, chat=self._experiment.study.chat_template),
-            tokens_per_batch=self._tokens_per_batch,
-            max_length=self._base.max_positions,
-        )
-
     def _scores(self, model: PreTrainedModel, progress: Callable[[float], None] | None = None) -> dict[Cell, float]:
         assert self._questions is not None
         outcomes = Outcomes(self._asked, loglikelihoods(model, self._questions, progress=progress))
         return {cell: found.score for cell, found in outcomes.scores().items()}
-
-    @property
-    def _tokens_per_batch(self) -> int:
-        return self._experiment.study.tokens_per_batch or (2048 if self._device == "cpu" else 32768)

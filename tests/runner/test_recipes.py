@@ -14,7 +14,7 @@ from registry.benchmarks.prompts import PROMPTS, Prompt
 from registry.cells import Cell
 from registry.lora.tokens import encode_examples
 from registry.refusal import Refused
-from registry.runner import describe
+from registry.runner import describe, laid_out
 from registry.runner.experiment import Experiment, prepare
 from registry.study import Recipe, Study
 from registry.studyfile import load_study
@@ -118,26 +118,13 @@ class TestLengths:
         assert Recipe(max_length=77).length("kind") == 77
 
     def test_long_texts_are_cut_on_the_left_to_their_tasks_length(self, study, monkeypatch) -> None:
-        from registry.runner import resident
-        from registry.runner.resident import Resident
-
         experiment = prepare(with_recipe(study, max_length={"kind": 12, "pair": 18}))
         given: list[int] = []
         monkeypatch.setattr(
-            resident, "encode_examples", lambda _, texts, max_length: given.append(max_length) or list(texts)
+            laid_out, "encode_examples", lambda _, texts, max_length: given.append(max_length) or list(texts)
         )
-
-        class Held:
-            base, tokenizer = experiment.bases["tiny"], None
-
-        class Records:
-            pass
-
-        records = Records()
-        records.experiment = experiment  # type: ignore[attr-defined]
-        worker = Resident(records)  # type: ignore[arg-type]
         for task in ("kind", "pair"):
-            worker._examples(Held(), experiment.job("tiny", Cell(task, "en"), 17))  # type: ignore[arg-type]
+            laid_out.examples_of(experiment, experiment.bases["tiny"], None, Cell(task, "en"))
         assert given == [12, 18]
 
     def test_a_fingerprint_depends_on_the_length_of_its_own_task_alone(self, study) -> None:

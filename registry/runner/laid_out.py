@@ -1,0 +1,50 @@
+"""A study as the engine takes it: its base in memory, its texts and questions encoded and laid out for a device."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from registry.cells import Cell
+from registry.loading import dtype_of, load_base
+from registry.lora.score import ScoringSet
+from registry.lora.tokens import Example, encode_examples, encode_queries
+from registry.models import Base
+from registry.runner.experiment import Experiment
+from registry.runner.outcomes import Questions
+from registry.study import Study
+
+__all__ = ["examples_of", "loaded", "questions_of", "tokens_per_batch"]
+
+_GPU_WORTH = 4096  # tokens that a shared beginning must save: a pass of its own costs a GPU its launches
+
+
+def loaded(study: Study, base: Base, *, device: str) -> PreTrainedModel:
+    """Load a base as a study wants it to lie in memory."""
+    dtype = dtype_of(study.recipe.precision)
+    return load_base(base, dtype=dtype, device=device, placement=study.placement, quantization=study.quantization)
+
+
+def tokens_per_batch(study: Study, device: str) -> int:
+    """Tokens of one pass: as the study says, else 2,048 on a CPU and 32,768 on a GPU."""
+    return study.tokens_per_batch or (2048 if device == "cpu" else 32768)
+
+
+def examples_of(experiment: Experiment, base: Base, tokenizer: PreTrainedTokenizerBase, source: Cell) -> list[Example]:
+    """Encode a source's training texts, cut at what the recipe and the base take."""
+    texts = experiment.training_texts(source)
+    longest = min(experiment.study.recipe.length(source.task), base.max_positions)
+    return encode_examples(tokenizer, ((text.prompt, text.target) for text in texts), max_length=longest)
+
+
+def questions_of(
+    experiment: Experiment, base: Base, tokenizer: PreTrainedTokenizerBase, asked: Questions, *, device: str
+) -> ScoringSet:
+    """Encode every target's questions and lay them out."""
+    study = experiment.study
+    pairs = ((query.context, query.continuations) for query in asked.queries)
+    return ScoringSet(
+        encode_queries(tokenizer, pairs, chat=study.chat_template),
+        tokens_per_batch=tokens_per_batch(study, device),
+        max_length=base.max_positions,
+        worth=None if device == "cpu" else _GPU_WORTH,
+    )
