@@ -13,12 +13,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from registry.projections import adapter_parameters, body_weights, projections
 from registry.refusal import Refused
 from registry.study import LoraSpec, Placement, Quantization
 
 if TYPE_CHECKING:
     import torch
-    from torch import nn
     from transformers import PreTrainedModel
 
 __all__ = ["HEADROOM", "Memory", "memory_needed", "require_full_memory", "require_memory", "weight_bytes"]
@@ -127,9 +127,9 @@ def memory_needed(
         return _full_needed(
             base, tokens=tokens, width=width, checkpointing=checkpointing, predictions=round(tokens * supervised)
         )
-    targeted = _targeted(base, spec)
-    parameters = spec.rank * sum(module.in_features + module.out_features for module in targeted)
-    largest = max((module.weight.numel() for module in targeted), default=0)
+    targeted = [inputs * outputs for inputs, outputs in projections(base, spec.targets).values()]
+    parameters = adapter_parameters(base, spec)
+    largest = max(targeted, default=0)
     layer = tokens * _kept_per_token(config, width, inner=spec.rank * len(targeted) / config.num_hidden_layers)
     entering = tokens * width * config.hidden_size
     between = tokens * ((8 + 2 * width) * config.hidden_size + 3 * width * _intermediate(config))
@@ -141,7 +141,7 @@ def memory_needed(
         adapters=adapters * parameters * (_ADAPTER_TRAINING + (width if width != 4 else 0)),
         activations=config.num_hidden_layers * (entering if checkpointing else layer),
         passing=max(logits * (width + 8), between + (layer if checkpointing else 0)),
-        merged=0 if quantization else width * sum(module.weight.numel() for module in targeted),
+        merged=0 if quantization else width * sum(targeted),
         scored=4 * parameters + max(width * logits + 4 * min(logits, _FLOAT32_LOGITS), between, 8 * largest),
     )
 
@@ -181,14 +181,8 @@ def _intermediate(config: Any) -> int:
 
 def weight_bytes(base: PreTrainedModel, dtype: torch.dtype, quantization: Quantization | None = None) -> int:
     """Return the bytes of a base's weights; quantised are those of its projections, not embeddings and LM head."""
-    from torch import nn
-
-    head = base.get_output_embeddings()
     total = sum(weight.numel() for weight in base.parameters())  # tied weights once
-    quantised = 0
-    if quantization is not None:
-        linear = (module for module in base.modules() if isinstance(module, nn.Linear) and module is not head)
-        quantised = sum(module.weight.numel() for module in linear)
+    quantised = 0 if quantization is None else body_weights(base)
     return round((total - quantised) * dtype.itemsize + (quantised * _QUANTISED[quantization] if quantization else 0))
 
 
@@ -281,13 +275,3 @@ def _free(device: str, placement: Placement, quantization: Quantization | None) 
     if kind == "cpu" or placement == "spread":
         return main, "the machine's memory"
     return (torch.cuda.mem_get_info(device)[0], f"the memory of {device}") if kind == "cuda" else (None, device)
-
-
-def _targeted(base: PreTrainedModel, spec: LoraSpec) -> list[nn.Linear]:
-    from torch import nn
-
-    return [
-        module
-        for name, module in base.named_modules()
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in spec.targets
-    ]

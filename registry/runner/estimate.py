@@ -15,7 +15,8 @@ from registry.hub import cached_weights
 from registry.loading import load_tokenizer
 from registry.lora.batches import question_rows
 from registry.lora.tokens import Continuations, encode_examples, encode_queries
-from registry.models import Base, count_adapter_parameters
+from registry.models import Base
+from registry.projections import adapter_parameters
 from registry.runner.cost import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
 from registry.runner.experiment import Experiment
 from registry.runner.plan import Plan
@@ -77,7 +78,7 @@ def _trained_bytes(base: Base, recipe: Recipe) -> int:
     """Bytes of what one training leaves: an adapter in float32, or every weight in the precision of the base."""
     if recipe.method == "full":
         return round(base.size_b * 1e9) * ITEM_BYTES[recipe.precision]
-    return 4 * count_adapter_parameters(base, recipe.lora)
+    return 4 * adapter_parameters(base.skeleton(), recipe.lora)
 
 
 def _missing_bytes(base: Base) -> int:
