@@ -13,7 +13,7 @@ from mlflow.entities import Run
 from registry.catalogue import PAPER
 from registry.hub import cached_weights
 from registry.loading import load_tokenizer
-from registry.lora.batches import question_rows
+from registry.lora.rows import SAVED_TOKENS, question_rows
 from registry.lora.tokens import Continuations, encode_examples, encode_queries
 from registry.models import Base
 from registry.projections import adapter_parameters
@@ -27,7 +27,6 @@ from registry.tracking.runs import finished_by_fingerprint
 __all__ = ["estimate"]
 
 _SAMPLE = 20  # items per cell that are tokenised to guess the rest
-_WORTH = 256  # tokens that a shared beginning saves at least, as batches.py has it for a CPU
 
 
 def estimate(experiment: Experiment, plan: Plan, client: MlflowClient, experiment_id: str, *, workers: int) -> Estimate:
@@ -130,7 +129,7 @@ def _scored_tokens(experiment: Experiment, base: Base) -> float:
 
 def laid_out(queries: list[Continuations], shares: list[float], *, max_length: int) -> float:
     """Count the tokens of questions that each stand for ``shares`` like it, a beginning that many have once."""
-    worth = max(1, round(_WORTH * len(shares) / sum(shares)))
+    worth = max(1, round(SAVED_TOKENS * len(shares) / sum(shares)))
     rows = question_rows(queries, max_length=max_length, worth=worth)
     beginnings = sum(len(prefix) for prefix, _ in groupby(rows, key=lambda row: row.prefix))
     return beginnings + sum(shares[row.question] * len(row) for row in rows)
