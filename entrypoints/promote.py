@@ -141,7 +141,8 @@ def _carrying(given: argparse.Namespace) -> dict[str, object]:
 
 def _alias(given: argparse.Namespace, grid: Grid) -> str:
     """Return the alias that is meant; a target to be best for must exist."""
-    from registry.deploy.policy import best_alias, chosen_targets
+    from registry.deploy.policy import best_alias
+    from registry.targets import chosen_targets
 
     if not given.best_for:
         return given.alias or "champion"

@@ -17,7 +17,7 @@ from registry.catalogue import PAPER
 from registry.hub import NotAtHand, cached_weights, commit_of
 from registry.project import PROJECT
 from registry.refusal import Refused, unknown
-from registry.study import BaseSpec, LoraSpec
+from registry.study import BaseSpec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -27,7 +27,6 @@ __all__ = [
     "PAPER",
     "Base",
     "base_folder",
-    "count_adapter_parameters",
     "hub_revision",
     "keep_language",
     "known_models",
@@ -153,18 +152,6 @@ def trained_base(name: str, revision: str, folder: str = "", *, remedy: str) -> 
     if base.revision != revision and not (folder and wanted):  # a downloaded copy of a hub's commit has no commit
         raise Refused(f"the base {name!r} here is {base.revision}; this adapter was trained on {revision}")
     return base
-
-
-def count_adapter_parameters(base: Base, spec: LoraSpec) -> int:
-    """Parameters of a LoRA adapter on a base: rank x (inputs + outputs) of every projection it adapts."""
-    import torch
-
-    shapes = [
-        (module.in_features, module.out_features)
-        for name, module in base.skeleton().named_modules()
-        if isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] in spec.targets
-    ]
-    return spec.rank * sum(inputs + outputs for inputs, outputs in shapes)
 
 
 def base_folder(spec: BaseSpec) -> Path | None:

@@ -9,13 +9,12 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from registry.fields import STRICT
+from registry.targets import PATTERN
 
 __all__ = ["BEST", "PromotionPolicy", "check_aliases"]
 
 #: Policy of every alias ``best-<task>-<language>``; what it wants is the target that the alias names.
 BEST = "best"
-
-_PATTERN = re.compile(r"[^/\s]+/[^/\s]+")
 
 # MLflow's own rule, and "latest", "v1" and "1", which it or our addresses read as something else.
 _ALIAS = re.compile(r"(?!latest$|v?\d+$)[A-Za-z0-9_-]{1,60}")
@@ -49,7 +48,7 @@ class PromotionPolicy:
     def __post_init__(self) -> None:
         for name in ("want", "protect"):
             for pattern in getattr(self, name):
-                if not _PATTERN.fullmatch(pattern):
+                if not PATTERN.fullmatch(pattern):
                     raise ValueError(
                         f"{name}: {pattern!r} is no target: write task/language, such as kind/tr or kind/*"
                     )

@@ -1,4 +1,4 @@
-"""What is measured of memory, and on what: storages at their peak, texts, and an 8B base without its weights."""
+"""What is measured of memory, and on what: storages at their peak, two bases, and texts."""
 
 from __future__ import annotations
 
@@ -43,8 +43,23 @@ class Peak(TorchDispatchMode):
 
 
 def skeleton(config: LlamaConfig) -> PreTrainedModel:
+    """Make a base without its weights."""
     with torch.device("meta"):
         return LlamaForCausalLM(config)
+
+
+def medium(dtype: torch.dtype, *, layers: int = 10) -> PreTrainedModel:
+    """Make a base of 19 million parameters, or less with fewer layers."""
+    config = LlamaConfig(
+        vocab_size=4000,
+        hidden_size=384,
+        intermediate_size=1024,
+        num_hidden_layers=layers,
+        num_attention_heads=6,
+        num_key_value_heads=2,
+    )
+    torch.manual_seed(0)
+    return LlamaForCausalLM(config).to(dtype).eval().requires_grad_(False)
 
 
 def texts(count: int, length: int, supervised_from: int) -> list[Example]:

@@ -19,7 +19,8 @@ from registry.lora.bank import is_resident
 from registry.lora.forward import takes_flat
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import Continuations
-from registry.models import Base, count_adapter_parameters, resolve_base
+from registry.models import Base, resolve_base
+from registry.projections import adapter_parameters
 from registry.refusal import Refused
 from registry.study import BaseSpec, LoraSpec
 
@@ -228,7 +229,7 @@ def test_its_adapters_are_on_the_language_model_and_named_as_in_the_whole(gemma)
     assert len(adapter.weights) == 2 * 7
     assert all(name.startswith("model.language_model.layers.") for name in adapter.weights)
     assert all(isinstance(whole.get_submodule(name), nn.Linear) for name in adapter.weights)
-    assert count_adapter_parameters(base, LoraSpec(rank=2)) == adapter.parameters
+    assert adapter_parameters(base.skeleton(), LoraSpec(rank=2)) == adapter.parameters
 
 
 def test_the_fixture_is_a_causal_model_that_transformers_loads(base) -> None:

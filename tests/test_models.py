@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.lora.adapter import fresh_adapter
-from registry.models import count_adapter_parameters, resolve_base
+from registry.models import resolve_base
 from registry.refusal import Refused
-from registry.study import BaseSpec, LoraSpec
+from registry.study import BaseSpec
 
 
 @pytest.fixture
@@ -98,9 +97,3 @@ def test_a_configuration_that_is_no_language_models_is_refused(copy: Path, conte
     (copy / "config.json").write_text(content)
     with pytest.raises(Refused, match=told):
         resolve_base(spec(copy))
-
-
-@pytest.mark.parametrize("lora", [LoraSpec(rank=4), LoraSpec(rank=3, targets=("q_proj", "down_proj"))])
-def test_an_adapters_parameters_are_counted_without_the_weights(base, llama, lora: LoraSpec) -> None:
-    expected = fresh_adapter(llama, lora, seed=0).parameters
-    assert count_adapter_parameters(resolve_base(spec(base)), lora) == expected

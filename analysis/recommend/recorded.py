@@ -16,7 +16,7 @@ from analysis.recommend.recommendation import Recommendation, recommend
 from analysis.stored.cache import cache_folder, cache_root
 from analysis.stored.outcomes import stored_outcomes
 from registry.cells import Cell
-from registry.deploy.policy import chosen_targets
+from registry.targets import chosen_targets
 from registry.tracking.store import experiment_id
 
 __all__ = ["recommend_recorded"]

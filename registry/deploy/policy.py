@@ -10,8 +10,9 @@ from typing import Any
 from registry.cells import Cell, Regime
 from registry.policyspec import BEST, PromotionPolicy
 from registry.refusal import Refused, unknown
+from registry.targets import chosen_targets
 
-__all__ = ["Check", "Evidence", "Measured", "Terms", "Verdict", "best_alias", "chosen_targets", "judge", "terms_of"]
+__all__ = ["Check", "Evidence", "Measured", "Terms", "Verdict", "best_alias", "judge", "terms_of"]
 
 
 @dataclass(frozen=True)
@@ -135,30 +136,6 @@ class Verdict:
 def best_alias(target: Cell) -> str:
     """Return the alias of the best adapter for a target, such as ``best-kind-tr``."""
     return f"{BEST}-{target.task}-{target.language}".replace(".", "-")  # MLflow allows no dot in an alias
-
-
-def chosen_targets(patterns: Sequence[str], cells: Sequence[Cell], *, where: str) -> tuple[Cell, ...]:
-    """Return the targets that are named as ``task/language``, either name ``*`` for all, in the order of ``cells``.
-
-    Raises
-    ------
-    Refused
-        If a name, or the target that both make, does not exist; with the nearest that do.
-    """
-    found: set[Cell] = set()
-    for pattern in patterns:
-        task, slash, language = pattern.partition("/")
-        if not slash or not task or not language:
-            raise Refused(f"{where}: {pattern!r} is no target: write task/language, such as {cells[0]} or {task}/*")
-        if task not in ("*", *(cell.task for cell in cells)):
-            raise unknown("task", task, (cell.task for cell in cells), where=f"{where}, {pattern}")
-        if language not in ("*", *(cell.language for cell in cells)):
-            raise unknown("language", language, (cell.language for cell in cells), where=f"{where}, {pattern}")
-        named = {cell for cell in cells if task in ("*", cell.task) and language in ("*", cell.language)}
-        if not named:
-            raise unknown("target", pattern, map(str, cells), where=where)
-        found |= named
-    return tuple(cell for cell in cells if cell in found)
 
 
 def terms_of(policies: Mapping[str, PromotionPolicy], alias: str, every: Sequence[Cell], *, study: str) -> Terms:

@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
+from registry.projections import projections
 from registry.refusal import Refused
 from registry.study import LoraSpec
 
@@ -133,13 +133,7 @@ def _shell(base: PreTrainedModel) -> nn.Module:
     PEFT puts fresh weights where the base's own are: for a base held elsewhere that is nowhere at all.
     """
     shell = nn.Module()
-    for name, module in base.named_modules():
-        if isinstance(module, nn.Linear):
-            sizes = module.in_features, module.out_features
-        elif isinstance(module, Conv1D):
-            sizes = module.nx, module.nf
-        else:
-            continue
+    for name, sizes in projections(base).items():
         place = shell
         *path, last = name.split(".")
         for part in path:

@@ -7,11 +7,11 @@ import sys
 from dataclasses import dataclass
 
 import torch
-from torch import nn
 from transformers import PreTrainedModel
 
 from registry.lora.adapter import Adapter
 from registry.lora.full import FullWeights
+from registry.projections import body_weights
 
 __all__ = ["Size", "Usage", "peak_memory_gb", "reset_peak_memory", "scoring_flop", "training_flop"]
 
@@ -27,12 +27,7 @@ class Size:
     def of(cls, model: PreTrainedModel) -> Size:
         """Count a model's weights, also where they are quantised or held elsewhere."""
         head = model.get_output_embeddings()
-        body = sum(
-            module.in_features * module.out_features
-            for module in model.modules()
-            if isinstance(module, nn.Linear) and module is not head
-        )
-        return cls(body, head.in_features * head.out_features)
+        return cls(body_weights(model), head.in_features * head.out_features)
 
 
 @dataclass(frozen=True, slots=True)

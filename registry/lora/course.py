@@ -93,7 +93,13 @@ class _Log:
 
 
 class Course:
-    """One way through a training, an adapter's or a whole base's: order, optimiser, schedule, best epoch."""
+    """One way through a training, an adapter's or a whole base's: order, optimiser, schedule, best epoch.
+
+    Raises
+    ------
+    ValueError
+        If the share held out for validation leaves no example to train on.
+    """
 
     def __init__(
         self,

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from registry.lora.attention import NAME, Unsupported
-from registry.lora.batches import Batch, question_rows, scoring_batch
+from registry.lora.batches import Batch, scoring_batch
+from registry.lora.rows import question_rows
 from registry.lora.tokens import Continuations
 
 __all__ = ["Forward", "reading", "takes_flat"]

@@ -17,8 +17,9 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from registry.lora.attention import Prefix
-from registry.lora.batches import Row, ScoringBatch, prefix_batch, question_rows, scoring_batch, split
+from registry.lora.batches import ScoringBatch, prefix_batch, scoring_batch
 from registry.lora.forward import Forward, input_device, reading, takes_flat
+from registry.lora.rows import Row, question_rows, split
 from registry.lora.tokens import Continuations
 
 __all__ = ["ScoringSet", "choose", "is_out_of_memory", "loglikelihoods"]
@@ -39,7 +40,7 @@ class ScoringSet:
     max_length : int
         Longest input in tokens.
     worth : int, optional
-        Tokens that a shared beginning must save to be computed apart; see :func:`registry.lora.batches.question_rows`.
+        Tokens that a shared beginning must save to be computed apart; see :func:`registry.lora.rows.question_rows`.
 
     Attributes
     ----------

@@ -73,6 +73,8 @@ def train_adapter(
     ------
     FloatingPointError
         If a loss is not finite: the learning rate is too high for this base, or the base is broken.
+    ValueError
+        If no example is left to train on.
     """
     (result,) = train_adapters(
         base,
@@ -116,6 +118,8 @@ def train_adapters(
 
     Raises
     ------
+    ValueError
+        If an assignment has no example left to train on, or the adapters are not of one shape.
     torch.OutOfMemoryError
         If not even one text fits into memory.
     """
@@ -185,6 +189,8 @@ def train_full(
         If a loss is not finite.
     Refused
         If the base is quantised, or some of it is held elsewhere.
+    ValueError
+        If no example is left to train on.
     torch.OutOfMemoryError
         If not even one text fits into memory.
     """

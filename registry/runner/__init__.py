@@ -1,1 +1,1 @@
-"""What is still to do, and doing it: in this process or in several on this machine."""
+"""What is still to do, and doing it: in this process, in several on this machine, or on a Ray cluster."""

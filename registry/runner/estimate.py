@@ -13,9 +13,10 @@ from mlflow.entities import Run
 from registry.catalogue import PAPER
 from registry.hub import cached_weights
 from registry.loading import load_tokenizer
-from registry.lora.batches import question_rows
+from registry.lora.rows import SAVED_TOKENS, question_rows
 from registry.lora.tokens import Continuations, encode_examples, encode_queries
-from registry.models import Base, count_adapter_parameters
+from registry.models import Base
+from registry.projections import adapter_parameters
 from registry.runner.cost import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
 from registry.runner.experiment import Experiment
 from registry.runner.plan import Plan
@@ -26,7 +27,6 @@ from registry.tracking.runs import finished_by_fingerprint
 __all__ = ["estimate"]
 
 _SAMPLE = 20  # items per cell that are tokenised to guess the rest
-_WORTH = 256  # tokens that a shared beginning saves at least, as batches.py has it for a CPU
 
 
 def estimate(experiment: Experiment, plan: Plan, client: MlflowClient, experiment_id: str, *, workers: int) -> Estimate:
@@ -77,7 +77,7 @@ def _trained_bytes(base: Base, recipe: Recipe) -> int:
     """Bytes of what one training leaves: an adapter in float32, or every weight in the precision of the base."""
     if recipe.method == "full":
         return round(base.size_b * 1e9) * ITEM_BYTES[recipe.precision]
-    return 4 * count_adapter_parameters(base, recipe.lora)
+    return 4 * adapter_parameters(base.skeleton(), recipe.lora)
 
 
 def _missing_bytes(base: Base) -> int:
@@ -129,7 +129,7 @@ def _scored_tokens(experiment: Experiment, base: Base) -> float:
 
 def laid_out(queries: list[Continuations], shares: list[float], *, max_length: int) -> float:
     """Count the tokens of questions that each stand for ``shares`` like it, a beginning that many have once."""
-    worth = max(1, round(_WORTH * len(shares) / sum(shares)))
+    worth = max(1, round(SAVED_TOKENS * len(shares) / sum(shares)))
     rows = question_rows(queries, max_length=max_length, worth=worth)
     beginnings = sum(len(prefix) for prefix, _ in groupby(rows, key=lambda row: row.prefix))
     return beginnings + sum(shares[row.question] * len(row) for row in rows)

@@ -12,6 +12,7 @@ from registry.catalogue import PAPER
 from registry.hub import NotAtHand, cached_weights
 from registry.models import base_folder, skeleton_of
 from registry.project import located
+from registry.projections import adapter_parameters
 from registry.runner.cost import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
 from registry.runner.outline import NOTHING, Outline
 from registry.study import BaseSpec, Study
@@ -61,8 +62,6 @@ def sizes_of(spec: BaseSpec, study: Study) -> Sizes | None:
         known = PAPER[spec.name]
         trained = known.parameters if recipe.method == "full" else known.adapter_parameters(recipe.lora)
         return Sizes(known.body + known.head, trained, known.parameters)
-    from torch import nn
-
     from registry.lora.cost import Size
 
     try:
@@ -70,12 +69,7 @@ def sizes_of(spec: BaseSpec, study: Study) -> Sizes | None:
     except NotAtHand:
         return None
     size, parameters = Size.of(model), sum(weight.numel() for weight in model.parameters())
-    shapes = [
-        module.in_features + module.out_features
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and name.rpartition(".")[2] in recipe.lora.targets
-    ]
-    trained = parameters if recipe.method == "full" else recipe.lora.rank * sum(shapes)
+    trained = parameters if recipe.method == "full" else adapter_parameters(model, recipe.lora)
     return Sizes(size.body + size.head, trained, parameters)
 
 

@@ -24,7 +24,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from registry.lora import batches, forward
+from registry.lora import forward
 from registry.lora.score import ScoringSet, choose, loglikelihoods
 from registry.lora.tokens import Continuations
 
@@ -155,10 +155,7 @@ def test_siblings_score_right_where_a_row_fits_the_sliding_window(config: PreTra
 
 
 @pytest.mark.parametrize("config", [*CONFIGS.values(), *WINDOWED.values()], ids=[*CONFIGS, *WINDOWED])
-def test_a_beginning_that_many_share_is_computed_once_and_changes_nothing(
-    monkeypatch, config: PreTrainedConfig
-) -> None:
-    monkeypatch.setattr(batches, "_SAVED_TOKENS", 30)
+def test_a_beginning_that_many_share_is_computed_once_and_changes_nothing(config: PreTrainedConfig) -> None:
     model = random_model(config)
     header, primer = ((tuple(range(start, start + 9))) for start in (20, 40))
     beginnings = ((), header, header + primer)
@@ -166,20 +163,19 @@ def test_a_beginning_that_many_share_is_computed_once_and_changes_nothing(
         Continuations(beginnings[number % 3] + query.context, query.options)
         for number, query in enumerate(random_queries(21, context=(2, 12), options=(1, 4)))
     ]
-    questions = ScoringSet(queries, tokens_per_batch=128, max_length=128)
+    questions = ScoringSet(queries, tokens_per_batch=128, max_length=128, worth=30)
     assert {questions.prefix(number) for number in range(questions.batches)} == set(beginnings)
     alone = sum(len(query.context) + sum(len(option) - 1 for option in query.options) for query in queries)
     assert questions.tokens == alone - 6 * len(header) - 6 * len(header + primer)
     assert_same(loglikelihoods(model, questions), one_by_one(model, queries, max_length=128))
 
 
-def test_equal_contexts_and_contexts_within_contexts_are_shared_rightly(monkeypatch) -> None:
-    monkeypatch.setattr(batches, "_SAVED_TOKENS", 5)
+def test_equal_contexts_and_contexts_within_contexts_are_shared_rightly() -> None:
     model = random_model(CONFIGS["llama"])
     (longest,) = random_queries(1, context=(30, 30), options=(2, 3))
     lengths = [30] * 5 + list(range(1, 30))
     queries = [Continuations(longest.context[:length], longest.options) for length in lengths]
-    questions = ScoringSet(queries, tokens_per_batch=128, max_length=128)
+    questions = ScoringSet(queries, tokens_per_batch=128, max_length=128, worth=5)
     own = sum(len(option) - 1 for option in longest.options)
     assert questions.tokens < 0.8 * sum(length + own for length in lengths)
     assert_same(loglikelihoods(model, questions), one_by_one(model, queries, max_length=128))
