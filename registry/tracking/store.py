@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -118,7 +119,7 @@ def open_store(uri: str | None = None) -> MlflowClient:
         return _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))
     try:
         client: MlflowClient = _patient(_opened)(uri)
-    except (MlflowException, SQLAlchemyError, ImportError, OSError) as error:
+    except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
         raise Refused(f"{shown_uri(uri)} cannot be opened: {_first_line(error)}; {_OTHERWISE}") from error
     for name in _CALLS:
         setattr(client, name, _patient(getattr(client, name)))

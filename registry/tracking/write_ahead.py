@@ -18,6 +18,8 @@ from sqlalchemy import Engine, event
 
 __all__ = ["fold_log", "make_database"]
 
+_FORMAT = b"SQLite format 3\0"
+
 #: How the types of file systems begin that several machines, or a machine and its guests, may have mounted.
 _SHARED = ("9p", "afs", "beegfs", "ceph", "cifs", "fuse", "gfs", "gpfs", "lustre", "nfs", "ocfs", "smb", "virtiofs")
 
@@ -41,6 +43,9 @@ def make_database(file: Path, make_tables: Callable[[Path], object]) -> bool:
         Whether it was made.
     """
     if file.exists() and file.stat().st_size > 0:
+        with file.open("rb") as content:
+            if content.read(len(_FORMAT)) != _FORMAT:  # MLflow would try it for two minutes
+                raise sqlite3.DatabaseError("the file is no SQLite database")
         return False
     new = file.with_name(f"{file.name}.new")
     for left in (new, new.with_name(f"{new.name}-wal"), new.with_name(f"{new.name}-shm")):
