@@ -44,7 +44,7 @@ def main() -> None:
         const=True,
         default=False,
         type=boolean,
-        help="true prints the plan and does nothing",
+        help="true prints the plan and its cost, and leaves the store as it is",
     )
     given = arguments.parse_args()
 
@@ -88,7 +88,7 @@ def _study(study: Study, workers: int, on_ray: OnRay | None, *, dry_run: bool, o
         return 0
     launch = launching_run()
     ready = prospect(study, workers=workers, on_ray=on_ray)
-    print(ready.summary(cost=False))
+    print(ready.summary())
     if output:
         print(f"  written to {ready.write(output)}")
     failures = run_study(ready)

@@ -143,9 +143,16 @@ def test_a_dry_run_says_what_would_be_done_and_records_nothing(command, records,
     assert "to do         8 fine-tunes, 9 evaluations" in output
     assert "expected" in output
     assert sorted(path.name for path in (tmp_path / "plan" / "manifest").iterdir()) == ["kind.csv", "pair.csv"]
-    assert records.runs() == []
+    assert records.client.get_experiment_by_name(records.study.name) is None
     assert records.client.search_registered_models() == []
     assert not records.folder.exists()
+
+
+def test_a_dry_run_makes_no_store(command, study_file, untouched: Path) -> None:
+    code, output, _ = command("study", "--study", study_file(), "--dry-run", "true")
+    assert code == 0
+    assert "to do         8 fine-tunes, 9 evaluations" in output
+    assert not untouched.parent.exists()
 
 
 def test_a_dry_run_leaves_the_runs_of_dead_processes_to_the_study(command, records, study_file) -> None:
