@@ -70,8 +70,15 @@ def listed(text: str) -> list[str]:
 
 
 def study_name(given: str) -> str:
-    """Return the name of a study given by its name or by its file."""
-    return Path(given).stem if given.endswith((".yaml", ".yml")) else given
+    """Return the name that a study is recorded under, given by that name or by its file."""
+    from registry.yamltext import read_yaml
+
+    file = Path(given)
+    if file.suffix not in (".yaml", ".yml"):
+        return given
+    content = read_yaml(file)[1] if file.is_file() else None
+    named = content.get("name") if isinstance(content, dict) else None
+    return named if isinstance(named, str) else file.stem
 
 
 def where_to_look(uri: str, experiment_id: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from entrypoints.command import study_name
 from registry.runner import resident
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import PROJECT, experiment_id
@@ -94,6 +95,14 @@ def test_a_study_without_records_cannot_be_analysed(command, uri) -> None:
     assert code == 2
     assert "smal" in errors
     assert "Traceback" not in errors
+
+
+def test_a_study_file_stands_for_the_name_it_gives(tmp_path: Path, study_file) -> None:
+    named, nameless = tmp_path / "first-try.yaml", tmp_path / "mine.yml"
+    named.write_text(study_file().read_text(encoding="utf-8"), encoding="utf-8")
+    nameless.write_text("extends: demo\n", encoding="utf-8")
+    wanted = {str(named): "small", str(nameless): "mine", "gone/my.yaml": "my", "demo": "demo"}
+    assert {given: study_name(given) for given in wanted} == wanted
 
 
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
