@@ -7,10 +7,12 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
+
+from registry.refusal import Refused, unknown
 
 __all__ = [
     "add_adapter_arguments",
@@ -27,12 +29,38 @@ __all__ = [
 _MOVED = "DONORS_RECIPIENTS_IN_VENV"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reads ``_`` in names as ``-``, guesses no name, and tells a mistake in one line."""
+
+    def parse_args(  # type: ignore[override]  # the others' namespace is never another one
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        words = [_dashed(word) for word in (sys.argv[1:] if args is None else args)]
+        found, strange = self.parse_known_args(words, namespace)
+        for word in strange:
+            if not word.startswith("--"):
+                self.error(f"{word!r} belongs to no parameter: write --name value, or -P name=value")
+            name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+            known = (action.dest for action in self._actions if action.dest != "help")
+            self.error(str(unknown("parameter", name, known)))
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def _dashed(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}" if word.startswith("--") else word
+
+
 def parser(description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser whose help shows every default and an example."""
-    return argparse.ArgumentParser(
+    return _Parser(
         description=description,
         epilog=f"example: {example}",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,  # --lang would be --language until there is another
     )
 
 
@@ -95,7 +123,6 @@ def run_command(command: Callable[[], int]) -> NoReturn:
     """Run an entry point and exit: 2 and one message for a mistake of the user's, 130 or 143 for an interrupt."""
     from registry.collecting import collect_rarely
     from registry.interrupts import end_by
-    from registry.refusal import Refused
 
     _use_project_environment()
     _quiet()

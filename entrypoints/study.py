@@ -26,20 +26,17 @@ def main() -> None:
     arguments.add_argument("--runner", default="local", help="local: processes on this machine; ray: a Ray cluster")
     arguments.add_argument(
         "--ray-address",
-        "--ray_address",
         default="",
         help="of the Ray cluster, host:port or auto; empty takes RAY_ADDRESS, else starts Ray on this machine",
     )
     arguments.add_argument(
         "--gpus-per-worker",
-        "--gpus_per_worker",
         default=1.0,
         type=float,
         help="on Ray: GPUs of each worker, below 1 for several workers on one; no matter where there are none",
     )
     arguments.add_argument(
         "--dry-run",
-        "--dry_run",
         nargs="?",
         const=True,
         default=False,

@@ -71,7 +71,6 @@ def _add_search_arguments(arguments: argparse.ArgumentParser) -> None:
     )
     arguments.add_argument(
         "--harm-weight",
-        "--harm_weight",
         default="",
         type=_given(float),
         help="how much harm off the task weighs in transfer; empty takes the study's",

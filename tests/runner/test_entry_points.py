@@ -40,7 +40,7 @@ def parser_of(entry_point: str, monkeypatch) -> argparse.ArgumentParser:
         raise SystemExit
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(argparse.ArgumentParser, "parse_args", caught)
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", caught)
         importlib.import_module(f"entrypoints.{MODULES[entry_point]}").main()
     return found[0]
 
@@ -59,7 +59,11 @@ def parser_of(entry_point: str, monkeypatch) -> argparse.ArgumentParser:
         (("study", "--workers", "-2"), "workers=-2"),
         (("study", "--workers", "two"), "invalid int value: 'two'"),
         (("study", "--dry-run", "perhaps"), "'perhaps' is neither true nor false"),
-        (("study", "--taks", "kind"), "unrecognized arguments: --taks"),
+        (("study", "--taks", "kind"), "error: there is no parameter 'taks'; "),
+        (("finetune", "--sede", "17"), "error: there is no parameter 'sede'; nearest: seed\n"),
+        (("finetune", "--lang", "tr"), "error: there is no parameter 'lang'; nearest: language\n"),
+        (("study", "--gpus_per=1"), "error: there is no parameter 'gpus_per'; nearest: gpus_per_worker\n"),
+        (("study", "kind"), "'kind' belongs to no parameter: write --name value"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -67,6 +71,7 @@ def test_a_mistake_is_answered_before_any_work(command, study_file, untouched: P
     code, output, errors = command(*arguments, "--study", study_file())
     assert (code, output) == (2, "")
     assert told in errors
+    assert "usage:" not in errors
     assert "Traceback" not in errors
     assert not untouched.exists()
 
@@ -113,6 +118,15 @@ def test_mlproject_declares_the_parameters_of_the_command_with_its_defaults(entr
     python, module_flag, module, *arguments = shlex.split(DECLARED[entry_point]["command"].format(**filled))
     assert (python, module_flag, module) == ("python", "-m", f"entrypoints.{MODULES[entry_point]}")
     assert vars(parser.parse_args(arguments)) == vars(parser.parse_args([]))
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_names_may_be_spelt_as_mlproject_has_them(entry_point: str, monkeypatch) -> None:
+    parser = parser_of(entry_point, monkeypatch)
+    for name, parameter in DECLARED[entry_point]["parameters"].items():
+        value = str(parameter["default"])
+        for words in ([f"--{name}", value], [f"--{name}={value}"]):
+            assert vars(parser.parse_args(words)) == vars(parser.parse_args([]))
 
 
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
