@@ -110,6 +110,14 @@ def test_a_study_file_stands_for_the_name_it_gives(tmp_path: Path, study_file) -
     assert {given: study_name(given) for given in wanted} == wanted
 
 
+def test_doctor_counts_a_study_that_there_is_not(command, untouched: Path) -> None:
+    code, output, errors = command("doctor", "--study", "dmo")
+    assert (code, errors) == (1, "")
+    assert "  wrong  there is no study 'dmo'; nearest: demo\n" in output
+    assert "no study is named" not in output
+    assert output.splitlines()[-1].endswith((" thing is wrong", " things are wrong"))
+
+
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
 def test_mlproject_declares_the_parameters_of_the_command_with_its_defaults(entry_point: str, monkeypatch) -> None:
     parser, declared = parser_of(entry_point, monkeypatch), DECLARED[entry_point]["parameters"]
