@@ -166,6 +166,28 @@ def test_help_waits_for_no_heavy_library() -> None:
     assert done.stdout.count("usage:") == len(ENTRY_POINTS)
 
 
+MISTAKEN = """
+import importlib, sys
+sys.argv[:] = sys.argv[1:]
+try:
+    importlib.import_module("entrypoints.tune").main()
+except SystemExit as end:
+    assert end.code == 2
+heavy = {"torch", "transformers", "mlflow", "optuna"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_a_search_that_cannot_be_is_answered_at_once(study_file, untouched: Path) -> None:
+    for words, told in {
+        ("--trials", "0"): "error: tune.trials: input should be greater than 0 (got 0)\n",
+        ("--objective", "transfr"): "error: there is no objective 'transfr'; nearest: transfer\n",
+    }.items():
+        command = [sys.executable, "-c", MISTAKEN, "tune", "--study", str(study_file()), *words]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, told)
+
+
 def test_a_dry_run_says_what_would_be_done_and_records_nothing(command, records, study_file, tmp_path: Path) -> None:
     for _ in range(2):  # the second time into a folder that is there
         code, output, _ = command("study", "--study", study_file(), "--dry-run", "true", "--output", tmp_path / "plan")

@@ -37,9 +37,10 @@ from registry.tunespec import Dimension, TuneSpace, TuneSpec
 from registry.tuning import objective, preparation
 from registry.tuning.items import held_out, training_side
 from registry.tuning.objective import transfer_value
-from registry.tuning.preparation import prepare_search, spec_of
+from registry.tuning.preparation import prepare_search
 from registry.tuning.search import run_search
 from registry.tuning.space import recipe_of, suggested
+from registry.tuning.spec import spec_of
 from registry.tuning.storage import RUN, Trials, open_storage, open_trials, storage_url
 
 TUNE = """\
@@ -256,7 +257,7 @@ class TestSpace:
         assert spec_of(replace(study, tune=None)) == TuneSpec()
         with pytest.raises(Refused, match="no objective 'transfr'; nearest: transfer"):
             spec_of(study, objective="transfr")
-        with pytest.raises(Refused, match=r"harm_weight: .*greater than or equal to 0"):
+        with pytest.raises(Refused, match=r"^tune.harm_weight: input should be .* equal to 0 \(got -1.0\)$"):
             spec_of(study, harm_weight=-1.0)
 
 
