@@ -128,12 +128,11 @@ def test_a_study_by_a_user_is_complete_and_closed_to_others(
     experiment = open_store(server.address).get_experiment_by_name("small").experiment_id
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "eve")
     reader = open_store(server.address)
-    for ask in (reader.get_experiment, reader.get_registered_model):
+    for ask, what in ((reader.get_experiment, experiment), (reader.get_registered_model, "tiny--kind--en")):
         with pytest.raises(MlflowException, match="Permission denied"):
-            ask(experiment if ask == reader.get_experiment else "tiny--kind--en")
-    given = {"'1'": repr(experiment), "'demo-wide--kind--tr'": "'tiny--kind--en'"}
+            ask(what)
     granted = written(r"```python\n(users\.grant.*?)```")
-    for name, ours in given.items():
+    for name, ours in {'"1"': f'"{experiment}"', '"demo-wide--kind--tr"': '"tiny--kind--en"'}.items():
         assert name in granted
         granted = granted.replace(name, ours)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")  # the owner
