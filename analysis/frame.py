@@ -21,6 +21,7 @@ from analysis.stored.runs import StoredRuns, read_runs
 from analysis.stored.tables import baselines, observed
 from registry.cells import Cell
 from registry.refusal import Refused
+from registry.studyfile import study_names
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import shown_uri
 
@@ -167,15 +168,18 @@ def _record(run: Run) -> Record:
 def _nothing(client: MlflowClient, study: str, found: str) -> str:
     """Word the error for a study without results: where it was looked for, what is there, how to fill it."""
     present = sorted(experiment.name for experiment in client.search_experiments(max_results=_PAGE))
-    near = difflib.get_close_matches(study, present, n=3)
-    return "\n".join(
-        [
-            f"nothing to analyse for study {study!r}: the store {shown_uri(client.tracking_uri)} has {found}.",
-            f"Did you mean {' or '.join(map(repr, near))}?" if near else "No experiment has a similar name.",
-            f"Experiments in this store: {', '.join(present) or 'none'}.",
-            f"To run the study: mlflow run . -e study -P study={study}",
-        ]
-    )
+    near = difflib.get_close_matches(study, [name for name in present if name != study], n=3)
+    lines = [f"nothing to analyse for study {study!r}: the store {shown_uri(client.tracking_uri)} has {found}."]
+    if near:
+        lines.append(f"Did you mean {' or '.join(map(repr, near))}?")
+    elif study not in present:
+        lines.append("No experiment has a similar name.")
+    lines.append(f"Experiments in this store: {', '.join(present) or 'none'}.")
+    if study in study_names():
+        lines.append(f"To run the study: mlflow run . -e study --env-manager local -P study={study}")
+    elif study in present:
+        lines.append("To run the study: mlflow run . -e study --env-manager local -P study=<its file>")
+    return "\n".join(lines)
 
 
 def _statuses(records: list[Record]) -> str:

@@ -7,12 +7,13 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
 from registry.project import PROJECT
+from registry.refusal import Refused, unknown
 
 __all__ = [
     "add_adapter_arguments",
@@ -29,12 +30,38 @@ __all__ = [
 _MOVED = "DONORS_RECIPIENTS_IN_VENV"
 
 
+class _Parser(argparse.ArgumentParser):
+    """Reads ``_`` in names as ``-``, guesses no name, and tells a mistake in one line."""
+
+    def parse_args(  # type: ignore[override]  # the others' namespace is never another one
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        words = [_dashed(word) for word in (sys.argv[1:] if args is None else args)]
+        found, strange = self.parse_known_args(words, namespace)
+        for word in strange:
+            if not word.startswith("--"):
+                self.error(f"{word!r} belongs to no parameter: write --name value, or -P name=value")
+            name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+            known = (action.dest for action in self._actions if action.dest != "help")
+            self.error(str(unknown("parameter", name, known)))
+        return found
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def _dashed(word: str) -> str:
+    name, equals, value = word.partition("=")
+    return f"{name.replace('_', '-')}{equals}{value}" if word.startswith("--") else word
+
+
 def parser(description: str, example: str) -> argparse.ArgumentParser:
     """Return a parser whose help shows every default and an example."""
-    return argparse.ArgumentParser(
+    return _Parser(
         description=description,
         epilog=f"example: {example}",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        allow_abbrev=False,  # --lang would be --language until there is another
     )
 
 
@@ -72,8 +99,15 @@ def listed(text: str) -> list[str]:
 
 
 def study_name(given: str) -> str:
-    """Return the name of a study given by its name or by its file."""
-    return Path(given).stem if given.endswith((".yaml", ".yml")) else given
+    """Return the name that a study is recorded under, given by that name or by its file."""
+    from registry.yamltext import read_yaml
+
+    file = Path(given)
+    if file.suffix not in (".yaml", ".yml"):
+        return given
+    content = read_yaml(file)[1] if file.is_file() else None
+    named = content.get("name") if isinstance(content, dict) else None
+    return named if isinstance(named, str) else file.stem
 
 
 def where_to_look(uri: str, experiment_id: str) -> str:
@@ -90,7 +124,6 @@ def run_command(command: Callable[[], int]) -> NoReturn:
     """Run an entry point and exit: 2 and one message for a mistake of the user's, 130 or 143 for an interrupt."""
     from registry.collecting import collect_rarely
     from registry.interrupts import end_by
-    from registry.refusal import Refused
 
     _use_project_environment()
     _quiet()

@@ -21,7 +21,8 @@ _HISTORY = 5  # how many moves are shown
 
 def main() -> None:
     """Parse, judge, record, set or take the alias; say why."""
-    arguments = parser(__doc__, "mlflow run . -e promote --env-manager local -P study=demo -P best_for=kind/tr")
+    example = "mlflow run . -e promote --env-manager local -P study=demo -P model=demo-wide -P best_for=kind/tr"
+    arguments = parser(__doc__, example)
     _add_arguments(arguments)
     given = arguments.parse_args()
 

@@ -9,7 +9,8 @@ from entrypoints.command import listed, parser, run_command, study_name
 
 def main() -> None:
     """Parse, read the study, rank, write the table."""
-    arguments = parser(__doc__, "mlflow run . -e recommend --env-manager local -P study=demo -P want=kind/tr")
+    example = "mlflow run . -e recommend --env-manager local -P study=demo -P model=demo-wide -P want=kind/tr"
+    arguments = parser(__doc__, example)
     arguments.add_argument("--study", default="demo", help="name of the study, which is its experiment's in the store")
     arguments.add_argument("--model", default="", help="base; may be left out where the study has one")
     arguments.add_argument(

@@ -26,25 +26,22 @@ def main() -> None:
     arguments.add_argument("--runner", default="local", help="local: processes on this machine; ray: a Ray cluster")
     arguments.add_argument(
         "--ray-address",
-        "--ray_address",
         default="",
         help="of the Ray cluster, host:port or auto; empty takes RAY_ADDRESS, else starts Ray on this machine",
     )
     arguments.add_argument(
         "--gpus-per-worker",
-        "--gpus_per_worker",
         default=1.0,
         type=float,
         help="on Ray: GPUs of each worker, below 1 for several workers on one; no matter where there are none",
     )
     arguments.add_argument(
         "--dry-run",
-        "--dry_run",
         nargs="?",
         const=True,
         default=False,
         type=boolean,
-        help="true prints the plan and does nothing",
+        help="true prints the plan and its cost, and leaves the store as it is",
     )
     given = arguments.parse_args()
 
@@ -88,7 +85,7 @@ def _study(study: Study, workers: int, on_ray: OnRay | None, *, dry_run: bool, o
         return 0
     launch = launching_run()
     ready = prospect(study, workers=workers, on_ray=on_ray)
-    print(ready.summary(cost=False))
+    print(ready.summary())
     if output:
         print(f"  written to {ready.write(output)}")
     failures = run_study(ready)

@@ -20,18 +20,22 @@ def main() -> None:
 
     def tune() -> int:
         from registry.studyfile import load_study
-        from registry.tracking.launch import annotate_launch, launching_run
+        from registry.tuning.spec import spec_of
+
+        study = load_study(given.study, data=given.data or None)
+        chosen = {name: getattr(given, name) for name in ("trials", "timeout", "objective", "harm_weight")}
+        spec = spec_of(study, **chosen)
+
+        from registry.tracking.launch import annotate_launch, launching_run  # these take seconds
         from registry.tracking.store import experiment_id, open_store, shown_uri, tracking_uri
-        from registry.tuning.preparation import prepare_search, spec_of
+        from registry.tuning.preparation import prepare_search
         from registry.tuning.search import run_search
         from registry.tuning.storage import open_storage, open_trials, storage_url
 
         launch = launching_run()
-        study = load_study(given.study, data=given.data or None)
-        chosen = {name: getattr(given, name) for name in ("trials", "timeout", "objective", "harm_weight")}
         search = prepare_search(
             study,
-            spec_of(study, **chosen),
+            spec,
             model=given.model,
             task=given.task,
             language=given.language,
@@ -71,7 +75,6 @@ def _add_search_arguments(arguments: argparse.ArgumentParser) -> None:
     )
     arguments.add_argument(
         "--harm-weight",
-        "--harm_weight",
         default="",
         type=_given(float),
         help="how much harm off the task weighs in transfer; empty takes the study's",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -97,6 +99,13 @@ def test_a_quantised_base_computes_close_to_the_whole(
     assert model.lm_head.weight.dtype == model.get_input_embeddings().weight.dtype == dtype
     # 4 bits leave 9 % of each of these random weights, too few per layer to even out, and layers add up.
     assert 0 < relative_error(model(TOKENS).logits, llama(TOKENS).logits) < tolerance
+
+
+@needs_bitsandbytes
+def test_no_kernel_is_missed_that_is_not_used() -> None:
+    loading = "import registry.serving, sys; assert 'bitsandbytes' in sys.modules"
+    done = subprocess.run([sys.executable, "-c", loading], capture_output=True, text=True, check=True)
+    assert "kernels-community" not in done.stderr
 
 
 @needs_bitsandbytes

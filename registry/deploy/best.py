@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
@@ -54,19 +54,20 @@ def best_for(client: MlflowClient, target: Cell, *, model: str = "", study: str 
     Raises
     ------
     Refused
-        If nothing was evaluated on the target, or on several bases and none is named.
+        If nothing was evaluated on the target, or adapters of several bases were and none is named.
     """
     runs = all_runs(client, experiments(client, study), _wanted(model))
     runs = [run for run in runs if Tag.MODEL_VERSION in run.data.tags]  # others scored full fine-tunes
     if not runs:
         raise _nothing(client, model, study)
-    bases = sorted({run.data.tags[Tag.BASE_MODEL] for run in runs})
-    if len(bases) > 1:
-        raise Refused(f"best_for={target}: adapters of {len(bases)} bases were evaluated; add -P model= {bases}")
     ranked = _ranked(runs, target)
     if not ranked:
         offered = {str(cell) for run in runs for cell in recorded_scores(run)}
-        raise unknown("evaluated target", str(target), offered, where=f"best_for, base {bases[0]}")
+        raise unknown("evaluated target", str(target), offered, where=f"best_for, base {' and '.join(_bases(runs))}")
+    bases = _bases(measured.run for measured in ranked)
+    if len(bases) > 1:
+        told = f"best_for={target}: adapters of {len(bases)} bases were evaluated on it"
+        raise Refused(f"{told}; add {' or '.join(f'-P model={base}' for base in bases)}")
     for place, measured in enumerate(ranked, 1):
         name, _, number = measured.run.data.tags[Tag.MODEL_VERSION].rpartition("/")
         try:
@@ -77,6 +78,10 @@ def best_for(client: MlflowClient, target: Cell, *, model: str = "", study: str 
             continue
         return Best(version, (*_notes(target, ranked, place), *_shrunken_note(client, measured, target)))
     raise Refused(f"best_for={target}: every adapter that was evaluated on it has been deleted from the registry")
+
+
+def _bases(runs: Iterable[Run]) -> list[str]:
+    return sorted({run.data.tags[Tag.BASE_MODEL] for run in runs})
 
 
 def _wanted(model: str) -> str:

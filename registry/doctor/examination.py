@@ -46,7 +46,7 @@ def examine(what: Examination) -> Iterator[Section]:
     Raises
     ------
     Refused
-        If there is neither a study of that name nor an experiment.
+        If the study's file cannot be read.
     """
     environment = check_environment()
     yield Section("environment", environment)
@@ -65,21 +65,21 @@ def _with_store(what: Examination) -> Iterator[Section]:
     uri = tracking_uri()
     names = [study.name for study in studies] or ([what.study] if what.study else [])
     found, client = check_store(uri, names[0] if names else "")
+    if refusal is not None and (client is None or client.get_experiment_by_name(what.study) is None):
+        yield Section(f"study {what.study}", [wrong(str(refusal).removeprefix("study: "), _study_remedy(client))])
+        names = []
     yield Section("store", found)
-    named: Sequence[Study | None] = studies or [None]
-    for one in named:
+    if not studies:
+        yield Section("hub", list(check_hub(None, named=what.study)))
+    for one in studies:
         yield Section(f"hub{_of(one, studies)}", list(check_hub(one)))
     outlines = {study.name: _outline(study) for study in studies} if client else {}
     only = next(iter(outlines.values())) if len(outlines) == 1 else None
     yield Section("disk", list(check_disks(uri, only)))
     if client is None:
-        if refusal is not None:
-            raise refusal
         return
     for name in names:
         study = next((found for found in studies if found.name == name), None)
-        if study is None and refusal is not None and client.get_experiment_by_name(name) is None:
-            raise refusal
         yield Section(f"study {name}", list(_study(client, name, study, outlines.get(name), what)))
 
 
@@ -97,8 +97,16 @@ def _studies(what: Examination) -> tuple[list[Study], Refused | None]:
         return [], refusal
 
 
-def _of(study: Study | None, studies: Sequence[Study]) -> str:
-    return f" ({study.name})" if study is not None and len(studies) > 1 else ""
+def _study_remedy(client: MlflowClient | None) -> str:
+    remedy = "give -P study= the name of a study that comes with the project, or a study file"
+    if client is None:
+        return remedy
+    others = [found.name for found in client.search_experiments() if found.name != "Default"]
+    return f"{remedy}; or one on record: {', '.join(sorted(others))}" if others else remedy
+
+
+def _of(study: Study, studies: Sequence[Study]) -> str:
+    return f" ({study.name})" if len(studies) > 1 else ""
 
 
 def _outline(study: Study) -> Outline | None:

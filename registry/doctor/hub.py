@@ -22,15 +22,22 @@ __all__ = ["check_disks", "check_hub"]
 _LITTLE = 2e9  # free bytes below which a disk is told to be nearly full
 
 
-def check_hub(study: Study | None) -> Iterator[Finding]:
-    """See that the hub hands out every base of a study, or that its cache holds them."""
+def check_hub(study: Study | None, *, named: str = "") -> Iterator[Finding]:
+    """See that the hub hands out every base of a study, or that its cache holds them.
+
+    Parameters
+    ----------
+    named : str
+        The study that was asked for, where it has no file.
+    """
     from huggingface_hub import constants, get_token
 
     token = "a token is set" if get_token() else "no token is set, which only gated and private models need"
     bases = [spec for spec in study.models if base_folder(spec) is None] if study else []
     if not bases:
-        of = f"the bases of {study.name!r} lie on this machine" if study else "no study is named"
-        yield good(f"{of}, the hub was not asked; {token}")
+        without = f"{named!r} has no study file, its bases are not known" if named else "no study is named"
+        of = f"the bases of {study.name!r} lie on this machine" if study else without
+        yield good(f"{of}: the hub was not asked; {token}")
         return
     yield note(
         f"cache {constants.HF_HUB_CACHE}; {token}{'; offline mode is on' if constants.is_offline_mode() else ''}"

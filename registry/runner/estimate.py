@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from itertools import groupby
 
 import torch
-from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from registry.catalogue import PAPER
@@ -19,30 +18,24 @@ from registry.models import Base
 from registry.projections import adapter_parameters
 from registry.runner.cost import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
 from registry.runner.experiment import Experiment
-from registry.runner.plan import Plan
+from registry.runner.plan import OnRecord, Plan
 from registry.study import Recipe
 from registry.tracking.names import Kind, Tag
-from registry.tracking.runs import finished_by_fingerprint
 
 __all__ = ["estimate"]
 
 _SAMPLE = 20  # items per cell that are tokenised to guess the rest
 
 
-def estimate(experiment: Experiment, plan: Plan, client: MlflowClient, experiment_id: str, *, workers: int) -> Estimate:
+def estimate(experiment: Experiment, plan: Plan, done: OnRecord, *, workers: int) -> Estimate:
     """Estimate from finished runs of the same bases here, else from tokens, parameters and a timed matrix product."""
-    runs = [
-        run
-        for kind in (Kind.FINETUNE, Kind.EVALUATE)
-        for run in finished_by_fingerprint(client, experiment_id, kind).values()
-    ]
     rate = None
     seconds, adapters, outcomes, downloads, measured = 0.0, 0, 0, 0, True
     for name, base in experiment.bases.items():
         steps = [step for job, step in plan.todo if job.model == name]
         if not steps:
             continue
-        train, score = _median(runs, base, Kind.FINETUNE), _median(runs, base, Kind.EVALUATE)
+        train, score = (_median(done[kind].values(), base) for kind in (Kind.FINETUNE, Kind.EVALUATE))
         if train is None or score is None:
             rate = rate or gemm_rate(experiment.study.recipe.precision)
             measured, (train, score) = False, _computed(experiment, base, rate)
@@ -63,12 +56,12 @@ def estimate(experiment: Experiment, plan: Plan, client: MlflowClient, experimen
     )
 
 
-def _median(runs: Iterable[Run], base: Base, kind: Kind) -> float | None:
-    """Median duration in seconds of a base's runs of a kind."""
+def _median(runs: Iterable[Run], base: Base) -> float | None:
+    """Median duration in seconds of a base's runs."""
     taken = [
         (run.info.end_time - run.info.start_time) / 1000
         for run in runs
-        if run.data.tags[Tag.KIND] == kind and run.data.tags.get(Tag.BASE_REVISION) == base.revision
+        if run.data.tags.get(Tag.BASE_REVISION) == base.revision
     ]
     return statistics.median(taken) if taken else None
 

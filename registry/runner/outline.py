@@ -9,10 +9,9 @@ from registry.benchmarks import load_benchmark
 from registry.cells import Cell, Grid
 from registry.models import base_folder
 from registry.runner.experiment import source_cell
+from registry.runner.plan import look_up
 from registry.study import Study
 from registry.tracking.names import Kind, Tag
-from registry.tracking.runs import finished_by_fingerprint
-from registry.tracking.store import open_store, sqlite_file, tracking_uri
 
 __all__ = ["NOTHING", "Left", "Outline", "needs_hub", "outline"]
 
@@ -101,25 +100,10 @@ def outline(study: Study) -> Outline:
         base_folder(spec)
     grid = load_benchmark(study.benchmark).select(study.tasks, study.languages)
     sources = tuple(source_cell(name, grid) for name in study.sources) or grid.cells
-    return Outline(study, grid, sources, _recorded(study.name))
-
-
-def _recorded(study: str) -> dict[Kind, frozenset[Names]]:
-    kinds = (Kind.BASELINE, Kind.FINETUNE, Kind.EVALUATE)
-    uri = tracking_uri()
-    file = sqlite_file(uri)
-    if file is not None and not file.exists():
-        return dict.fromkeys(kinds, frozenset())
-    client = open_store(uri)
-    experiment = client.get_experiment_by_name(study)
-    if experiment is None:
-        return dict.fromkeys(kinds, frozenset())
-    return {
-        kind: frozenset(
-            _names(run.data.tags) for run in finished_by_fingerprint(client, experiment.experiment_id, kind).values()
-        )
-        for kind in kinds
+    recorded = {
+        kind: frozenset(_names(run.data.tags) for run in runs.values()) for kind, runs in look_up(study.name).items()
     }
+    return Outline(study, grid, sources, recorded)
 
 
 def _names(tags: Mapping[str, str]) -> Names:

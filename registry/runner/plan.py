@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from registry.runner.experiment import Experiment, Job
 from registry.tracking.names import Kind
 from registry.tracking.runs import finished_by_fingerprint
+from registry.tracking.store import open_store, sqlite_file, tracking_uri
 
-__all__ = ["Plan", "Step", "make_plan"]
+__all__ = ["OnRecord", "Plan", "Step", "look_up", "make_plan", "on_record", "plan_beside"]
+
+#: Finished runs of each kind that a plan has, by fingerprint.
+OnRecord = Mapping[Kind, Mapping[str, Run]]
+
+_KINDS = (Kind.BASELINE, Kind.FINETUNE, Kind.EVALUATE)
 
 
 class Step(StrEnum):
@@ -59,6 +66,26 @@ class Plan:
         return sum(step.scores for _, step in self.todo)
 
 
+def on_record(client: MlflowClient, experiment_id: str) -> OnRecord:
+    """Return what an experiment has of a plan's runs."""
+    return {kind: finished_by_fingerprint(client, experiment_id, kind) for kind in _KINDS}
+
+
+def look_up(study: str) -> OnRecord:
+    """Return what the store has of a study, making neither its experiment nor, where there is none, the embedded store.
+
+    A deleted experiment has nothing, though running the study would restore it.
+    """
+    uri = tracking_uri()
+    file = sqlite_file(uri)
+    if file is None or file.exists():
+        client = open_store(uri)
+        experiment = client.get_experiment_by_name(study)
+        if experiment is not None:
+            return on_record(client, experiment.experiment_id)
+    return {kind: {} for kind in _KINDS}
+
+
 def make_plan(
     experiment: Experiment,
     client: MlflowClient,
@@ -76,13 +103,15 @@ def make_plan(
     train_only : bool
         Leave the evaluation of each adapter out.
     """
-    done = {
-        kind: finished_by_fingerprint(client, experiment_id, kind)
-        for kind in (Kind.BASELINE, Kind.FINETUNE, Kind.EVALUATE)
-    }
+    done = on_record(client, experiment_id)
+    return plan_beside(done, experiment.jobs() if jobs is None else jobs, train_only=train_only)
+
+
+def plan_beside(done: OnRecord, jobs: Iterable[Job], *, train_only: bool = False) -> Plan:
+    """Compare jobs with what is recorded."""
     reused = dict.fromkeys(done, 0)
     todo: list[tuple[Job, Step]] = []
-    for job in experiment.jobs() if jobs is None else jobs:
+    for job in jobs:
         if job.source is None:
             reused[Kind.BASELINE] += job.evaluate in done[Kind.BASELINE]
             step = None if job.evaluate in done[Kind.BASELINE] else Step.BASELINE

@@ -18,7 +18,7 @@ from registry.runner import describe
 from registry.runner.experiment import Experiment, Job, prepare
 from registry.runner.local import default_workers, run_plan
 from registry.runner.outline import Outline, needs_hub, outline
-from registry.runner.plan import Plan, make_plan
+from registry.runner.plan import Plan, look_up, make_plan, plan_beside
 from registry.runner.preflight import preflight
 from registry.runner.progress import Board
 from registry.runner.schedule import Failure
@@ -27,8 +27,7 @@ from registry.tracking.names import JOBS_FAILED, JOBS_PLANNED, Kind, Tag, run_na
 from registry.tracking.runs import end_strays, reap, recorded
 from registry.tracking.store import experiment_id, open_store, shown_uri, tracking_uri
 
-if TYPE_CHECKING:  # it brings torch, which planning has no need of
-    from registry.runner.cost import Estimate
+if TYPE_CHECKING:  # slow to import, and planning has no need of it
     from registry.runner.on_ray.cluster import OnRay
 
 __all__ = ["Prospect", "carry_out", "prospect", "rehearse", "run_study"]
@@ -56,29 +55,14 @@ class Prospect:
     reaped: int
     on_ray: OnRay | None = None
 
-    def cost(self) -> Estimate:
-        """Expected time and disk."""
-        from registry.runner.estimate import estimate
-
-        return estimate(self.experiment, self.plan, self.client, self.experiment_id, workers=self.workers)
-
-    def summary(self, *, cost: bool) -> str:
-        """Return the plan in words: what the study is, what is there, what is left and, if asked, what it will cost."""
-        experiment = self.experiment
-        lines = [
-            describe.grid(experiment.study, sources=len(experiment.sources), targets=len(experiment.grid)),
-            *describe.plan(self.plan, workers=self.workers, reaped=self.reaped),
-        ]
-        if cost and self.plan.todo:
-            lines.append(describe.cost(self.cost()))
+    def summary(self) -> str:
+        """Return the plan in words: what the study is, what is there, what is left."""
+        lines = _planned(self.experiment, self.plan, workers=self.workers, reaped=self.reaped)
         return "\n".join([*lines, f"  store         {shown_uri(self.client.tracking_uri)}"])
 
     def write(self, output: str) -> Path:
         """Write the resolved study and the manifests of its items into a folder."""
-        folder = Path(output)
-        folder.mkdir(parents=True, exist_ok=True)
-        describe.write_design(self.experiment, folder, self.experiment.grid.tasks)
-        return folder
+        return _written(self.experiment, output)
 
 
 def prospect(
@@ -87,7 +71,6 @@ def prospect(
     workers: int = 0,
     jobs: Callable[[Experiment], list[Job]] | None = None,
     train_only: bool = False,
-    dry_run: bool = False,
     on_ray: OnRay | None = None,
 ) -> Prospect:
     """See that a study can be carried out, resolve it, open the store, reap dead runs and plan.
@@ -100,8 +83,6 @@ def prospect(
         Chooses some of the study's jobs.
     train_only : bool
         Leave the evaluation of each adapter out.
-    dry_run : bool
-        Only look: dead runs stay as they are, and nothing is asked of the hub, the disk and the memory beforehand.
     on_ray : OnRay, optional
         Run it on Ray, with ``workers`` at most.
 
@@ -110,22 +91,21 @@ def prospect(
     Refused
         If the study names what does not exist, or cannot be carried out here.
     """
-    if workers < 0:
-        raise Refused(f"workers={workers}: give a number of processes, or 0 for one per GPU or core")
-    if not dry_run and needs_hub(study):
+    _require_workers(workers)
+    if needs_hub(study):
         preflight(outline(study))
     experiment = prepare(study)
     client = open_store()
     identity = experiment_id(client, study.name)
-    reaped = [] if dry_run else reap(client, identity)
+    reaped = reap(client, identity)
     plan = make_plan(experiment, client, identity, jobs=jobs(experiment) if jobs else None, train_only=train_only)
     if on_ray is None:
-        workers = workers or (default_workers(study) if plan.todo else 1)
+        workers = workers or _own_workers(study, plan)
     return Prospect(experiment, client, identity, plan, workers, len(reaped), on_ray)
 
 
 def rehearse(study: Study, *, workers: int = 0, output: str = "") -> str:
-    """Say what a study is, what is left of it and what that will cost; the hub is left alone, nothing is recorded.
+    """Say what a study is, what is left of it and what that will cost; the hub is left alone, the store as it is.
 
     Where bases or items are not at hand, this rests on names and on the catalogue of known models.
 
@@ -139,18 +119,31 @@ def rehearse(study: Study, *, workers: int = 0, output: str = "") -> str:
     Refused
         If the study names what does not exist.
     """
+    _require_workers(workers)
     with offline():
         try:
-            ready = prospect(study, workers=workers, dry_run=True)
-            text = ready.summary(cost=True)
+            experiment = prepare(study)
+            text = _by_fingerprints(experiment, workers)
         except Refused as reason:
             if not needs_hub(study):
                 raise
             text = _by_names(outline(study), reason)
             folder = describe.write_study(study, Path(output)) if output else None
         else:
-            folder = ready.write(output) if output else None
+            folder = _written(experiment, output) if output else None
     return f"{text}\n  written to {folder}" if folder else text
+
+
+def _by_fingerprints(experiment: Experiment, workers: int) -> str:
+    from registry.runner.estimate import estimate
+
+    done = look_up(experiment.study.name)
+    plan = plan_beside(done, experiment.jobs())
+    workers = workers or _own_workers(experiment.study, plan)
+    lines = _planned(experiment, plan, workers=workers)
+    if plan.todo:
+        lines.append(describe.cost(estimate(experiment, plan, done, workers=workers)))
+    return "\n".join([*lines, f"  store         {shown_uri(tracking_uri())}"])
 
 
 def _by_names(seen: Outline, reason: Refused) -> str:
@@ -168,6 +161,30 @@ def _by_names(seen: Outline, reason: Refused) -> str:
             f"  store         {shown_uri(tracking_uri())}",
         ]
     )
+
+
+def _planned(experiment: Experiment, plan: Plan, *, workers: int, reaped: int = 0) -> list[str]:
+    return [
+        describe.grid(experiment.study, sources=len(experiment.sources), targets=len(experiment.grid)),
+        *describe.plan(plan, workers=workers, reaped=reaped),
+    ]
+
+
+def _written(experiment: Experiment, output: str) -> Path:
+    folder = Path(output)
+    folder.mkdir(parents=True, exist_ok=True)
+    describe.write_design(experiment, folder, experiment.grid.tasks)
+    return folder
+
+
+def _require_workers(workers: int) -> None:
+    if workers < 0:
+        raise Refused(f"workers={workers}: give a number of processes, or 0 for one per GPU or core")
+
+
+def _own_workers(study: Study, plan: Plan) -> int:
+    """Return how many processes a study has on this machine if nobody says."""
+    return default_workers(study) if plan.todo else 1
 
 
 def run_study(ready: Prospect) -> list[Failure]:

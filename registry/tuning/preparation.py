@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Any
-
-from pydantic import ValidationError
+from dataclasses import dataclass
 
 from registry.benchmarks import load_benchmark
 from registry.cells import Cell, Grid
@@ -20,10 +17,7 @@ from registry.study import Study
 from registry.tunespec import TuneSpec
 from registry.tuning.items import held_out, training_side
 
-__all__ = ["OBJECTIVES", "Search", "prepare_search", "spec_of"]
-
-#: Objective → the direction in which Optuna goes.
-OBJECTIVES = {"validation_loss": "minimize", "transfer": "maximize"}
+__all__ = ["Search", "prepare_search"]
 
 
 @dataclass(frozen=True)
@@ -73,24 +67,6 @@ class Search:
     def name(self) -> str:
         """Name of the search in Optuna's storage: the study's, and what decides a recipe's value."""
         return f"{self.study.name} {self.fingerprint[:16]}"
-
-
-def spec_of(study: Study, **given: Any) -> TuneSpec:
-    """Return a study's ``tune`` section, what was given beside it (None meaning not given) taking its place.
-
-    Raises
-    ------
-    Refused
-        If a value is out of its range, or there is no such objective.
-    """
-    chosen = {name: value for name, value in given.items() if value is not None}
-    if chosen.get("objective", "transfer") not in OBJECTIVES:
-        raise unknown("objective", chosen["objective"], OBJECTIVES)
-    try:
-        return replace(study.tune or TuneSpec(), **chosen)
-    except ValidationError as error:
-        told = (f"{problem['loc'][0]}: {problem['msg']} (got {problem['input']!r})" for problem in error.errors())
-        raise Refused("\n".join(told)) from None
 
 
 def prepare_search(

@@ -19,7 +19,8 @@ from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking.runs import reap
 from registry.tracking.store import shown_uri, sqlite_file
-from registry.tuning.preparation import OBJECTIVES, Search
+from registry.tuning.preparation import Search
+from registry.tuning.spec import OBJECTIVES
 
 __all__ = ["RUN", "SEARCH_RUN", "Trials", "open_storage", "open_trials", "storage_url"]
 

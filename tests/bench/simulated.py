@@ -76,7 +76,7 @@ class Outcome:
     waiting
         Seconds that finished scorings waited for their baseline.
     longest
-        Seconds of the longest task with its base's loading, as they came out.
+        Seconds of the longest task as it came out, and its base's loading as expected.
     done
         Jobs in the order in which they ended.
     """

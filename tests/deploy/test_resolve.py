@@ -159,8 +159,10 @@ def test_a_query_that_nothing_was_measured_for_is_refused(register, evaluate, ch
     with pytest.raises(Refused, match="no base with evaluated adapters 'tny'; there is only: tiny"):
         chosen(best_for="kind/tr", model="tny")
     evaluate(register(model="other"), {"kind/tr": 3.0})
-    with pytest.raises(Refused, match=r"adapters of 2 bases.*-P model="):
+    with pytest.raises(Refused, match=r"adapters of 2 bases .*add -P model=other or -P model=tiny$"):
         chosen(best_for="kind/tr")
+    with pytest.raises(Refused, match="base other and tiny: there is no evaluated target 'kind/xx'"):
+        chosen(best_for="kind/xx")
 
 
 def test_the_shrunken_estimate_is_told_where_an_analysis_wrote_one(client, register, evaluate, chosen, tmp_path):

@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from registry.doctor.adapters import check_folders, check_unregistered
-from registry.doctor.examination import mended
+from registry.doctor.examination import Examination, examine, mended
 from registry.doctor.findings import Finding, Level, Section
 from registry.doctor.records import read_records
 from registry.tracking import runs
@@ -51,6 +51,21 @@ def test_a_whole_study_has_no_fault(whole: Book) -> None:
 
 def test_a_study_that_was_never_run_has_no_fault(book: Book) -> None:
     assert book.faults() == []
+
+
+def test_a_study_that_there_is_not_is_told_before_the_store_and_the_hub(book: Book) -> None:
+    sections = {section.title: section.findings for section in examine(Examination("dmo"))}
+    assert list(sections) == ["environment", "devices", "study dmo", "store", "hub", "disk"]
+    (finding,) = sections["study dmo"]
+    assert (finding.level, finding.text) == (Level.WRONG, "there is no study 'dmo'; nearest: demo")
+    assert finding.remedy.endswith("or a study file; or one on record: small")
+    assert sections["hub"][0].text.startswith("'dmo' has no study file")
+
+
+def test_a_study_that_is_only_on_record_is_looked_at(book: Book) -> None:
+    book.client.create_experiment("published")
+    sections = {section.title: section.findings for section in examine(Examination("published"))}
+    assert all(finding.level is not Level.WRONG for finding in sections["study published"])
 
 
 def test_missing_jobs_are_listed(whole: Book) -> None:

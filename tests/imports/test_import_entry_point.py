@@ -92,7 +92,7 @@ def test_mlproject_declares_its_parameters_with_its_defaults(monkeypatch) -> Non
         raise SystemExit
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(argparse.ArgumentParser, "parse_args", caught)
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", caught)
         import_results.main()
     (parser,) = found
     declared = DECLARED["parameters"]

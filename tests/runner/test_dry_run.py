@@ -7,9 +7,11 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from registry.benchmarks import align, load_benchmark
 from registry.catalogue import PAPER
@@ -174,6 +176,18 @@ def test_a_gpu_that_is_there_is_measured(alone, uri, monkeypatch) -> None:
     assert measured.basis.startswith("Some GPU at 70% of its measured matrix-product rate")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert measured.seconds == pytest.approx(forecast.forecast(outline(load_study("paper"))).seconds)
+
+
+def test_the_rate_is_that_of_a_workers_one_thread(monkeypatch, no_gpu) -> None:
+    seen: list[int] = []
+    clock = time.perf_counter
+    monkeypatch.setattr(time, "perf_counter", lambda: seen.append(torch.get_num_threads()) or clock())
+    torch.set_num_threads(2)
+    try:
+        assert cost.gemm_rate("fp32") > 0
+        assert (set(seen), torch.get_num_threads()) == ({1}, 2)
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_items_are_counted_from_the_split_or_its_manifest(alone, uri, tmp_path: Path, no_gpu) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from entrypoints.command import study_name
 from registry.project import PROJECT
 from registry.runner import resident
 from registry.tracking.names import Kind, Tag
@@ -40,7 +41,7 @@ def parser_of(entry_point: str, monkeypatch) -> argparse.ArgumentParser:
         raise SystemExit
 
     with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(argparse.ArgumentParser, "parse_args", caught)
+        patch.setattr(argparse.ArgumentParser, "parse_known_args", caught)
         importlib.import_module(f"entrypoints.{MODULES[entry_point]}").main()
     return found[0]
 
@@ -59,7 +60,11 @@ def parser_of(entry_point: str, monkeypatch) -> argparse.ArgumentParser:
         (("study", "--workers", "-2"), "workers=-2"),
         (("study", "--workers", "two"), "invalid int value: 'two'"),
         (("study", "--dry-run", "perhaps"), "'perhaps' is neither true nor false"),
-        (("study", "--taks", "kind"), "unrecognized arguments: --taks"),
+        (("study", "--taks", "kind"), "error: there is no parameter 'taks'; "),
+        (("finetune", "--sede", "17"), "error: there is no parameter 'sede'; nearest: seed\n"),
+        (("finetune", "--lang", "tr"), "error: there is no parameter 'lang'; nearest: language\n"),
+        (("study", "--gpus_per=1"), "error: there is no parameter 'gpus_per'; nearest: gpus_per_worker\n"),
+        (("study", "kind"), "'kind' belongs to no parameter: write --name value"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -67,6 +72,7 @@ def test_a_mistake_is_answered_before_any_work(command, study_file, untouched: P
     code, output, errors = command(*arguments, "--study", study_file())
     assert (code, output) == (2, "")
     assert told in errors
+    assert "usage:" not in errors
     assert "Traceback" not in errors
     assert not untouched.exists()
 
@@ -97,6 +103,22 @@ def test_a_study_without_records_cannot_be_analysed(command, uri) -> None:
     assert "Traceback" not in errors
 
 
+def test_a_study_file_stands_for_the_name_it_gives(tmp_path: Path, study_file) -> None:
+    named, nameless = tmp_path / "first-try.yaml", tmp_path / "mine.yml"
+    named.write_text(study_file().read_text(encoding="utf-8"), encoding="utf-8")
+    nameless.write_text("extends: demo\n", encoding="utf-8")
+    wanted = {str(named): "small", str(nameless): "mine", "gone/my.yaml": "my", "demo": "demo"}
+    assert {given: study_name(given) for given in wanted} == wanted
+
+
+def test_doctor_counts_a_study_that_there_is_not(command, untouched: Path) -> None:
+    code, output, errors = command("doctor", "--study", "dmo")
+    assert (code, errors) == (1, "")
+    assert "  wrong  there is no study 'dmo'; nearest: demo\n" in output
+    assert "no study is named" not in output
+    assert output.splitlines()[-1].endswith((" thing is wrong", " things are wrong"))
+
+
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
 def test_mlproject_declares_the_parameters_of_the_command_with_its_defaults(entry_point: str, monkeypatch) -> None:
     parser, declared = parser_of(entry_point, monkeypatch), DECLARED[entry_point]["parameters"]
@@ -105,6 +127,15 @@ def test_mlproject_declares_the_parameters_of_the_command_with_its_defaults(entr
     python, module_flag, module, *arguments = shlex.split(DECLARED[entry_point]["command"].format(**filled))
     assert (python, module_flag, module) == ("python", "-m", f"entrypoints.{MODULES[entry_point]}")
     assert vars(parser.parse_args(arguments)) == vars(parser.parse_args([]))
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_names_may_be_spelt_as_mlproject_has_them(entry_point: str, monkeypatch) -> None:
+    parser = parser_of(entry_point, monkeypatch)
+    for name, parameter in DECLARED[entry_point]["parameters"].items():
+        value = str(parameter["default"])
+        for words in ([f"--{name}", value], [f"--{name}={value}"]):
+            assert vars(parser.parse_args(words)) == vars(parser.parse_args([]))
 
 
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
@@ -136,6 +167,28 @@ def test_help_waits_for_no_heavy_library() -> None:
     assert done.stdout.count("usage:") == len(ENTRY_POINTS)
 
 
+MISTAKEN = """
+import importlib, sys
+sys.argv[:] = sys.argv[1:]
+try:
+    importlib.import_module("entrypoints.tune").main()
+except SystemExit as end:
+    assert end.code == 2
+heavy = {"torch", "transformers", "mlflow", "optuna"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_a_search_that_cannot_be_is_answered_at_once(study_file, untouched: Path) -> None:
+    for words, told in {
+        ("--trials", "0"): "error: tune.trials: input should be greater than 0 (got 0)\n",
+        ("--objective", "transfr"): "error: there is no objective 'transfr'; nearest: transfer\n",
+    }.items():
+        command = [sys.executable, "-c", MISTAKEN, "tune", "--study", str(study_file()), *words]
+        done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, told)
+
+
 def test_a_dry_run_says_what_would_be_done_and_records_nothing(command, records, study_file, tmp_path: Path) -> None:
     for _ in range(2):  # the second time into a folder that is there
         code, output, _ = command("study", "--study", study_file(), "--dry-run", "true", "--output", tmp_path / "plan")
@@ -144,9 +197,16 @@ def test_a_dry_run_says_what_would_be_done_and_records_nothing(command, records,
     assert "to do         8 fine-tunes, 9 evaluations" in output
     assert "expected" in output
     assert sorted(path.name for path in (tmp_path / "plan" / "manifest").iterdir()) == ["kind.csv", "pair.csv"]
-    assert records.runs() == []
+    assert records.client.get_experiment_by_name(records.study.name) is None
     assert records.client.search_registered_models() == []
     assert not records.folder.exists()
+
+
+def test_a_dry_run_makes_no_store(command, study_file, untouched: Path) -> None:
+    code, output, _ = command("study", "--study", study_file(), "--dry-run", "true")
+    assert code == 0
+    assert "to do         8 fine-tunes, 9 evaluations" in output
+    assert not untouched.parent.exists()
 
 
 def test_a_dry_run_leaves_the_runs_of_dead_processes_to_the_study(command, records, study_file) -> None:

@@ -128,6 +128,19 @@ def test_a_study_by_a_user_is_complete_and_closed_to_others(
     assert small.results().items() <= finished.results().items()
     experiment = open_store(server.address).get_experiment_by_name("small").experiment_id
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "eve")
+    reader = open_store(server.address)
+    for ask, what in ((reader.get_experiment, experiment), (reader.get_registered_model, "tiny--kind--en")):
+        with pytest.raises(MlflowException, match="Permission denied"):
+            ask(what)
+    granted = written(r"```python\n(users\.grant.*?)```")
+    for name, ours in {'"1"': f'"{experiment}"', '"demo-wide--kind--tr"': '"tiny--kind--en"'}.items():
+        assert name in granted
+        granted = granted.replace(name, ours)
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ada")  # the owner
+    exec(granted, {"users": users})
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "eve")
+    assert reader.get_experiment(experiment).name == "small"
+    assert reader.get_registered_model("tiny--kind--en").latest_versions
     with pytest.raises(MlflowException, match="Permission denied"):
-        open_store(server.address).get_experiment(experiment)
+        reader.set_experiment_tag(experiment, "note", "eve's")
     mlflow.set_tracking_uri(None)

@@ -18,6 +18,8 @@ from mlflow.artifacts import download_artifacts
 from registry.cells import Cell, Regime, regime_of
 from registry.refusal import Refused
 from registry.runner import resident
+from registry.runner.estimate import estimate
+from registry.runner.plan import look_up
 from registry.runner.records import Records
 from registry.runner.session import prospect
 from registry.studyfile import load_study
@@ -49,7 +51,7 @@ def test_what_is_done_is_not_done_again(finished, monkeypatch, rerun) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", finished.uri)
     ready = prospect(finished.study, workers=1)
     assert ready.plan.todo == ()
-    assert "there already 1 baseline, 8 finetune, 8 evaluate" in ready.summary(cost=True)
+    assert "there already 1 baseline, 8 finetune, 8 evaluate" in ready.summary()
     assert rerun(finished) == []
     assert {run.info.run_id for run in finished.runs()} == before
 
@@ -306,7 +308,7 @@ def test_the_cost_of_what_is_left_is_told_from_what_was_done(finished, monkeypat
         statistics.median((run.info.end_time - run.info.start_time) / 1000 for run in finished.finished(kind).values())
         for kind in (Kind.FINETUNE, Kind.EVALUATE)
     ]
-    cost = ready.cost()
+    cost = estimate(ready.experiment, ready.plan, look_up(more.name), workers=2)
     assert cost.basis == "finished runs of the same bases"
     assert cost.seconds == pytest.approx(4 * sum(took) / 2)
     (weights, *_) = finished.folder.rglob("adapter_model.safetensors")

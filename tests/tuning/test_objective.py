@@ -15,7 +15,8 @@ from registry.lora.train import Assignment, train_adapter
 from registry.study import LoraSpec, Recipe
 from registry.tuning import objective
 from registry.tuning.objective import transfer_value
-from registry.tuning.preparation import prepare_search, spec_of
+from registry.tuning.preparation import prepare_search
+from registry.tuning.spec import spec_of
 
 
 def test_transfer_weighs_gain_in_other_languages_against_harm_to_other_tasks() -> None:

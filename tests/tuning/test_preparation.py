@@ -9,7 +9,8 @@ import pytest
 from registry.refusal import Refused
 from registry.study import Study
 from registry.tunespec import TuneSpec
-from registry.tuning.preparation import prepare_search, spec_of
+from registry.tuning.preparation import prepare_search
+from registry.tuning.spec import spec_of
 
 
 def test_by_default_each_task_is_searched_in_one_language(study) -> None:
@@ -47,5 +48,5 @@ def test_what_is_given_takes_the_place_of_the_file(study) -> None:
     assert spec_of(replace(study, tune=None)) == TuneSpec()
     with pytest.raises(Refused, match="no objective 'transfr'; nearest: transfer"):
         spec_of(study, objective="transfr")
-    with pytest.raises(Refused, match=r"harm_weight: .*greater than or equal to 0"):
+    with pytest.raises(Refused, match=r"^tune.harm_weight: input should be .* equal to 0 \(got -1.0\)$"):
         spec_of(study, harm_weight=-1.0)
