@@ -21,7 +21,6 @@ from analysis.stored.runs import StoredRuns, read_runs
 from analysis.stored.tables import baselines, observed
 from registry.cells import Cell
 from registry.refusal import Refused
-from registry.studyfile import study_names
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import shown_uri
 
@@ -175,10 +174,7 @@ def _nothing(client: MlflowClient, study: str, found: str) -> str:
     elif study not in present:
         lines.append("No experiment has a similar name.")
     lines.append(f"Experiments in this store: {', '.join(present) or 'none'}.")
-    if study in study_names():
-        lines.append(f"To run the study: mlflow run . -e study --env-manager local -P study={study}")
-    elif study in present:
-        lines.append("To run the study: mlflow run . -e study --env-manager local -P study=<its file>")
+    lines.append("To run a study: mlflow run . -e study --env-manager local -P study=<its name or file>")
     return "\n".join(lines)
 
 

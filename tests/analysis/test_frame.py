@@ -132,17 +132,14 @@ def test_an_unknown_study_says_what_there_is(client: MlflowClient, frame: Frame)
     message = str(raised.value)
     for part in ("'smal'", client.tracking_uri, "Did you mean 'small'"):
         assert part in message
-    assert "To run the study" not in message  # there is no such study
 
 
 def test_a_study_that_was_never_run_says_how(client: MlflowClient) -> None:
-    for name, told in (("demo", "-P study=demo"), ("mine", "-P study=<its file>")):
-        client.create_experiment(name)
-        with pytest.raises(EmptyStudyError) as raised:
-            load(client, name)
-        assert str(raised.value).endswith(f"\nTo run the study: mlflow run . -e study --env-manager local {told}")
-        assert "Did you mean" not in str(raised.value)
-        assert "similar name" not in str(raised.value)
+    client.create_experiment("demo")
+    with pytest.raises(EmptyStudyError, match=r"-e study --env-manager local -P study=<its name or file>$") as raised:
+        load(client, "demo")
+    assert "Did you mean" not in str(raised.value)
+    assert "similar name" not in str(raised.value)
 
 
 def test_a_study_without_finished_evaluations_says_so(recorder: Recorder) -> None:
