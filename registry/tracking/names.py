@@ -97,7 +97,7 @@ class Tag:
     CHAT_TEMPLATE: Final = "chat_template"
     #: SHA-256 of the adapter's weights file.
     DIGEST: Final = "adapter_sha256"
-    #: Seconds since the epoch at which the process doing the run was last alive, and that process as ``host:pid``.
+    #: Seconds since the epoch at which the process doing the run was last alive, and that process, see `processes.py`.
     HEARTBEAT: Final = "heartbeat"
     WORKER: Final = "worker"
     #: Of a claim: which of a process's sets of claims it belongs to.
