@@ -101,9 +101,10 @@ def shown_uri(uri: str) -> str:
 def open_store(uri: str | None = None) -> MlflowClient:
     """Connect to the store, making the tables of a new database first.
 
-    Several first contacts with an empty database at once can break it for good, so the first is made under a lock. A
-    database that is away or locked is asked again for about a minute; a server's requests MLflow itself repeats
-    (``MLFLOW_HTTP_REQUEST_MAX_RETRIES``, ``MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR``: four minutes by default).
+    Several first contacts with an empty database at once, or one that is killed, can break it for good: so the first is
+    made under a lock, and a SQLite file is made whole or not at all. A database that is away or locked is asked again
+    for about a minute; a server's requests MLflow itself repeats (``MLFLOW_HTTP_REQUEST_MAX_RETRIES``,
+    ``MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR``: four minutes by default).
 
     Raises
     ------
@@ -130,7 +131,7 @@ def _opened(uri: str) -> MlflowClient:
     """Return a client of a database that has answered."""
     try:
         with _first_contact(uri):
-            client = _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))  # this alone makes tables
+            client = _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))  # makes tables that are lacking
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
     except OperationalError as error:
