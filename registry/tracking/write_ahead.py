@@ -18,8 +18,6 @@ from sqlalchemy import Engine, event
 
 __all__ = ["fold_log", "make_database"]
 
-_FORMAT = b"SQLite format 3\0"
-
 #: How the types of file systems begin that several machines, or a machine and its guests, may have mounted.
 _SHARED = ("9p", "afs", "beegfs", "ceph", "cifs", "fuse", "gfs", "gpfs", "lustre", "nfs", "ocfs", "smb", "virtiofs")
 
@@ -43,9 +41,7 @@ def make_database(file: Path, make_tables: Callable[[Path], object]) -> bool:
         Whether it was made.
     """
     if file.exists() and file.stat().st_size > 0:
-        with file.open("rb") as content:
-            if content.read(len(_FORMAT)) != _FORMAT:  # MLflow would try it for two minutes
-                raise sqlite3.DatabaseError("the file is no SQLite database")
+        _require_database(file)
         return False
     new = file.with_name(f"{file.name}.new")
     for left in (new, new.with_name(f"{new.name}-wal"), new.with_name(f"{new.name}-shm")):
@@ -54,6 +50,19 @@ def make_database(file: Path, make_tables: Callable[[Path], object]) -> bool:
     make_tables(new)
     new.replace(file)
     return True
+
+
+def _require_database(file: Path) -> None:
+    """Fail at once where MLflow would try for two minutes.
+
+    SQLite alone may open the file: whoever else closes it lets go of every lock that this process has on it, and the
+    next writer breaks the database.
+    """
+    try:
+        _execute(file, "PRAGMA schema_version")
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise
 
 
 def fold_log(file: Path) -> None:

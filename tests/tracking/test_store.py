@@ -82,7 +82,7 @@ def test_a_store_that_cannot_be_opened_is_told_with_what_helps(tmp_path: Path, m
     for uri, told in {
         str(tmp_path): "is a folder",
         f"file:{tmp_path}": "is a folder",
-        f"sqlite:///{tmp_path}/text.db": "the file is no SQLite database",
+        f"sqlite:///{tmp_path}/text.db": "file is not a database",
         "postgresql+psycopg://me:secret@127.0.0.1:9/mlflow": "me:***@127.0.0.1:9/mlflow cannot be opened: connection",
     }.items():
         with pytest.raises(Refused, match=r"entrypoints\.doctor") as refusal:

@@ -50,6 +50,19 @@ def test_a_file_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     assert asked(file, "synchronous") == 2  # FULL, SQLite's own choice
 
 
+LOCKED = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+
+
+def test_looking_at_a_file_lets_go_of_no_lock(tmp_path: Path) -> None:
+    file = tmp_path / "old.db"
+    write(file, 1)
+    with closing(sqlite3.connect(file)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        make_database(file, lambda _: pytest.fail("made again"))
+        other = subprocess.run([sys.executable, "-c", LOCKED, str(file)], capture_output=True, text=True)
+    assert "database is locked" in other.stderr
+
+
 def test_what_is_made_stands_in_the_file_alone_and_leaves_no_other(tmp_path: Path) -> None:
     make_database(tmp_path / "new.db", lambda file: write(file, 7))
     assert [path.name for path in tmp_path.iterdir()] == ["new.db"]
