@@ -13,7 +13,7 @@ from registry.refusal import Refused, unknown
 from registry.study import BaseSpec, LoraSpec, Recipe, Study
 from registry.tunespec import Dimension, TuneSpace, TuneSpec
 
-__all__ = ["brief", "line_of", "validated"]
+__all__ = ["brief", "line_of", "validated", "worded"]
 
 #: Keys and list positions that lead to a value: ("models", 0, "name").
 Location = tuple[str | int, ...]
@@ -90,9 +90,14 @@ def _explain(problem: Any, where: str, text: str | None, inside: Location) -> st
     key = _dotted(within + location) or "the study"
     if problem["type"] == "missing":
         return f"{where}: {key} is missing"
+    return f"{where}: {key}: {worded(problem)}"
+
+
+def worded(problem: Any) -> str:
+    """Word one of pydantic's findings on a value, without saying where the value stands."""
     message = _WORDING.get(problem["type"], problem["msg"].removeprefix("Value error, "))
     given = "" if isinstance(problem["input"], dict) else f" (got {brief(problem['input'])})"
-    return f"{where}: {key}: {message[:1].lower()}{message[1:]}{given}{_remedy(problem['input'])}"
+    return f"{message[:1].lower()}{message[1:]}{given}{_remedy(problem['input'])}"
 
 
 def brief(value: object) -> str:

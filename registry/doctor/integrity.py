@@ -10,7 +10,7 @@ from mlflow.entities import Run
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.records import Records, by_fingerprint, described, watched
 from registry.tracking.names import FINAL_LOSS, Artifact, Kind, Tag, is_of
-from registry.tracking.runs import is_silent, still_silent
+from registry.tracking.runs import end_dead, is_silent, still_silent
 
 __all__ = ["Expected", "check_dead", "check_finished", "check_plan", "check_twice"]
 
@@ -99,16 +99,9 @@ def _watched(records: Records, runs: Sequence[Run]) -> list[Run]:
     return still_silent(records.client, records.experiment.experiment_id, runs)
 
 
-def _now(records: Records, run: Run) -> Run:
-    return records.client.get_run(run.info.run_id)
-
-
 def _end(records: Records, runs: Sequence[Run]) -> str:
     """Mark runs as KILLED that are still RUNNING."""
-    left = [run for run in runs if _now(records, run).info.status == "RUNNING"]
-    for run in left:
-        records.client.set_terminated(run.info.run_id, "KILLED")
-    return f"{len(left)} runs are KILLED now"
+    return f"{sum(end_dead(records.client, run) for run in runs)} runs are KILLED now"
 
 
 def check_twice(records: Records) -> Iterator[Finding]:

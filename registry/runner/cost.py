@@ -62,10 +62,11 @@ def gemm_rate(precision: str) -> float:
     """Measure the FLOP/s of a square matrix product in a precision, on the one thread or the GPU that a worker has."""
     import torch
 
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    from registry.loading import dtype_of
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     side = 4096 if device == "cuda" else 512
-    matrix = torch.randn(side, side, device=device).to(dtype)
+    matrix = torch.randn(side, side, device=device).to(dtype_of(precision))
     best = float("inf")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

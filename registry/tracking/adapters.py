@@ -144,11 +144,20 @@ def _drop_leftovers(client: MlflowClient, made: ModelVersion, tags: Mapping[str,
     """
     same = f"name = '{made.name}' AND tags.{Tag.FINGERPRINT} = '{tags[Tag.FINGERPRINT]}'"
     for version in client.search_model_versions(same):
-        if version.version == made.version or client.get_model_version(made.name, version.version).aliases:
+        if version.version == made.version or not (version.run_id == made.run_id or _failed(client, version.run_id)):
             continue
-        run = str(version.run_id)
-        if run == made.run_id or client.get_run(run).info.status in ("KILLED", "FAILED"):
+        if not client.get_model_version(made.name, version.version).aliases:
             client.delete_model_version(made.name, version.version)
+
+
+def _failed(client: MlflowClient, run_id: str | None) -> bool:
+    """Whether a run ended without a result; of one that was removed for good nothing is known."""
+    try:
+        return client.get_run(str(run_id)).info.status in ("KILLED", "FAILED")
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return False
 
 
 def record_full_model(

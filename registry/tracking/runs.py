@@ -28,6 +28,7 @@ from registry.tracking.store import all_runs
 
 __all__ = [
     "Superseded",
+    "end_dead",
     "end_runs_of",
     "end_strays",
     "finished_by_fingerprint",
@@ -168,10 +169,10 @@ def reap(client: MlflowClient, experiment_id: str, *, elsewhere: bool = True) ->
     dead = [run for run in running if silent[run.info.run_id]]
     if elsewhere:
         dead += still_silent(client, experiment_id, [run for run in running if silent[run.info.run_id] is None])
-    return [run for run in dead if _end_dead(client, run)]
+    return [run for run in dead if end_dead(client, run)]
 
 
-def _end_dead(client: MlflowClient, run: Run) -> bool:
+def end_dead(client: MlflowClient, run: Run) -> bool:
     """Mark a run as KILLED whose process is gone, unless it was ended since it was listed."""
     if client.get_run(run.info.run_id).info.status != RunStatus.to_string(RunStatus.RUNNING):
         return False
@@ -197,7 +198,7 @@ def end_runs_of(client: MlflowClient, experiment_id: str, workers: Collection[st
     """Mark running runs as KILLED whose processes, by their tag ``worker``, are known to be gone, wherever they ran."""
     for run in _running(client, experiment_id):
         if run.data.tags.get(Tag.WORKER) in workers:
-            _end_dead(client, run)
+            end_dead(client, run)
 
 
 def is_silent(run: Run) -> bool | None:

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from registry.refusal import Refused, unknown
 from registry.study import Study
+from registry.studymistakes import worded
 from registry.tunespec import TuneSpec
 
 __all__ = ["OBJECTIVES", "spec_of"]
@@ -31,9 +32,4 @@ def spec_of(study: Study, **given: Any) -> TuneSpec:
     try:
         return replace(study.tune or TuneSpec(), **chosen)
     except ValidationError as error:
-        raise Refused("\n".join(_worded(problem) for problem in error.errors())) from None
-
-
-def _worded(problem: Any) -> str:
-    message = problem["msg"]
-    return f"tune.{problem['loc'][0]}: {message[:1].lower()}{message[1:]} (got {problem['input']!r})"
+        raise Refused("\n".join(f"tune.{found['loc'][0]}: {worded(found)}" for found in error.errors())) from None

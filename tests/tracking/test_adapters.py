@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from safetensors.torch import save_file
 
 from registry.refusal import Refused
@@ -78,6 +80,16 @@ def test_what_a_killed_process_or_a_lost_answer_left_is_dropped_and_what_counts_
     assert versions() == ["2", "3", "5"]
     registered(client, tmp_path / "in another study", study="other")  # made anew there: both stand
     assert versions() == ["2", "3", "5", "7"]
+
+
+def test_a_version_whose_run_was_removed_for_good_is_left(client, tmp_path: Path, monkeypatch) -> None:
+    def removed(run_id: str) -> None:
+        raise MlflowException(f"no run {run_id}", RESOURCE_DOES_NOT_EXIST)
+
+    registered(client, tmp_path / "first")
+    monkeypatch.setattr(client, "get_run", removed)
+    assert registered(client, tmp_path / "again").version == "2"
+    assert client.get_model_version(NAME, "1").version == "1"
 
 
 def test_a_downloaded_adapter_is_what_was_registered(client, tmp_path: Path) -> None:
