@@ -144,7 +144,9 @@ def _drop_leftovers(client: MlflowClient, made: ModelVersion, tags: Mapping[str,
     """
     same = f"name = '{made.name}' AND tags.{Tag.FINGERPRINT} = '{tags[Tag.FINGERPRINT]}'"
     for version in client.search_model_versions(same):
-        if version.version == made.version or not (version.run_id == made.run_id or _failed(client, version.run_id)):
+        if str(version.version) == str(made.version):  # a number from a database, a text from a server
+            continue
+        if version.run_id != made.run_id and not _failed(client, version.run_id):
             continue
         if not client.get_model_version(made.name, version.version).aliases:
             client.delete_model_version(made.name, version.version)
