@@ -183,10 +183,9 @@ def _record(recording: Recording, verdict: Verdict, chosen: Chosen) -> None:
     found = [(cell, verdict.evidence.targets[cell]) for cell in asked if cell in verdict.evidence.targets]
     values = {names.promoting(name, cell): getattr(one, name) for cell, one in found for name in _METRICS}
     recording.metrics({name: value for name, value in values.items() if value == value})
-    with tempfile.TemporaryDirectory() as folder:
+    with recording.folder() as folder:
         text = json.dumps(verdict.plain(), indent=1, ensure_ascii=False)
-        (Path(folder) / "verdict.json").write_text(text, encoding="utf-8")
-        recording.files(Path(folder))
+        (folder / "verdict.json").write_text(text, encoding="utf-8")
 
 
 def _record_link(recording: Recording, chosen: Chosen) -> None:

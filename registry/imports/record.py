@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -45,19 +44,16 @@ def record_import(client: MlflowClient, study: str, imported: Imported) -> tuple
     newest = max(finished, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
     if newest is not None and newest.data.tags.get(Tag.FINGERPRINT) == fingerprint:
         return str(newest.info.run_id), True
-    with (
-        tempfile.TemporaryDirectory() as name,
-        recorded(
-            client,
-            experiment,
-            kind=Kind.IMPORT,
-            name=run_name(Kind.IMPORT, study),
-            tags=_tags(study, imported, fingerprint),
-            description=_description(study, imported),
-        ) as recording,
-    ):
-        write_frame(imported, Path(name))
-        recording.files(Path(name))
+    with recorded(
+        client,
+        experiment,
+        kind=Kind.IMPORT,
+        name=run_name(Kind.IMPORT, study),
+        tags=_tags(study, imported, fingerprint),
+        description=_description(study, imported),
+    ) as recording:
+        with recording.folder() as folder:
+            write_frame(imported, folder)
         found = counts(imported.observations, imported.baselines)
         recording.metrics({count(what): number for what, number in found.items()})
     return recording.run_id, False

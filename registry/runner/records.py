@@ -208,8 +208,7 @@ class Records:
 
     def _files(self, recording: Recording, tasks: Iterable[str], outcomes: Outcomes | None = None) -> None:
         """Store the manifests of the items used, the resolved study and, of a scoring, every question's outcome."""
-        with tempfile.TemporaryDirectory() as name:
-            folder = Path(name)
+        with recording.folder() as folder:
             wanted = {f"{task}.csv" for task in tasks}
             for file, content in self._design.items():
                 if file.parent == Path() or file.name in wanted:
@@ -217,7 +216,6 @@ class Records:
                     (folder / file).write_bytes(content)
             if outcomes is not None:
                 outcomes.write(folder / Artifact.SCORING)
-            recording.files(folder)
 
     @cached_property
     def _design(self) -> dict[Path, bytes]:

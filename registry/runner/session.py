@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -205,8 +204,8 @@ def run_study(ready: Prospect) -> list[Failure]:
             description=describe.study(ready.experiment, ready.plan),
         ) as recording,
     ):
-        with tempfile.TemporaryDirectory() as folder:
-            recording.files(ready.write(folder))
+        with recording.folder() as folder:
+            describe.write_design(ready.experiment, folder, ready.experiment.grid.tasks)
         failures = _worked_off(ready, run)
         recording.metrics({JOBS_PLANNED: len(ready.plan.todo), JOBS_FAILED: len(failures)})
     end_strays(ready.client, ready.experiment_id)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import RLock
+from urllib.parse import urlsplit
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+from mlflow.utils.file_utils import local_file_uri_to_path
 
 __all__ = ["Recording", "store_folder"]
 
@@ -75,9 +79,21 @@ class Recording:
             self._unsent.tags.update({key: str(value) for key, value in tags.items()})
             self._wrote()
 
-    def files(self, folder: Path, artifact_path: str | None = None) -> None:
+    def files(self, folder: Path) -> None:
         """Store a folder's files as artifacts."""
-        store_folder(self.client, self.artifacts, folder, artifact_path)
+        store_folder(self.client, self.artifacts, folder)
+
+    @contextmanager
+    def folder(self) -> Iterator[Path]:
+        """Give a folder whose files become artifacts: on this machine's disk the run's own, which spares a copy."""
+        if urlsplit(self.artifacts).scheme in ("", "file"):
+            own = Path(local_file_uri_to_path(self.artifacts))
+            own.mkdir(parents=True, exist_ok=True)
+            yield own
+        else:
+            with TemporaryDirectory() as name:
+                yield Path(name)
+                self.files(Path(name))
 
     def send(self) -> None:
         """Tell the store what it was not told yet, in batches that MLflow accepts; what it refuses is kept."""
@@ -101,9 +117,9 @@ class Recording:
             self.send()
 
 
-def store_folder(client: MlflowClient, address: str, folder: Path, artifact_path: str | None = None) -> None:
+def store_folder(client: MlflowClient, address: str, folder: Path) -> None:
     """Store a folder's files at the artifact address of a run or a model that was just made.
 
     ``MlflowClient.log_artifacts`` reads the whole run, or model, to find that address.
     """
-    get_artifact_repository(address, tracking_uri=client.tracking_uri).log_artifacts(str(folder), artifact_path)
+    get_artifact_repository(address, tracking_uri=client.tracking_uri).log_artifacts(str(folder))

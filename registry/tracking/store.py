@@ -29,7 +29,8 @@ from sqlalchemy.pool import NullPool
 from registry.interrupts import unbroken
 from registry.project import PROJECT
 from registry.refusal import Refused
-from registry.tracking.write_ahead import fold_log, make_database
+from registry.tracking.rows import write_plainly
+from registry.tracking.write_ahead import fold_log, make_database, set_up_once
 
 __all__ = ["all_runs", "experiment_id", "is_database", "open_store", "pages", "shown_uri", "tracking_uri"]
 
@@ -122,6 +123,10 @@ def open_store(uri: str | None = None) -> MlflowClient:
         client: MlflowClient = _patient(_opened)(uri)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
         raise Refused(f"{shown_uri(uri)} cannot be opened: {_first_line(error)}; {_OTHERWISE}") from error
+    write_plainly(client)
+    if sqlite_file(uri) is not None:
+        for store in (client._tracking_client.store, client._get_registry_client().store):
+            set_up_once(store)
     for name in _CALLS:
         setattr(client, name, _patient(getattr(client, name)))
     return client

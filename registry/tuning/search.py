@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import NoReturn
 
 import optuna
@@ -57,9 +55,8 @@ def run_search(trials: Trials, output: str) -> Conclusion:
         failures = _Trying(trials, recording.run_id).go()
         found = replace(conclude(trials, output, failures), run_id=recording.run_id)
         write_files(found, trials)
-        with tempfile.TemporaryDirectory() as name:
-            write_files(replace(found, folder=Path(name)), trials)
-            recording.files(Path(name))
+        with recording.folder() as folder:
+            write_files(replace(found, folder=folder), trials)
         recording.metrics(found.metrics)
         recording.tags({Tag.BEST_TRIAL: found.number, Tag.BEST_RUN: found.best_run})
     return found

@@ -64,7 +64,7 @@ def test_every_outcome_is_the_same(frames, twice: Twice) -> None:
     import_run = frames[1].observations["run_id"].iloc[0]
     for kind, where in ((Kind.BASELINE, ()), (Kind.EVALUATE, (SOURCE, SEED))):
         (run,) = finished_by_fingerprint(client, experiment, kind).values()
-        ours = pd.read_parquet(mlflow.artifacts.download_artifacts(f"runs:/{run.info.run_id}/outcomes.parquet"))
+        ours = pd.read_parquet(mlflow.artifacts.download_artifacts(f"{run.info.artifact_uri}/outcomes.parquet"))
         theirs = outcomes_of(client, import_run, "tiny", *where)
         assert theirs is not None
         assert list(theirs.columns) == list(ours.columns)

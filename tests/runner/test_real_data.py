@@ -36,6 +36,6 @@ def test_a_study_of_published_data_runs(name, languages, options, base, records_
     for run in records.finished(Kind.EVALUATE).values():
         assert {score(Cell(task, language)) for language in languages} <= set(run.data.metrics)
         assert delta_mean("MT-CL") in run.data.metrics
-        outcomes = pd.read_parquet(download_artifacts(run_id=run.info.run_id, artifact_path="outcomes.parquet"))
+        outcomes = pd.read_parquet(download_artifacts(f"{run.info.artifact_uri}/outcomes.parquet"))
         assert outcomes.groupby(["language", "question"], observed=True).size().eq(options).all()
         assert outcomes["question"].nunique() == 20

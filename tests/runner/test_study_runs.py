@@ -30,7 +30,7 @@ from tests.bench.replayed import replay
 
 def outcomes(records, run) -> pd.DataFrame:
     mlflow.set_tracking_uri(records.uri)
-    return pd.read_parquet(download_artifacts(run_id=run.info.run_id, artifact_path="outcomes.parquet"))
+    return pd.read_parquet(download_artifacts(f"{run.info.artifact_uri}/outcomes.parquet"))
 
 
 def source_of(run) -> Cell:
