@@ -48,8 +48,7 @@ def annotate_finetune(recording: Recording, experiment: Experiment, job: Job, ad
     lines = [
         describe.run(Kind.FINETUNE, experiment, job),
         _recipe(experiment),
-        f"Made {_model(recording.experiment_id, adapter)}, which tells how it did once it is evaluated. "
-        f"{_reports(recording.experiment_id)}",
+        f"Made {_model(recording.experiment_id, adapter)}; not evaluated yet.",
     ]
     recording.tags({MLFLOW_RUN_NOTE: "\n\n".join(lines)})
 
@@ -71,7 +70,7 @@ def annotate_baseline(
 def annotate_evaluation(
     recording: Recording, experiment: Experiment, job: Job, deltas: Mapping[str, float], lineage: Lineage
 ) -> None:
-    """Say what an evaluation found in its own run and with the adapter's version.
+    """Say what an evaluation found in its own run, in that of the fine-tune and with the adapter's version.
 
     Parameters
     ----------
@@ -88,6 +87,9 @@ def annotate_evaluation(
     note = "\n\n".join([_headline(job, deltas), described, come_from, table, recipe])
     recording.tags({MLFLOW_RUN_NOTE: note})
     trained = describe.run(Kind.FINETUNE, experiment, job)
+    made = f"Made {lineage.model}; scored by its {evaluation} against the {baseline} of its base. {reports}"
+    note = "\n\n".join([trained, recipe, table, made])
+    recording.client.set_tag(lineage.finetune, MLFLOW_RUN_NOTE, note)
     of_model = "\n\n".join(
         [_headline(job, deltas), trained, recipe, table, f"Runs: {finetune}, {evaluation}, {baseline}."]
     )
@@ -95,6 +97,7 @@ def annotate_evaluation(
 
 
 def _annotate_model(recording: Recording, experiment: Experiment, adapter: RegisteredAdapter, note: str) -> None:
+    """Say it with a version; with the model itself where that is all there is, for a version's model links to it."""
     client = recording.client
     if isinstance(adapter, RecordedModel):
         client.set_logged_model_tags(adapter.model_id, {MLFLOW_RUN_NOTE: note})

@@ -14,7 +14,6 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -120,8 +119,8 @@ def register_adapter(
     model_id = _log_model(
         recording, folder, name=name, tags=texts, metadata=metadata, kind="lora-adapter", loader=LOADER
     )
-    register = partial(
-        client.create_model_version,
+    _ensure_registered_model(client, name, tags)
+    version = client.create_model_version(
         name,
         source=f"models:/{model_id}",
         run_id=recording.run_id,
@@ -129,13 +128,6 @@ def register_adapter(
         description=description,
         model_id=model_id,
     )
-    try:
-        version = register()
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        _ensure_registered_model(client, name, tags)
-        version = register()
     if int(version.version) > 1:
         _drop_leftovers(client, version, texts)
     # As `mlflow.register_model` does: by this tag the UI tells which version a model is.
