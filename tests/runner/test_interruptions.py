@@ -119,10 +119,13 @@ def test_a_worker_killed_with_9_between_fine_tune_and_evaluation_costs_no_result
     def hunt() -> None:
         while not killed:
             for run in records.runs(Kind.EVALUATE, "RUNNING"):
-                worker = run.data.tags[Tag.WORKER].rpartition(":")[2].partition("-")[0]
-                os.kill(int(worker), signal.SIGKILL)
-                killed.append(run.info.run_id)
-                return
+                worker = int(run.data.tags[Tag.WORKER].rpartition(":")[2].partition("-")[0])
+                os.kill(worker, signal.SIGSTOP)  # its run may have ended since it was listed
+                if records.client.get_run(run.info.run_id).info.status == "RUNNING":
+                    os.kill(worker, signal.SIGKILL)
+                    killed.append(run.info.run_id)
+                    return
+                os.kill(worker, signal.SIGCONT)
             time.sleep(0.01)
 
     hunter = threading.Thread(target=hunt, daemon=True)
