@@ -6,16 +6,15 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import mlflow
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
-from mlflow.utils.file_utils import local_file_uri_to_path
 
 from analysis.recorded import InconsistentRunError
+from registry.tracking.recording import local_folder
 
 __all__ = ["StoredTable"]
 
@@ -38,9 +37,8 @@ class StoredTable:
     @property
     def local(self) -> Path | None:
         """The file itself, where artifacts are kept on this machine's disk."""
-        if urlsplit(self.folder).scheme not in ("", "file"):
-            return None
-        return Path(local_file_uri_to_path(self.folder)) / self.name
+        folder = local_folder(self.folder)
+        return None if folder is None else folder / self.name
 
     @property
     def stamp(self) -> str:

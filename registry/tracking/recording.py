@@ -16,7 +16,7 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
 
-__all__ = ["Recording", "store_folder"]
+__all__ = ["Recording", "local_folder", "store_folder"]
 
 _BATCH = 1000  # most entries that MLflow takes in one call
 _PARAMS = 100  # most parameters among them
@@ -86,8 +86,8 @@ class Recording:
     @contextmanager
     def folder(self) -> Iterator[Path]:
         """Give a folder whose files become artifacts: on this machine's disk the run's own, which spares a copy."""
-        if urlsplit(self.artifacts).scheme in ("", "file"):
-            own = Path(local_file_uri_to_path(self.artifacts))
+        own = local_folder(self.artifacts)
+        if own is not None:
             own.mkdir(parents=True, exist_ok=True)
             yield own
         else:
@@ -115,6 +115,11 @@ class Recording:
     def _wrote(self) -> None:
         if not self.gathers:
             self.send()
+
+
+def local_folder(address: str) -> Path | None:
+    """Return the folder of an artifact address, where artifacts are kept on this machine's disk."""
+    return Path(local_file_uri_to_path(address)) if urlsplit(address).scheme in ("", "file") else None
 
 
 def store_folder(client: MlflowClient, address: str, folder: Path) -> None:

@@ -69,29 +69,26 @@ def _create_run(
     with store.ManagedSessionMaker(read_only=False) as session:
         experiment = store._get_experiment(session, experiment_id, ViewType.ALL)
         store._check_experiment_is_active(experiment)
-        about = {
+        row = {
+            "run_uuid": run_id,
+            "name": run_name,
+            "experiment_id": experiment.experiment_id,
             "user_id": user_id,
             "status": RunStatus.to_string(RunStatus.RUNNING),
             "start_time": start_time,
             "end_time": None,
+            "deleted_time": None,
             "lifecycle_stage": LifecycleStage.ACTIVE,
             "artifact_uri": append_to_uri_path(
                 experiment.artifact_location, run_id, SqlAlchemyStore.ARTIFACTS_FOLDER_NAME
             ),
-        }
-        others = {
-            "run_uuid": run_id,
-            "name": run_name,
-            "experiment_id": experiment.experiment_id,
             "source_type": SourceType.to_string(SourceType.UNKNOWN),
             "source_name": "",
             "entry_point_name": "",
             "source_version": "",
-            "deleted_time": None,
         }
-        _insert(session, {SqlRun: [about | others], SqlTag: _keyed(run_id, tags)})
-        info = RunInfo(run_id=run_id, run_name=run_name, experiment_id=str(experiment.experiment_id), **about)
-    return Run(info, RunData(tags=list(tags)), RunInputs(dataset_inputs=[]))
+        _insert(session, {SqlRun: [row], SqlTag: _keyed(run_id, tags)})
+    return Run(_info(SqlRun(**row)), RunData(tags=list(tags)), RunInputs(dataset_inputs=[]))
 
 
 def _update_run_info(
@@ -107,17 +104,22 @@ def _update_run_info(
             run.status = RunStatus.to_string(run_status)
         if end_time is not None:
             run.end_time = end_time
-        return RunInfo(
-            run_id=run_id,
-            run_name=run.name,
-            experiment_id=str(run.experiment_id),
-            user_id=run.user_id,
-            status=run.status,
-            start_time=run.start_time,
-            end_time=run.end_time,
-            lifecycle_stage=run.lifecycle_stage,
-            artifact_uri=run.artifact_uri,
-        )
+        return _info(run)
+
+
+def _info(run: Any) -> RunInfo:
+    """What MLflow tells of a run's row, without its metrics, parameters and tags."""
+    return RunInfo(
+        run_id=run.run_uuid,
+        run_name=run.name,
+        experiment_id=str(run.experiment_id),
+        user_id=run.user_id,
+        status=run.status,
+        start_time=run.start_time,
+        end_time=run.end_time,
+        lifecycle_stage=run.lifecycle_stage,
+        artifact_uri=run.artifact_uri,
+    )
 
 
 def _log_batch(
