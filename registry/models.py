@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from registry.architecture import UNLIMITED, brief, longest_input, skeleton
 from registry.catalogue import PAPER
 from registry.hub import NotAtHand, cached_weights, commit_of
 from registry.project import PROJECT
@@ -28,10 +29,8 @@ __all__ = [
     "Base",
     "base_folder",
     "hub_revision",
-    "keep_language",
     "known_models",
     "resolve_base",
-    "skeleton",
     "skeleton_of",
     "trained_base",
 ]
@@ -65,7 +64,7 @@ class Base:
     size_b : float
         Billions of parameters.
     max_positions : int
-        Longest input in tokens.
+        Longest input in tokens; :data:`registry.architecture.UNLIMITED` where neither model nor tokenizer has a limit.
     """
 
     name: str
@@ -84,7 +83,9 @@ class Base:
 
     def skeleton(self) -> PreTrainedModel:
         """Build its modules without memory for its weights."""
-        return _read_skeleton(self.location, self.hub_revision, trust_remote_code=self.trust_remote_code)
+        trust = self.trust_remote_code
+        config = _read_config(self.location, self.hub_revision, self.name, trust_remote_code=trust)
+        return skeleton(config, self.name, trust_remote_code=trust)
 
 
 def hub_revision(revision: str) -> str | None:
@@ -113,16 +114,17 @@ def resolve_base(spec: BaseSpec, *, trust_remote_code: bool = False) -> Base:
         location, reference = spec.name, spec.name
         revision = commit_of(spec.name, spec.revision)
     asked = None if folder else revision
-    family, positions = _describe(location, asked)
+    config = _read_config(location, asked, spec.name, trust_remote_code=trust_remote_code)
+    modules = skeleton(config, spec.name, trust_remote_code=trust_remote_code)
     known = KNOWN.get(spec.name)
     return Base(
         name=spec.name,
         reference=reference,
         location=location,
         revision=revision,
-        family=spec.family or (known[0] if known else family),
+        family=spec.family or (known[0] if known else config.model_type),
         size_b=spec.size_b or (known[1] if known else _billions(location, asked)),
-        max_positions=positions,
+        max_positions=_positions(modules, location, asked, trust_remote_code=trust_remote_code),
         trust_remote_code=trust_remote_code,
     )
 
@@ -190,19 +192,42 @@ def _folder_digest(folder: Path) -> str:
     return f"sha256:{digest.hexdigest()}"
 
 
-def _describe(location: str, revision: str | None) -> tuple[str, int]:
-    """Return the kind of a model and its longest input, from its configuration alone."""
-    from transformers import PreTrainedConfig
+def _read_config(location: str, revision: str | None, name: str, *, trust_remote_code: bool) -> PreTrainedConfig:
+    """Read a model's configuration as transformers completes it.
+
+    Raises
+    ------
+    NotAtHand
+        If the file cannot be read.
+    Refused
+        If transformers does not know the architecture, or the file is no valid configuration of it.
+    """
+    from transformers import AutoConfig
 
     try:
-        config, _ = PreTrainedConfig.get_config_dict(location, revision=revision)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            location, revision=revision, trust_remote_code=trust_remote_code
+        )
     except OSError as error:
-        raise Refused(f"the model at {location!r} cannot be read: {error}") from None
-    architectures = config.get("architectures") or ["ForCausalLM"]
-    if not any(name.endswith(("ForCausalLM", "ForConditionalGeneration")) for name in architectures):
-        raise Refused(f"the model at {location!r} is a {architectures[0]}, not a causal language model")
-    text = config.get("text_config", config)
-    return str(config.get("model_type", "unknown")), int(text.get("max_position_embeddings", 2048))
+        raise NotAtHand(f"model {name!r}: its configuration cannot be read: {error}") from None
+    except Exception as error:  # each architecture checks its fields in its own way
+        raise Refused(f"model {name!r}: its config.json is not one that transformers can use: {brief(error)}") from None
+    return config
+
+
+def _positions(model: PreTrainedModel, location: str, revision: str | None, *, trust_remote_code: bool) -> int:
+    """Return the longest input in tokens: of the architecture, else of the tokenizer, else without a limit."""
+    found = longest_input(model)
+    if found is not None:
+        return found
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=trust_remote_code)
+    except (ImportError, KeyError, OSError, ValueError):  # whoever needs the tokenizer says so in words of its own
+        return UNLIMITED
+    limit = tokenizer.model_max_length
+    return int(limit) if limit < UNLIMITED else UNLIMITED  # transformers spells "no limit" as 10^30
 
 
 def _billions(location: str, revision: str | None) -> float:
@@ -236,49 +261,14 @@ def skeleton_of(spec: BaseSpec, *, trust_remote_code: bool = False) -> PreTraine
 
     Raises
     ------
-    Refused
+    NotAtHand
         If the base is not in the catalogue and its configuration cannot be read.
+    Refused
+        If it is no causal language model, or transformers cannot build it here.
     """
     folder = base_folder(spec)
     if folder is None and spec.name in PAPER:
-        return skeleton(PAPER[spec.name].config())
-    try:
-        return _read_skeleton(str(folder or spec.name), spec.revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:  # a ValueError is a kind of model that transformers does not know
-        raise NotAtHand(f"model {spec.name!r}: its configuration cannot be read: {error}") from None
-
-
-def _read_skeleton(location: str, revision: str | None, *, trust_remote_code: bool) -> PreTrainedModel:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=trust_remote_code)
-    return skeleton(config, trust_remote_code=trust_remote_code)
-
-
-def skeleton(config: PreTrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Build a model's modules without memory for its weights."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    keep_language(model)
-    return model
-
-
-def keep_language(model: PreTrainedModel) -> None:
-    """Take away what a model has for images and sound.
-
-    Their projections are named like the language model's, so adapters would be put on them; and nothing here runs them.
-    What is left keeps its names, so an adapter fits the whole model.
-    """
-    config, text = model.config, model.config.get_text_config()
-    if text is config:
-        return
-    for key in config.sub_configs:
-        if getattr(config, key, None) is not text:
-            setattr(config, key, None)  # transformers warns at every scoring of a part that is described and not there
-    needed, whole = {model.get_decoder(), model.get_input_embeddings()}, model.base_model
-    for name, part in list(whole.named_children()):
-        if needed.isdisjoint(part.modules()):
-            delattr(whole, name)
+        return skeleton(PAPER[spec.name].config(), spec.name)
+    location = str(folder or spec.name)
+    config = _read_config(location, spec.revision, spec.name, trust_remote_code=trust_remote_code)
+    return skeleton(config, spec.name, trust_remote_code=trust_remote_code)

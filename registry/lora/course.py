@@ -52,6 +52,8 @@ class Training:
         Wall time; of a training shared with other adapters, its share by tokens.
     skipped : int
         Steps left out because their gradient overflowed; only in fp16.
+    cut_texts : int
+        Texts, trained on or held out, that lost their left side to fit the longest input.
     """
 
     adapter: Adapter | FullWeights
@@ -65,6 +67,7 @@ class Training:
     validation_predictions: int
     seconds: float
     skipped: int = 0
+    cut_texts: int = 0
 
 
 def hold_out(examples: Sequence[Example], recipe: Recipe) -> tuple[list[Example], list[Example]]:
@@ -245,6 +248,7 @@ class Course:
             validation_predictions=log.validation_predictions,
             seconds=log.seconds,
             skipped=log.skipped,
+            cut_texts=sum(example.cut > 0 for example in (*self.examples, *self.held)),
         )
 
     def save(self) -> None:

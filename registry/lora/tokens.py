@@ -36,10 +36,11 @@ class Continuations:
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A training text as token ids; the tokens from ``supervised_from`` on carry the loss."""
+    """A training text as token ids; the tokens from ``supervised_from`` on carry the loss, ``cut`` were left out."""
 
     tokens: tuple[int, ...]
     supervised_from: int
+    cut: int = 0
 
 
 def encode_queries(
@@ -93,7 +94,7 @@ def encode_examples(
         start = max(1, len(prompt) - cut)  # the first token has nothing before it to be predicted from
         if start >= len(whole) - cut:
             raise ValueError(f"the training target {target!r} adds no token to its prompt")
-        examples.append(Example(tuple(whole[cut:]), start))
+        examples.append(Example(tuple(whole[cut:]), start, cut))
     return examples
 
 

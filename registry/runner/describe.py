@@ -32,6 +32,8 @@ __all__ = [
     "study_yaml",
     "to_do",
     "warn_below_chance",
+    "warn_cut_questions",
+    "warn_cut_texts",
     "write_design",
     "write_study",
 ]
@@ -176,6 +178,22 @@ def warn_below_chance(job: Job, cells: Sequence[Cell], scores: Mapping[Cell, Tar
             scores[cell].score,
             scores[cell].chance,
         )
+
+
+def warn_cut_texts(job: Job, cut: int, texts: int) -> None:
+    """Say in the log how many training texts lost their left side."""
+    log.warning(
+        "%s: %d of %d training texts lose their left side; raise recipe.max_length, or give shorter texts",
+        job,
+        cut,
+        texts,
+    )
+
+
+def warn_cut_questions(job: Job, cut: Mapping[Cell, int]) -> None:
+    """Say in the log of which targets questions were scored without their left side."""
+    cells = ", ".join(f"{count} of {cell}" for cell, count in cut.items())
+    log.warning("%s: questions longer than the model reads were scored without their left side: %s", job.model, cells)
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> list[tuple[str, object]]:

@@ -123,11 +123,14 @@ class Records:
             )
         )
 
-    def training(self, recording: Recording, training: Training, usage: Usage) -> None:
+    def training(self, recording: Recording, job: Job, training: Training, usage: Usage) -> None:
         """Record the curves of a training, what came of it and what it took."""
         recording.curves({names.TRAIN_LOSS: training.losses, names.LEARNING_RATE: training.learning_rates})
         recording.curves({names.VALIDATION_LOSS: training.validation_losses})
         recording.metrics({names.FINAL_LOSS: training.losses[-1], names.KEPT_EPOCH: training.kept_epoch})
+        if training.cut_texts:
+            recording.metrics({names.CUT_TEXTS: training.cut_texts})
+            describe.warn_cut_texts(job, training.cut_texts, len(self.experiment.items.train(job.source_cell)))
         if self.experiment.study.recipe.precision == "fp16":
             recording.metrics({names.SKIPPED_STEPS: training.skipped})
         self.usage(recording, "train", usage)
@@ -162,6 +165,8 @@ class Records:
         if low:
             recording.tags({Tag.BELOW_CHANCE: " ".join(map(str, low))})
             describe.warn_below_chance(job, low, scores)
+        if cut := self._cut(recording, outcomes):
+            describe.warn_cut_questions(job, cut)
         annotate_baseline(recording, self.experiment, job, scores)
         recording.send()
 
@@ -180,12 +185,22 @@ class Records:
         deltas = delta_metrics(source, headline, recorded_scores(baseline))
         recording.metrics(score_metrics(scores))
         recording.metrics(deltas, model_id=adapter.model_id)
+        self._cut(recording, outcomes)
         flagged = {tag: value for tag, value in baseline.data.tags.items() if tag == Tag.BELOW_CHANCE}
         recording.tags({Tag.BASELINE_RUN: baseline.info.run_id} | flagged)
         self._files(recording, self.experiment.grid.tasks, outcomes)
         lineage = Lineage(self.experiment_id, finetune_run, baseline.info.run_id, adapter)
         annotate_evaluation(recording, self.experiment, job, deltas, lineage)
         recording.send()
+
+    @staticmethod
+    def _cut(recording: Recording, outcomes: Outcomes) -> dict[Cell, int]:
+        """Record, and return, how many questions of which targets were scored without their left side."""
+        cut = outcomes.cut()
+        if cut:
+            recording.metrics({names.cut_questions(cell): count for cell, count in cut.items()})
+            recording.tags({Tag.CUT: " ".join(map(str, cut))})
+        return cut
 
     def _baseline_run(self, model: str) -> Run:
         run = self.finished(Kind.BASELINE, self.experiment.baseline(model).evaluate)

@@ -86,6 +86,8 @@ class Tag:
     HEADLINES: Final = "headlines"
     #: Targets whose baseline lies below chance, separated by spaces; absent where there is none.
     BELOW_CHANCE: Final = "below_chance"
+    #: Targets of which some questions did not fit the base's longest input and were scored without their left side.
+    CUT: Final = "cut"
     #: Run that trained the adapter, on an evaluation; run that scored the base, on an evaluation.
     FINETUNE_RUN: Final = "finetune_run"
     BASELINE_RUN: Final = "baseline_run"
@@ -159,6 +161,11 @@ def chance(cell: Cell) -> str:
     return on_target("chance", cell)
 
 
+def cut_questions(cell: Cell) -> str:
+    """Metric of how many of a target's questions lost their left side to fit the base's longest input."""
+    return on_target("cut_questions", cell)
+
+
 def delta(regime: Regime, cell: Cell) -> str:
     """Metric of score minus baseline on a target, in percentage points."""
     return f"delta/{regime}/{cell}"
@@ -180,12 +187,13 @@ def harm_rate(regime: Regime) -> str:
 
 
 #: Metrics of a fine-tune: curves of the loss, the learning rate and the loss on held-out items, the last loss, the
-#: epoch whose weights were kept and, in fp16, how many steps changed nothing.
+#: epoch whose weights were kept, how many texts lost their left side and, in fp16, how many steps changed nothing.
 TRAIN_LOSS: Final = "train/loss"
 LEARNING_RATE: Final = "train/learning_rate"
 VALIDATION_LOSS: Final = "validation/loss"
 FINAL_LOSS: Final = "train/final_loss"
 KEPT_EPOCH: Final = "train/kept_epoch"
+CUT_TEXTS: Final = "train/cut_texts"
 SKIPPED_STEPS: Final = "train/skipped_steps"
 
 #: Metrics of a study's run: how many jobs it had to do, and how many of them failed.
