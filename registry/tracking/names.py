@@ -86,6 +86,9 @@ class Tag:
     HEADLINES: Final = "headlines"
     #: Targets whose baseline lies below chance, separated by spaces; absent where there is none.
     BELOW_CHANCE: Final = "below_chance"
+    #: Groups of cells that have the same items to train on, and to test on, as ``cell=cell`` separated by spaces.
+    COPIED_SOURCES: Final = "copied_sources"
+    COPIED_TARGETS: Final = "copied_targets"
     #: Run that trained the adapter, on an evaluation; run that scored the base, on an evaluation.
     FINETUNE_RUN: Final = "finetune_run"
     BASELINE_RUN: Final = "baseline_run"
