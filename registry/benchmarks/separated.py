@@ -55,6 +55,9 @@ def records(text: str, *, separator: str, quoting: Quoting) -> Iterator[tuple[in
             raise RecordError(line, f"{error}; correct the quotes or line breaks of this row") from None
         if fields is None:
             return
+        spaced = next((one for one in fields if one[:1] == " " and _QUOTED.fullmatch(one.strip())), None)
+        if spaced is not None and quoting == "minimal":
+            raise RecordError(line, f"the space before {spaced.strip()[:40]} makes its quotes text; remove such spaces")
         if fields:
             yield line, fields
 

@@ -12,7 +12,7 @@ from registry.models import Base
 from registry.refusal import Refused
 from registry.tracking.names import Tag
 
-__all__ = ["check_copies", "copies_tags", "require_different_bases"]
+__all__ = ["check_copies", "copies_note", "copies_tags", "require_different_bases"]
 
 _LONGEST = 4000  # characters of a tag, of which servers take 5,000 and more
 
@@ -67,6 +67,13 @@ def copies_tags(items: AlignedItems) -> dict[str, str]:
     """Return the tags that say which cells are copies; none where none is."""
     found = {Tag.COPIED_SOURCES: items.copies["train"], Tag.COPIED_TARGETS: items.copies["test"]}
     return {tag: _written(copies) for tag, copies in found.items() if copies}
+
+
+def copies_note(items: AlignedItems) -> str:
+    """Say in a run's description which cells are copies, behind a blank; nothing where none is."""
+    kinds = (("training", items.copies["train"]), ("test", items.copies["test"]))
+    told = [f" {_listed(group)} have the same {kind} items." for kind, groups in kinds for group in groups]
+    return "".join(told)
 
 
 def _written(copies: Copies) -> str:

@@ -83,6 +83,15 @@ def test_no_file_is_read_otherwise_than_it_was_written(texts: list[str], quoted:
     assert found == texts or (not quoted and likely_quoted)
 
 
+def test_a_space_before_a_quote_in_a_csv_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text('id,text\n1,5" pipe\n2, "A goal."\n', encoding="utf-8")
+    with pytest.raises(
+        Refused, match=r'x\.csv:3: the space before "A goal\." makes its quotes text; remove such spaces'
+    ):
+        read_table(tmp_path / "x.csv")
+    assert read_table(tmp_path / "x.csv", quoting="none").rows[1].values["text"] == ' "A goal."'
+
+
 @pytest.mark.parametrize("suffix", ["tsv", "csv", "jsonl"])
 def test_long_fields_are_read(tmp_path: Path, suffix: str) -> None:
     separator, long = {"tsv": "\t", "csv": ",", "jsonl": ""}[suffix], "x" * 300_000

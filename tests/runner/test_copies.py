@@ -101,6 +101,8 @@ def test_targets_that_are_copies_are_told_on_the_terminal_in_the_runs_and_in_the
     assert {run.data.tags[Tag.SOURCE_LANGUAGE] for run in runs} == {"en", "id"}
     assert {run.data.tags[Tag.COPIED_TARGETS] for run in runs} == {"topic/id=topic/tr"}
     assert {run.data.tags[Tag.COPIED_SOURCES] for run in runs} == {"topic/en=topic/id"}
+    told = "topic/en and topic/id have the same training items. topic/id and topic/tr have the same test items."
+    assert all(told in run.data.tags["mlflow.note.content"] for run in runs)
     frame = load(client, "copies")
     assert len(frame.observations) == 6
     assert [note for note in frame.notes if note.startswith("Copies:")] == [
