@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from analysis.copies import copy_cautions
 from analysis.frame import load
 from registry.cells import Cell
 from registry.dataspec import BenchmarkSpec, SplitSpec
@@ -105,9 +106,15 @@ def test_targets_that_are_copies_are_told_on_the_terminal_in_the_runs_and_in_the
     assert all(told in run.data.tags["mlflow.note.content"] for run in runs)
     frame = load(client, "copies")
     assert len(frame.observations) == 6
-    assert [note for note in frame.notes if note.startswith("Copies:")] == [
-        "Copies: topic/en, topic/id have the same training items, so adapters of one are adapters of the other.",
-        "Copies: topic/id, topic/tr have the same test items, so every result on them counts once for each.",
+    assert copy_cautions(frame.notes) == [
+        (
+            "Cells that are copies",
+            "topic/en, topic/id have the same training items, so adapters of one are adapters of the other.",
+        ),
+        (
+            "Cells that are copies",
+            "topic/id, topic/tr have the same test items, so every result on them counts once for each.",
+        ),
     ]
 
 
