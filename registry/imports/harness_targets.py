@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,6 +59,7 @@ class Reading:
     harmless: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
     unchanged: set[str] = field(default_factory=set)
+    copied: set[tuple[Cell, ...]] = field(default_factory=set)
 
     def read(self, path: Path) -> None:
         """Let a file's content count in the import's digest."""
@@ -82,6 +84,9 @@ class Reading:
                 "Settings that only one of an adapter's and its baseline's files tells, so that they are not compared"
             )
             yield f"{told}: {', '.join(sorted(self.unknown))}."
+        for cells in sorted(self.copied):
+            told = "have the same test items, so every result on them counts once for each"
+            yield f"Copies: {', '.join(map(str, cells))} {told}."
         if self.unchanged:
             told = "To the last digit the untouched model's log-likelihoods, as if the adapter had not been loaded"
             yield f"{told} or lm_eval had answered from a cache (use_cache): {listed(self.unchanged)}."
@@ -117,6 +122,7 @@ def measure(run: ManifestRun, manifest: Manifest, found: list[Results], reading:
                 outcomes.append(samples.outcomes.assign(task=cell.task, language=cell.language))
     if not measured:
         raise Refused(f"{run.where}: {run.folder} holds no task that is imported")
+    reading.copied.update(_copied(measured))
     if outcomes:
         _write(outcomes, reading.staging / names.outcomes_file(run.model, run.source, run.seed))
     return measured
@@ -178,6 +184,15 @@ def _counted(samples: pd.DataFrame) -> dict[str, float]:
         "acc_norm": float(right["chosen_norm"].sum() / number),
         "chance": float((by_question["right"].sum() / by_question.size()).mean()),
     }
+
+
+def _copied(measured: Mapping[Cell, Measured]) -> Iterator[tuple[Cell, ...]]:
+    """Yield the groups of cells that were asked the same, word for word."""
+    asked: dict[str, list[Cell]] = defaultdict(list)
+    for cell, found in measured.items():
+        if "prompts" in found.settings.values:
+            asked[found.settings.values["prompts"]].append(cell)
+    return (tuple(sorted(cells)) for cells in asked.values() if len(cells) > 1)
 
 
 def _answers(samples: Samples | None) -> str | None:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from analysis.copies import copy_cautions
 from analysis.frame import Frame, load
 from analysis.imported import outcomes_of
 from registry.cells import Cell
@@ -395,6 +396,18 @@ def test_what_one_version_of_the_harness_does_not_say_is_named(read, folder: Pat
         read()
     change(results_of(folder / "base"), put("lm_eval_version", value="0.4.2"))
     assert any(note.endswith("so that they are not compared: max_length.") for note in read().notes)
+
+
+def test_tasks_that_ask_the_same_are_named_as_copies(read, folder: Path) -> None:
+    assert not any(note.startswith("Copies:") for note in read().notes)
+    for path in folder.rglob("samples_kind_tr_*.jsonl"):
+        (other,) = path.parent.glob("samples_kind_en_*.jsonl")
+        shutil.copyfile(other, path)
+    for path in folder.rglob("results_*.json"):
+        change(path, lambda told: told["results"].update(kind_tr=told["results"]["kind_en"]))
+        change(path, lambda told: told["task_hashes"].update(kind_tr=told["task_hashes"]["kind_en"]))
+    (note,) = copy_cautions(read().notes)
+    assert note[1] == "kind/en, kind/tr have the same test items, so every result on them counts once for each."
 
 
 def test_an_adapter_that_was_not_loaded_is_named(read, folder: Path) -> None:
