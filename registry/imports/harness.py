@@ -131,12 +131,12 @@ def _require_same(run: ManifestRun, cell: Cell, found: Measured, base: Measured,
     if found.score.headline != base.score.headline:
         raise Refused(f"{run.where}: {cell} has acc_norm in only one of {found.file} and its baseline {base.file}")
     for one in differences(found.settings, base.settings):
-        if one.kind == "deciding":
+        if one.effect == "deciding":
             raise Refused(
                 f"{run.where}: the {one.what} of {cell} differs between {found.file} and its baseline {base.file}"
                 f"{one.shown}; a delta needs the same questions, asked in the same way: evaluate one of them again"
             )
-        (reading.harmless if one.kind == "harmless" else reading.unknown).add(one.name)
+        (reading.harmless if one.effect == "harmless" else reading.unknown).add(one.name)
     if found.answers is not None and found.answers == base.answers:
         reading.unchanged.add(f"{run} on {cell}")
 

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from registry.imports.harness_files import Results
 
-__all__ = ["Difference", "Settings", "differences", "settings_of"]
+__all__ = ["Difference", "EvaluationSettings", "differences", "settings_of"]
 
 #: What messages call a setting that has a word of its own.
 _WORDS = {
@@ -89,14 +89,14 @@ _DEFAULTS: dict[str, Any] = {
     "configs.should_decontaminate": False,
 }
 
-Kind = Literal["deciding", "harmless", "unknown"]
+Effect = Literal["deciding", "harmless", "unknown"]
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 _SHOWN = 40  # characters of a value that a message repeats
 
 
 @dataclass(frozen=True)
-class Settings:
+class EvaluationSettings:
     """What a file says of a task's evaluation, by place, and whether an adapter was loaded beside its base."""
 
     values: Mapping[str, Any]
@@ -105,12 +105,12 @@ class Settings:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A setting that differs; ``kind`` says whether it forbids a delta, does no harm, or is known of one side alone."""
+    """A setting that differs; ``effect`` says whether it forbids a delta, does no harm, or is said on one side alone."""
 
     place: str
     ours: Any
     theirs: Any
-    kind: Kind
+    effect: Effect
 
     @property
     def what(self) -> str:
@@ -129,7 +129,7 @@ class Difference:
         return f" ({' and '.join(values)})" if max(map(len, values)) <= _SHOWN else ""
 
 
-def settings_of(results: Results, task: str, prompts: str | None) -> Settings:
+def settings_of(results: Results, task: str, prompts: str | None) -> EvaluationSettings:
     """Return a task's settings.
 
     Parameters
@@ -160,7 +160,7 @@ def settings_of(results: Results, task: str, prompts: str | None) -> Settings:
     }
     if prompts is not None:
         values["prompts"] = prompts
-    return Settings(values, any(arguments.get(key) for key in _ADAPTERS))
+    return EvaluationSettings(values, any(arguments.get(key) for key in _ADAPTERS))
 
 
 def _of_task(content: Mapping[str, Any], task: str) -> dict[str, Any]:
@@ -173,15 +173,15 @@ def _of_task(content: Mapping[str, Any], task: str) -> dict[str, Any]:
     return {key: value for key, value in found.items() if value is not None}
 
 
-def differences(ours: Settings, theirs: Settings) -> Iterator[Difference]:
+def differences(ours: EvaluationSettings, theirs: EvaluationSettings) -> Iterator[Difference]:
     """Yield every setting in which an adapter's evaluation differs from that of its baseline."""
     for place in sorted(ours.values.keys() | theirs.values.keys()):
         one, other = (settings.values.get(place, _DEFAULTS.get(place)) for settings in (ours, theirs))
         if one != other and _compared(place, ours, theirs):
-            yield Difference(place, one, other, _kind(place, ours.values, theirs.values))
+            yield Difference(place, one, other, _effect(place, ours.values, theirs.values))
 
 
-def _compared(place: str, ours: Settings, theirs: Settings) -> bool:
+def _compared(place: str, ours: EvaluationSettings, theirs: EvaluationSettings) -> bool:
     if place in _OF_THE_BASE:
         return ours.adapter_beside
     if place in _FROM_SAMPLES:
@@ -189,7 +189,7 @@ def _compared(place: str, ours: Settings, theirs: Settings) -> bool:
     return place not in _EXAMPLES or any(settings.values.get("n-shot") != 0 for settings in (ours, theirs))
 
 
-def _kind(place: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Kind:
+def _effect(place: str, ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> Effect:
     same_prompts = "prompts" in ours and ours["prompts"] == theirs.get("prompts")
     if place in _HARMLESS or (place in _PROMPTS | _EXAMPLES and same_prompts):
         return "harmless"

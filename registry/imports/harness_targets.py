@@ -19,7 +19,7 @@ import pandas as pd
 
 from registry.cells import Cell
 from registry.imports.harness_files import Results
-from registry.imports.harness_settings import Settings, settings_of
+from registry.imports.harness_settings import EvaluationSettings, settings_of
 from registry.imports.manifest import Manifest, ManifestRun
 from registry.imports.samples import OptionsInContext, Samples, read_samples
 from registry.refusal import Refused
@@ -40,7 +40,7 @@ class Measured:
     """
 
     score: TargetScore
-    settings: Settings
+    settings: EvaluationSettings
     file: Path
     answers: str | None
 
