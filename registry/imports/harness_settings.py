@@ -105,7 +105,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A setting that differs; ``effect`` says whether it forbids a delta, does no harm, or is said on one side alone."""
+    """A setting that differs; ``effect`` says whether it forbids a delta, is harmless or known of one side alone."""
 
     place: str
     ours: Any
