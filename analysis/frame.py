@@ -13,6 +13,7 @@ from mlflow.entities import Experiment, LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from analysis.copies import copy_notes
 from analysis.imported import read_import
 from analysis.numerals import counted
 from analysis.observations import cells, coverage_notes, newest
@@ -100,7 +101,8 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
         raise EmptyStudyError(_nothing(client, study, "finished evaluations, but none has a delta"))
     observations, repetitions = newest(recorded)
     table, baseline_notes = baselines(runs.of(Kind.BASELINE))
-    notes = [*repetitions, *coverage_notes(observations), *baseline_notes, *unchecked]
+    copies = copy_notes(evaluations.tags.values())
+    notes = [*copies, *repetitions, *coverage_notes(observations), *baseline_notes, *unchecked]
     if unfinished:
         notes.append(f"Unfinished evaluations do not count: {_statuses(unfinished).strip(' ()')}.")
     return Frame(study, shown_uri(client.tracking_uri), observations, table, tuple(notes), runs=runs)

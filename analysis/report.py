@@ -15,6 +15,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis.copies import copy_cautions
 from analysis.corrected import Corrected
 from analysis.corrected.headline import headline
 from analysis.corrected.section import parts as corrected_parts
@@ -78,7 +79,7 @@ def write_report(
         facts=facts(frame, origin),
         experiment=origin.experiment_url(),
         findings=findings(corrected),
-        cautions=cautions(corrected),
+        cautions=[*copy_cautions(frame.notes), *cautions(corrected)],
         headline=headline(corrected),
         figures={drawing.name: {"drawing": drawing, "svg": _inline(drawing)} for drawing in drawings},
         corrected=_shown(corrected_parts(corrected), drawings),

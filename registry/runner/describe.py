@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from registry.cells import Cell
+from registry.runner.copies import copies_note
 from registry.runner.experiment import Experiment, Job
 from registry.runner.plan import Plan, Step
 from registry.study import Study
@@ -66,11 +67,12 @@ def run(kind: Kind, experiment: Experiment, job: Job) -> str:
     cells = experiment.grid
     targets = f"{len(cells)} targets ({len(cells.tasks)} tasks x {len(cells.languages)} languages)"
     if job.source is None:
-        return f"The untouched base **{job.model}** scored on {targets}: what every delta is measured against."
+        told = f"The untouched base **{job.model}** scored on {targets}: what every delta is measured against."
+        return f"{told}{copies_note(experiment.items)}"
     if kind is Kind.FINETUNE:
         items = len(experiment.items.train(job.source))
         return f"{_fine_tune(experiment, job)} ({items} items), seed {job.seed}."
-    return f"{_fine_tune(experiment, job)}, seed {job.seed}, scored on {targets}."
+    return f"{_fine_tune(experiment, job)}, seed {job.seed}, scored on {targets}.{copies_note(experiment.items)}"
 
 
 def study(experiment: Experiment, plan: Plan) -> str:
@@ -79,7 +81,7 @@ def study(experiment: Experiment, plan: Plan) -> str:
         f"{experiment.study.description}\n\n{len(experiment.bases)} base models x {len(experiment.sources)} sources x "
         f"{len(experiment.study.seeds)} seeds, scored on {len(experiment.grid)} targets; "
         f"{plan.fine_tunes} fine-tunes and {plan.evaluations} evaluations to do, "
-        f"{sum(plan.reused.values())} runs reused."
+        f"{sum(plan.reused.values())} runs reused.{copies_note(experiment.items)}"
     ).strip()
 
 

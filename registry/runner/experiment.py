@@ -11,6 +11,7 @@ from registry.cells import Cell, Grid
 from registry.loading import load_tokenizer, require_quantization
 from registry.models import Base, resolve_base
 from registry.refusal import Refused, unknown
+from registry.runner.copies import check_copies, require_different_bases
 from registry.runner.fingerprint import fingerprint
 from registry.study import Recipe, Study
 
@@ -86,8 +87,13 @@ class Experiment:
             recipe=self.study.recipe.deciding(source.task, masked=masked),
             quantization=self.study.quantization,
             seed=seed,
+            **self._cell_of_copy(source),
         )
         return Job(model, source, seed, finetune, self._evaluation_fingerprint(model, finetune))
+
+    def _cell_of_copy(self, source: Cell) -> dict[str, str]:
+        """What tells the adapters of copied cells apart; elsewhere, a cell decides nothing that its items do not."""
+        return {"cell": str(source)} if self.study.split.copies == "allow" and self.items.twins(source) else {}
 
     def training_texts(self, source: Cell) -> list[TrainingText]:
         """The texts of a source cell, the loss where the recipe puts it."""
@@ -127,7 +133,8 @@ def prepare(study: Study) -> Experiment:
     Refused
         If a model, task, language or source does not exist, a source's task has no length, the items cannot be aligned,
         a base lacks the chat template that the study asks for, the library is wanting that loads quantised bases, or
-        every weight of such a base is to be trained.
+        every weight of such a base is to be trained; or if two bases, or the training items of two sources, are the
+        same.
     """
     require_quantization(study.quantization)
     if study.quantization is not None and study.recipe.method == "full":
@@ -140,9 +147,12 @@ def prepare(study: Study) -> Experiment:
     sources = tuple(source_cell(name, grid) for name in study.sources) or grid.cells
     _require_lengths(study.recipe, sources, benchmark.grid.tasks)
     bases = {spec.name: resolve_base(spec, trust_remote_code=study.trust_remote_code) for spec in study.models}
+    require_different_bases(bases.values())
     if study.chat_template:
         _require_chat_templates(bases.values())
-    return Experiment(study, bases, grid, sources, align(benchmark, grid, study.split))
+    items = align(benchmark, grid, study.split)
+    check_copies(items, sources, allowed=study.split.copies == "allow")
+    return Experiment(study, bases, grid, sources, items)
 
 
 def _require_lengths(recipe: Recipe, sources: Iterable[Cell], tasks: Iterable[str]) -> None:

@@ -19,6 +19,7 @@ from registry.deploy.folder import CARD
 from registry.lora.cost import Usage
 from registry.lora.train import Training
 from registry.runner import describe
+from registry.runner.copies import copies_tags
 from registry.runner.experiment import Experiment, Job
 from registry.runner.notes import Lineage, annotate_baseline, annotate_evaluation, annotate_finetune
 from registry.runner.outcomes import Outcomes
@@ -251,6 +252,7 @@ class Records:
             Tag.MODEL_FAMILY: base.family,
             Tag.MODEL_SIZE_B: f"{base.size_b:g}",
             Tag.FINGERPRINT: fingerprint,
+            **copies_tags(self.experiment.items),
             Tag.HEADLINES: " ".join(f"{task}={prompts[task].headline}" for task in self.experiment.grid.tasks),
         }
 

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from registry.hub import offline
 from registry.refusal import Refused
 from registry.runner import describe
+from registry.runner.copies import copies_tags
 from registry.runner.experiment import Experiment, Job, prepare
 from registry.runner.local import default_workers, run_plan
 from registry.runner.outline import Outline, needs_hub, outline
@@ -199,7 +200,11 @@ def run_study(ready: Prospect) -> list[Failure]:
             ready.experiment_id,
             kind=Kind.STUDY,
             name=run_name(Kind.STUDY, study.name),
-            tags={Tag.STUDY: study.name, Tag.PROTOCOL: ready.experiment.protocol},
+            tags={
+                Tag.STUDY: study.name,
+                Tag.PROTOCOL: ready.experiment.protocol,
+                **copies_tags(ready.experiment.items),
+            },
             params=describe.parameters(study) | carried,
             description=describe.study(ready.experiment, ready.plan),
         ) as recording,

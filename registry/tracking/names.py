@@ -88,6 +88,9 @@ class Tag:
     BELOW_CHANCE: Final = "below_chance"
     #: Targets of which some questions did not fit the base's longest input and were scored without their left side.
     CUT: Final = "cut"
+    #: Groups of cells that have the same items to train on, and to test on, as ``cell=cell`` separated by spaces.
+    COPIED_SOURCES: Final = "copied_sources"
+    COPIED_TARGETS: Final = "copied_targets"
     #: Run that trained the adapter, on an evaluation; run that scored the base, on an evaluation.
     FINETUNE_RUN: Final = "finetune_run"
     BASELINE_RUN: Final = "baseline_run"
