@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from registry.architecture import UNLIMITED, brief, longest_input, skeleton
 from registry.catalogue import PAPER
@@ -30,10 +31,14 @@ __all__ = [
     "base_folder",
     "hub_revision",
     "known_models",
+    "require_architectures",
     "resolve_base",
+    "resolve_bases",
     "skeleton_of",
     "trained_base",
 ]
+
+_Found = TypeVar("_Found")
 
 #: The two bases of the built-in grid, by folder relative to the project's; see their model cards.
 BUILT_IN = {name: f"registry/benchmarks/demo/bases/{name}" for name in ("demo-wide", "demo-deep")}
@@ -127,6 +132,48 @@ def resolve_base(spec: BaseSpec, *, trust_remote_code: bool = False) -> Base:
         max_positions=_positions(modules, location, asked, trust_remote_code=trust_remote_code),
         trust_remote_code=trust_remote_code,
     )
+
+
+def resolve_bases(specs: Iterable[BaseSpec], *, trust_remote_code: bool = False) -> dict[str, Base]:
+    """Find every base of a study, by name.
+
+    Raises
+    ------
+    NotAtHand
+        If one is out of reach and nothing is wrong with the others.
+    Refused
+        With a line for each base that cannot be used.
+    """
+    return _each(specs, lambda spec: resolve_base(spec, trust_remote_code=trust_remote_code))
+
+
+def require_architectures(specs: Iterable[BaseSpec], *, trust_remote_code: bool = False) -> None:
+    """Refuse bases that transformers cannot run here as causal language models; those out of reach are left alone.
+
+    Raises
+    ------
+    Refused
+        With a line for each.
+    """
+    with suppress(NotAtHand):
+        _each(specs, lambda spec: skeleton_of(spec, trust_remote_code=trust_remote_code))
+
+
+def _each(specs: Iterable[BaseSpec], find: Callable[[BaseSpec], _Found]) -> dict[str, _Found]:
+    """Find something for every base; what is wrong with several is said at once."""
+    found: dict[str, _Found] = {}
+    problems: list[Refused] = []
+    for spec in specs:
+        try:
+            found[spec.name] = find(spec)
+        except Refused as error:
+            problems.append(error)
+    wrong = [error for error in problems if not isinstance(error, NotAtHand)]
+    if len(wrong) > 1:
+        raise Refused("\n  - ".join([f"{len(wrong)} base models cannot be used:", *map(str, wrong)]))
+    if problems:
+        raise (wrong or problems)[0]
+    return found
 
 
 def trained_base(name: str, revision: str, folder: str = "", *, remedy: str) -> Base:

@@ -9,7 +9,7 @@ from registry.benchmarks import AlignedItems, align, load_benchmark
 from registry.benchmarks.prompts import TrainingText
 from registry.cells import Cell, Grid
 from registry.loading import load_tokenizer, require_quantization
-from registry.models import Base, resolve_base
+from registry.models import Base, resolve_bases
 from registry.refusal import Refused, unknown
 from registry.runner.copies import check_copies, require_different_bases
 from registry.runner.fingerprint import fingerprint
@@ -146,7 +146,7 @@ def prepare(study: Study) -> Experiment:
     grid = benchmark.select(study.tasks, study.languages)
     sources = tuple(source_cell(name, grid) for name in study.sources) or grid.cells
     _require_lengths(study.recipe, sources, benchmark.grid.tasks)
-    bases = {spec.name: resolve_base(spec, trust_remote_code=study.trust_remote_code) for spec in study.models}
+    bases = resolve_bases(study.models, trust_remote_code=study.trust_remote_code)
     require_different_bases(bases.values())
     if study.chat_template:
         _require_chat_templates(bases.values())

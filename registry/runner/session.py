@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from mlflow import MlflowClient
 
 from registry.hub import offline
+from registry.models import require_architectures
 from registry.refusal import Refused
 from registry.runner import describe
 from registry.runner.copies import copies_tags
@@ -127,6 +128,7 @@ def rehearse(study: Study, *, workers: int = 0, output: str = "") -> str:
         except Refused as reason:
             if not needs_hub(study):
                 raise
+            require_architectures(study.models, trust_remote_code=study.trust_remote_code)
             text = _by_names(outline(study), reason)
             folder = describe.write_study(study, Path(output)) if output else None
         else:
