@@ -48,8 +48,9 @@ class Frame:
     observations
         One row per (model, source, target, seed); columns in `registry.tracking.columns.OBSERVATION_COLUMNS`.
     baselines
-        One row per (model, task, language): ``score`` and ``chance`` (proportions), ``below_chance``. Without the
-        number of test items there is no p-value to give.
+        One row per (model, task, language): ``score`` and ``chance`` (proportions), ``below_chance``, and unless it
+        is an import's ``indistinct``: the share of questions with options that are the same tokens to the model.
+        Without the number of test items there is no p-value to give.
     notes
         Sentences on what a reader must know about the data: superseded runs, gaps, mixed protocols, unfinished runs.
     seed_averaged

@@ -57,7 +57,8 @@ def question_rows(
     Returns
     -------
     list of Row
-        Those of one prefix together, the longest first, so that too little memory shows at once.
+        Those of one prefix together, the longest first, so that too little memory shows at once. A question with an
+        option without tokens has none.
 
     Raises
     ------
@@ -67,6 +68,8 @@ def question_rows(
     whole: list[int] = []
     rows: list[Row] = []
     for index, query in enumerate(queries):
+        if not query.scorable:
+            continue
         longest = len(query.context) + max(len(option) for option in query.options) - 1
         if siblings and longest <= max_length:
             whole.append(index)

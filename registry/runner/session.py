@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from registry.hub import offline
 from registry.refusal import Refused
 from registry.runner import describe
+from registry.runner.base_facts import coverage
 from registry.runner.experiment import Experiment, Job, prepare
 from registry.runner.local import default_workers, run_plan
 from registry.runner.outline import Outline, needs_hub, outline
@@ -166,6 +167,7 @@ def _planned(experiment: Experiment, plan: Plan, *, workers: int, reaped: int = 
     return [
         describe.grid(experiment.study, sources=len(experiment.sources), targets=len(experiment.grid)),
         *describe.plan(plan, workers=workers, reaped=reaped),
+        *(coverage(name, facts.matched) for name, facts in experiment.facts.items() if facts.matched),
     ]
 
 

@@ -35,6 +35,7 @@ __all__ = [
     "delta_mean",
     "harm_rate",
     "importance",
+    "indistinct",
     "is_of",
     "of_search",
     "on_target",
@@ -86,6 +87,9 @@ class Tag:
     HEADLINES: Final = "headlines"
     #: Targets whose baseline lies below chance, separated by spaces; absent where there is none.
     BELOW_CHANCE: Final = "below_chance"
+    #: Targets where the base's tokenizer makes the same tokens of different options, as ``task/language=share`` of the
+    #: questions in [0, 1], separated by spaces, the largest shares first; absent where there is none.
+    INDISTINCT: Final = "indistinct_options"
     #: Run that trained the adapter, on an evaluation; run that scored the base, on an evaluation.
     FINETUNE_RUN: Final = "finetune_run"
     BASELINE_RUN: Final = "baseline_run"
@@ -95,6 +99,11 @@ class Tag:
     MODEL_ID: Final = "model_id"
     #: Of a version: whether it was last evaluated in its base's chat template; it is served in the same way.
     CHAT_TEMPLATE: Final = "chat_template"
+    #: Of a version beside it: what the chat template took for today, as ``YYYY-MM-DD``.
+    CHAT_DATE: Final = "chat_template_date"
+    #: Of a scoring: SHA-256 of a fixed question as the base's chat template puts it, or ``plain`` without one. Scores
+    #: are compared only where it is the same.
+    CHAT_HEADER: Final = "chat_header"
     #: SHA-256 of the adapter's weights file.
     DIGEST: Final = "adapter_sha256"
     #: Seconds since the epoch at which the process doing the run was last alive, and that process, see `processes.py`.
@@ -157,6 +166,11 @@ def acc_norm(cell: Cell) -> str:
 def chance(cell: Cell) -> str:
     """Metric of the expected score of guessing, the mean of 1 / number of options over the target's items."""
     return on_target("chance", cell)
+
+
+def indistinct(cell: Cell) -> str:
+    """Metric of the share of a target's questions, in [0, 1], with options that no model can tell apart."""
+    return on_target("indistinct", cell)
 
 
 def delta(regime: Regime, cell: Cell) -> str:
