@@ -6,18 +6,23 @@ All of it is known before any weights are loaded, and what cannot work is refuse
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from registry.hub import NotAtHand
 from registry.loading import load_tokenizer
 from registry.lora.chat import depends_on_date, header_digest, require_chat_template, require_fixed_template
 from registry.lora.special_tokens import appended_tokens
-from registry.models import Base
+from registry.models import Base, skeleton_of
 from registry.projections import MatchedModules, matched_modules
 from registry.refusal import Refused
-from registry.study import ALL_LINEAR, LoraSpec, Study
+from registry.study import ALL_LINEAR, BaseSpec, LoraSpec, Study
 
-__all__ = ["PLAIN", "BaseFacts", "base_facts", "check_targets", "coverage", "few_reached"]
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+__all__ = ["PLAIN", "BaseFacts", "base_facts", "check_targets", "coverage", "few_reached", "reached_layers"]
 
 #: Stands for the header of a chat template where questions are put without one.
 PLAIN = "plain"
@@ -85,11 +90,38 @@ def base_facts(study: Study, base: Base) -> BaseFacts:
         header, dated = header_digest(tokenizer, day=study.chat_template_date), depends_on_date(tokenizer)
     matched = None
     if study.recipe.method == "lora":
-        matched = matched_modules(base.skeleton(), study.recipe.lora.targets)
-        check_targets(matched, study.recipe.lora, base.name)
-        if warning := few_reached(matched, study.recipe.lora):
-            _log.warning("%s: %s", base.name, warning)
+        matched = _reached(base.skeleton(), study.recipe.lora, base.name)
     return BaseFacts(bool(appended_tokens(tokenizer)), header, dated, matched)
+
+
+def reached_layers(study: Study, spec: BaseSpec) -> MatchedModules | None:
+    """Find the layers that an adapter goes on from a base's configuration, or the catalogue, without its weights.
+
+    Returns
+    -------
+    MatchedModules
+        None where every weight is trained, or the configuration is not at hand.
+
+    Raises
+    ------
+    Refused
+        If the study names layers that the base does not have.
+    """
+    if study.recipe.method != "lora":
+        return None
+    try:
+        model = skeleton_of(spec, trust_remote_code=study.trust_remote_code)
+    except NotAtHand:
+        return None
+    return _reached(model, study.recipe.lora, spec.name)
+
+
+def _reached(model: PreTrainedModel, spec: LoraSpec, base: str) -> MatchedModules:
+    matched = matched_modules(model, spec.targets)
+    check_targets(matched, spec, base)
+    if warning := few_reached(matched, spec):
+        _log.warning("%s: %s", base, warning)
+    return matched
 
 
 def check_targets(matched: MatchedModules, spec: LoraSpec, base: str) -> None:
@@ -123,7 +155,18 @@ def few_reached(matched: MatchedModules, spec: LoraSpec) -> str:
     return said
 
 
-def coverage(base: str, matched: MatchedModules) -> str:
-    """Say in a line which layers of a base an adapter goes on."""
-    names = ", ".join(f"{name} ×{count}" for name, count in matched.counts.items() if count)
-    return f"  adapts        {base}: {matched.share:.0%} of the weights of its layers: {names}"
+def coverage(found: Mapping[str, MatchedModules | None]) -> list[str]:
+    """Say which layers of each base an adapter goes on, a line for all bases of which the same is true."""
+    alike: dict[tuple[str, tuple[str, ...]], dict[str, MatchedModules]] = {}
+    for base, matched in found.items():
+        if matched is not None:
+            names = tuple(name for name, count in matched.counts.items() if count)
+            alike.setdefault((f"{matched.share:.0%}", names), {})[base] = matched
+    lines = []
+    for (share, names), bases in alike.items():
+        one, matched = next(iter(bases.items()))
+        several = len(bases) > 1
+        listed = ", ".join(name if several else f"{name} ×{matched.counts[name]}" for name in names)
+        whose = f"each of {len(bases)} bases" if several else one
+        lines.append(f"  adapts        {share} of the weights in the layers of {whose}: {listed}")
+    return lines
