@@ -39,7 +39,8 @@ ALL_LINEAR = ("all-linear",)
 class LoraSpec:
     """Low-rank adaptation (arXiv 2106.09685): rank, scale ``alpha / rank``, dropout, and the projections adapted.
 
-    ``targets`` are names of linear layers, or how their names end; ``[all-linear]`` is all but the LM head.
+    ``targets`` are names of linear layers, or how their names end; ``[all-linear]`` is all but the LM head. Experts
+    that a base keeps in one tensor are no linear layers, and no adapter here goes on them.
     """
 
     rank: Positive = 8

@@ -149,7 +149,8 @@ def few_reached(matched: MatchedModules, spec: LoraSpec) -> str:
     said = f"the usual recipe.lora.targets reach {matched.share:.0%} of the weights"
     if matched.absent:
         said += f" ({', '.join(matched.absent)} match nothing)"
-    said += f"; for {matched.linear_share:.0%} set targets: [{', '.join(matched.offered)}], or [{ALL_LINEAR[0]}]"
+    if matched.linear_share > matched.share:
+        said += f"; for {matched.linear_share:.0%} set targets: [{', '.join(matched.offered)}], or [{ALL_LINEAR[0]}]"
     if matched.linear_share < _MOST:
         said += f"; the other {1 - matched.linear_share:.0%} are in no linear layer, and no adapter here reaches them"
     return said
