@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,11 @@ from analysis.observations import cells, coverage_notes, newest
 from analysis.recorded import InconsistentRunError, Record
 from analysis.stored.runs import StoredRuns, read_runs
 from analysis.stored.tables import baselines, observed
-from registry.cells import Cell
 from registry.refusal import Refused
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import shown_uri
 
-__all__ = ["EmptyStudyError", "Frame", "InconsistentRunError", "MixedStudyError", "cells", "load"]
+__all__ = ["EmptyStudyError", "Frame", "InconsistentRunError", "MixedPromptsError", "MixedStudyError", "cells", "load"]
 
 _PAGE = 1000
 
@@ -36,6 +36,10 @@ class EmptyStudyError(Refused):
 
 class MixedStudyError(Refused):
     """The study holds evaluations of its own and imported ones."""
+
+
+class MixedPromptsError(Refused):
+    """Adapters were asked in another way than the base that they are measured against."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +53,9 @@ class Frame:
     observations
         One row per (model, source, target, seed); columns in `registry.tracking.columns.OBSERVATION_COLUMNS`.
     baselines
-        One row per (model, task, language): ``score`` and ``chance`` (proportions), ``below_chance``. Without the
-        number of test items there is no p-value to give.
+        One row per (model, task, language): ``score`` and ``chance`` (proportions), ``below_chance``, and unless it
+        is an import's ``indistinct``: the share of questions with options that are the same tokens to the model.
+        Without the number of test items there is no p-value to give.
     notes
         Sentences on what a reader must know about the data: superseded runs, gaps, mixed protocols, unfinished runs.
     seed_averaged
@@ -83,6 +88,8 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
         If the study has no experiment in the store, or neither a finished evaluation nor an import.
     MixedStudyError
         If it has both, which no average may mix.
+    MixedPromptsError
+        If an evaluation that counts and its baseline had their questions put behind different chat headers.
     InconsistentRunError
         If a run lacks a tag, or its delta is not its score minus its baseline's to 1e-6 pp.
     """
@@ -95,11 +102,13 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
     unfinished = _search(client, experiment, Kind.EVALUATE, "attributes.status != 'FINISHED'")
     if not len(evaluations):
         raise EmptyStudyError(_nothing(client, study, f"no finished evaluation{_statuses(unfinished)}"))
-    scores, unchecked = _baseline_scores(client, runs)
+    measured, unchecked = _baselines(client, runs)
+    scores = {run_id: record.by_target("score") for run_id, record in measured.items()}
     recorded = observed(evaluations, scores)
     if recorded.empty:
         raise EmptyStudyError(_nothing(client, study, "finished evaluations, but none has a delta"))
     observations, repetitions = newest(recorded)
+    _require_same_prompts(study, runs.of(Kind.EVALUATE), observations, measured)
     table, baseline_notes = baselines(runs.of(Kind.BASELINE))
     copies = copy_notes(evaluations.tags.values())
     notes = [*copies, *repetitions, *coverage_notes(observations), *baseline_notes, *unchecked]
@@ -189,8 +198,8 @@ def _statuses(records: list[Record]) -> str:
 # --- baselines
 
 
-def _baseline_scores(client: MlflowClient, runs: StoredRuns) -> tuple[dict[str, dict[Cell, float]], list[str]]:
-    """Return each needed baseline run's scores by target, and a note on baselines that cannot be read."""
+def _baselines(client: MlflowClient, runs: StoredRuns) -> tuple[dict[str, Record], list[str]]:
+    """Return each needed baseline run, and a note on baselines that cannot be read."""
     records = {record.run_id: record for record in runs.of(Kind.BASELINE).records()}
     needed = [tags.get(Tag.BASELINE_RUN, "") for tags in runs.of(Kind.EVALUATE).tags.values()]
     for run_id in sorted(set(needed) - set(records) - {""}):
@@ -199,7 +208,25 @@ def _baseline_scores(client: MlflowClient, runs: StoredRuns) -> tuple[dict[str, 
             records[run_id] = record
     lost = sum(run_id not in records for run_id in needed)
     note = f"The baseline run of {counted(lost, 'evaluation run')} is not to be read: these deltas are taken unchecked."
-    return {run_id: record.by_target("score") for run_id, record in records.items()}, [note] if lost else []
+    return records, [note] if lost else []
+
+
+def _require_same_prompts(
+    study: str, evaluations: StoredRuns, observations: pd.DataFrame, baselines: Mapping[str, Record]
+) -> None:
+    """Refuse deltas between questions that were put in different ways; older runs do not say how theirs were."""
+    counted_runs, wrong = set(observations["run_id"]), []
+    for run_id, tags in evaluations.tags.items():
+        baseline = baselines.get(tags.get(Tag.BASELINE_RUN, ""))
+        own, theirs = tags.get(Tag.CHAT_HEADER), baseline.tags.get(Tag.CHAT_HEADER) if baseline else None
+        if run_id in counted_runs and None not in (own, theirs) and own != theirs:
+            wrong.append(run_id)
+    if wrong:
+        raise MixedPromptsError(
+            f"{counted(len(wrong), 'evaluation')} of study {study!r} put the questions behind another chat header than "
+            f"the baseline did (run {wrong[0]}{' and others' if wrong[1:] else ''}): these deltas compare two prompts. "
+            "Run the study again under another name: mlflow run . -e study --env-manager local -P study=<its file>"
+        )
 
 
 def _finished(client: MlflowClient, run_id: str) -> Record | None:

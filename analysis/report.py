@@ -29,7 +29,7 @@ from analysis.origin import Origin
 from analysis.published import Published
 from analysis.published.section import parts as published_parts
 from analysis.section import Part
-from registry.tracking.columns import ADAPTER
+from registry.tracking.columns import ADAPTER, INDISTINCT
 
 __all__ = ["write_report"]
 
@@ -86,6 +86,7 @@ def write_report(
         published=_shown(published_parts(published), drawings),
         below_chance=_below_chance(frame.baselines),
         n_baselines=len(frame.baselines),
+        indistinct=_indistinct(frame.baselines),
         adapters=_listed(adapters),
         notes=(*frame.notes, *corrected.notes),
         left_out=left_out,
@@ -116,6 +117,14 @@ def _below_chance(baselines: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the baselines below chance, the furthest below first."""
     flagged = baselines[baselines["below_chance"]]
     return _records(flagged.loc[(flagged["score"] - flagged["chance"]).sort_values(kind="stable").index])
+
+
+def _indistinct(baselines: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the baselines with options that are the same tokens, the largest shares of questions first."""
+    if INDISTINCT not in baselines:  # of an import, which does not say
+        return []
+    flagged = baselines[baselines[INDISTINCT] > 0]
+    return _records(flagged.sort_values(INDISTINCT, ascending=False, kind="stable"))
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from registry.architecture import UNLIMITED, brief, longest_input, skeleton
 from registry.catalogue import PAPER
+from registry.checkpoints import folder_files, folder_weights
 from registry.hub import NotAtHand, cached_weights, commit_of
 from registry.project import PROJECT
 from registry.refusal import Refused, unknown
@@ -113,7 +114,7 @@ def resolve_base(spec: BaseSpec, *, trust_remote_code: bool = False) -> Base:
     """
     folder = base_folder(spec)
     if folder is not None:
-        location, revision = str(folder), _folder_digest(folder)
+        location, revision = str(folder), _folder_digest(folder, spec.name)
         reference = BUILT_IN[spec.name] if spec.path is None and spec.name in BUILT_IN else spec.name
     else:
         location, reference = spec.name, spec.name
@@ -221,18 +222,18 @@ def base_folder(spec: BaseSpec) -> Path | None:
         raise unknown("model", spec.name, KNOWN, where="models")
     if not (folder / "config.json").is_file():
         raise Refused(f"model {spec.name!r}: {folder} holds no config.json, so it is no model's folder")
-    if not any(folder.glob("*.safetensors")):
+    if (folder / "adapter_config.json").is_file():
         raise Refused(
-            f"model {spec.name!r}: {folder} holds no *.safetensors; convert its weights with save_pretrained()"
+            f"model {spec.name!r}: {folder} holds adapter_config.json, so transformers would load the base that it "
+            "names, under its adapter; name that base, or a folder with the adapter merged in"
         )
+    folder_weights(folder, spec.name)
     return folder
 
 
-def _folder_digest(folder: Path) -> str:
+def _folder_digest(folder: Path, name: str) -> str:
     digest = hashlib.sha256()
-    # .model and .txt are tokenizers of the older kinds, .jinja the chat template.
-    kinds = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
-    for path in sorted(path for kind in kinds for path in folder.glob(kind)):
+    for path in folder_files(folder, name):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -281,7 +282,7 @@ def _billions(location: str, revision: str | None) -> float:
     """Count a model's parameters, in billions, without loading them."""
     from huggingface_hub import get_safetensors_metadata
 
-    files = Path(location).glob("*.safetensors") if revision is None else cached_weights(location, revision)
+    files = folder_weights(Path(location), location) if revision is None else cached_weights(location, revision)
     if revision is None or files:
         return _counted(files)
     try:

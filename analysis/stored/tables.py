@@ -10,7 +10,8 @@ import pandas as pd
 from analysis.recorded import DELTA_TOLERANCE_PP, observations_of
 from analysis.stored.runs import StoredRuns
 from registry.cells import Cell
-from registry.tracking.columns import BASELINE_COLUMNS
+from registry.tracking.columns import BASELINE_COLUMNS, INDISTINCT
+from registry.tracking.evaluations import parse_indistinct
 from registry.tracking.names import Tag
 
 __all__ = ["baselines", "observed"]
@@ -84,15 +85,22 @@ def _check(evaluations: StoredRuns, found: pd.DataFrame, scores: Mapping[str, Ma
 
 
 def baselines(runs: StoredRuns) -> tuple[pd.DataFrame, list[str]]:
-    """Return the newest baseline of each (model, target), and a note where there were several."""
+    """Return the newest baseline of each (model, target), and a note where there were several.
+
+    Besides `registry.tracking.columns.BASELINE_COLUMNS` there is ``indistinct``: the share of questions with options
+    that the model's tokenizer makes the same tokens of, NaN where nobody counted.
+    """
     rows = []
     for record in runs.records():
         model, flagged = record.tag(Tag.BASE_MODEL), record.tags.get(Tag.BELOW_CHANCE, "").split()
+        alike = parse_indistinct(record.tags.get(Tag.INDISTINCT, ""))
+        none = 0.0 if Tag.CHAT_HEADER in record.tags else np.nan  # older runs did not count them
         chance = record.by_target("chance")
         for cell, score in record.by_target("score").items():
             level = chance.get(cell, np.nan)
-            rows.append((model, cell.task, cell.language, score, level, str(cell) in flagged or score < level))
-    table = pd.DataFrame(rows, columns=BASELINE_COLUMNS).astype({"below_chance": bool})
+            below = str(cell) in flagged or score < level
+            rows.append((model, cell.task, cell.language, score, level, below, alike.get(cell, none)))
+    table = pd.DataFrame(rows, columns=[*BASELINE_COLUMNS, INDISTINCT]).astype({"below_chance": bool})
     key = ["model", "task", "language"]
     repeated = sorted(table.loc[table.duplicated(key), "model"].unique())
     note = f"Several baseline runs measured the same targets of {', '.join(repeated)}: the newest are shown."

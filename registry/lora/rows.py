@@ -73,7 +73,8 @@ def question_rows(
     Returns
     -------
     list of Row
-        Those of one prefix together, the longest first, so that too little memory shows at once.
+        Those of one prefix together, the longest first, so that too little memory shows at once. A question with an
+        option without tokens has none.
 
     Raises
     ------
@@ -83,6 +84,8 @@ def question_rows(
     whole: list[int] = []
     rows: list[Row] = []
     for index, query in enumerate(queries):
+        if not query.scorable:
+            continue
         lengths = [len(query.context) + len(option) - 1 for option in query.options]
         sides = {side_of(length, switches) for length in lengths}
         if siblings and max(lengths) <= max_length and len(sides) == 1:

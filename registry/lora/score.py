@@ -49,6 +49,8 @@ class ScoringSet:
     ----------
     options : tuple of int
         Number of options of each question, in the questions' order.
+    indistinct : bool array, (questions,)
+        Where no model can tell all options of a question apart, see :class:`registry.lora.tokens.Continuations`.
     tokens_per_batch : int
         What it is now.
     """
@@ -57,6 +59,7 @@ class ScoringSet:
         self, queries: Sequence[Continuations], *, tokens_per_batch: int, max_length: int, worth: int | None = None
     ) -> None:
         self.options = tuple(len(query.options) for query in queries)
+        self.indistinct = np.array([query.indistinct for query in queries], dtype=bool)
         self.tokens_per_batch = tokens_per_batch
         self._queries = queries
         self._max_length = max_length
@@ -65,6 +68,10 @@ class ScoringSet:
         self._rows: list[list[Row]] = []
         self._laid_out: list[ScoringBatch | None] = []
         self.lay_out(self._batching)
+
+    def unscored(self) -> list[np.ndarray]:
+        """Return a place for each option's log-likelihood: not a number until it is scored, 0 where it cannot be."""
+        return [np.full(len(query.options), np.nan if query.scorable else 0.0) for query in self._queries]
 
     @property
     def batches(self) -> int:
@@ -147,7 +154,8 @@ def loglikelihoods(
     Returns
     -------
     list of float64 arrays, (options,)
-        Summed log-probability of each option's tokens given its context, in nats, question by question.
+        Summed log-probability of each option's tokens given its context, in nats, question by question; 0 for all
+        options of a question where one has no token: a tie.
 
     Raises
     ------
@@ -156,7 +164,7 @@ def loglikelihoods(
     FloatingPointError
         If a log-likelihood is not a number: something overflowed on the way, as it does in fp16 above 65,504.
     """
-    scores = [np.full(options, np.nan) for options in questions.options]
+    scores = questions.unscored()
     batching, device = batching_of(model), input_device(model)
     questions.lay_out(batching)
     number, prefix = 0, None

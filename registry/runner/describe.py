@@ -35,6 +35,7 @@ __all__ = [
     "warn_below_chance",
     "warn_cut_questions",
     "warn_cut_texts",
+    "warn_indistinct",
     "write_design",
     "write_study",
 ]
@@ -47,12 +48,14 @@ def parameters(design: Study) -> dict[str, object]:
     recipe = asdict(design.recipe)
     if design.recipe.method == "full":
         del recipe["lora"]
-    others = {
+    others: dict[str, object] = {
         "chat_template": design.chat_template,
         "quantization": design.quantization,
         "placement": design.placement,
         "gradient_checkpointing": design.gradient_checkpointing,
     }
+    if design.chat_template:
+        others["chat_template_date"] = design.chat_template_date
     return dict(_flat("", recipe)) | others
 
 
@@ -196,6 +199,22 @@ def warn_cut_questions(job: Job, cut: Mapping[Cell, int]) -> None:
     """Say in the log of which targets questions were scored without their left side."""
     cells = ", ".join(f"{count} of {cell}" for cell, count in cut.items())
     log.warning("%s: questions longer than the model reads were scored without their left side: %s", job.model, cells)
+
+
+def warn_indistinct(job: Job, scores: Mapping[Cell, TargetScore]) -> None:
+    """Say in the log, task by task, in which languages a base's tokenizer makes different options the same tokens."""
+    tasks: dict[str, list[str]] = {}
+    for cell, result in scores.items():
+        if result.indistinct:
+            tasks.setdefault(cell.task, []).append(f"{cell.language} ({result.indistinct:.0%} of the questions)")
+    for task, languages in tasks.items():
+        log.warning(
+            "%s: options of task %s are the same tokens, so no model can choose between them, in: %s; take a base that "
+            "knows the script, or leave these cells out",
+            job.model,
+            task,
+            ", ".join(languages),
+        )
 
 
 def _flat(prefix: str, values: Mapping[str, Any]) -> list[tuple[str, object]]:

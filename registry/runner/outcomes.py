@@ -91,11 +91,21 @@ class Outcomes:
         One per question, in nats.
     cut : iterable of int
         The questions whose text lost its left side to fit the base.
+    indistinct : bool array, (questions,), optional
+        Where no model can tell the options apart; nowhere by default.
     """
 
-    def __init__(self, questions: Questions, values: Sequence[np.ndarray], cut: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        questions: Questions,
+        values: Sequence[np.ndarray],
+        *,
+        cut: Iterable[int] = (),
+        indistinct: np.ndarray | None = None,
+    ) -> None:
         self._questions = questions
         self._cut = frozenset(cut)
+        self._indistinct = np.zeros(len(values), dtype=bool) if indistinct is None else indistinct
         self._values = list(values)
         self._chosen = choose(self._values)
         self._chosen_norm = choose(self._values, questions.lengths)
@@ -109,6 +119,7 @@ class Outcomes:
                 acc_norm=float((self._chosen_norm[part] == answers[part]).mean()),
                 chance=float(np.mean(1 / self._questions.counts[part])),
                 headline=prompts[cell.task].headline,
+                indistinct=float(self._indistinct[part].mean()),
             )
             for cell, part in self._questions.targets.items()
         }

@@ -289,7 +289,7 @@ class Resident:
         flop = scoring_flop(Size.of(model), tokens=tokens, predictions=held.questions.predictions)
         self.records.usage(recording, "score", Usage(seconds, tokens, flop, peak_memory_gb(self.records.device)))
         progress("record", 1.0)
-        return Outcomes(self._asked, values, held.questions.cut)
+        return Outcomes(self._asked, values, cut=held.questions.cut, indistinct=held.questions.indistinct)
 
     @property
     def _full(self) -> bool:

@@ -15,6 +15,7 @@ from registry.hub import offline
 from registry.models import require_architectures
 from registry.refusal import Refused
 from registry.runner import describe
+from registry.runner.base_facts import coverage, reached_layers
 from registry.runner.copies import copies_tags
 from registry.runner.experiment import Experiment, Job, prepare
 from registry.runner.local import default_workers, run_plan
@@ -152,6 +153,7 @@ def _by_names(seen: Outline, reason: Refused) -> str:
     from registry.runner.forecast import forecast
 
     left = seen.left_in_all
+    reached = {spec.name: reached_layers(seen.study, spec) for spec in seen.study.models}
     there = ", ".join(f"{count} {kind}" for kind, count in seen.recorded_count.items())
     return "\n".join(
         [
@@ -159,6 +161,7 @@ def _by_names(seen: Outline, reason: Refused) -> str:
             f"  by names      {reason}",
             f"  there already {there}, by names: whether they still hold is seen once bases and items are here",
             describe.to_do(left.fine_tunes, left.evaluations, left.baselines),
+            *coverage(reached),
             describe.cost(forecast(seen)),
             f"  store         {shown_uri(tracking_uri())}",
         ]
@@ -169,6 +172,7 @@ def _planned(experiment: Experiment, plan: Plan, *, workers: int, reaped: int = 
     return [
         describe.grid(experiment.study, sources=len(experiment.sources), targets=len(experiment.grid)),
         *describe.plan(plan, workers=workers, reaped=reaped),
+        *coverage({name: facts.matched for name, facts in experiment.facts.items()}),
     ]
 
 

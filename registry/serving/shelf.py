@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +22,7 @@ from registry.loading import dtype_of
 from registry.lora.adapter import Adapter, read_adapter
 from registry.models import Base
 from registry.refusal import Refused, unknown
-from registry.study import Quantization
+from registry.study import CHAT_DATE, Quantization
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.names import Tag
 from registry.yamltext import read_yaml
@@ -56,12 +58,18 @@ class Told:
     revision: str
     prompt: Prompt
     chat: bool
+    day: date
     precision: Literal["fp32", "bf16", "fp16"]
     quantization: Quantization | None
 
-    def evaluated(self, chat: str | None) -> Told:
-        """Return the same for an adapter that was last evaluated with or without a chat template, told by a tag."""
-        return self if chat is None else replace(self, chat=chat == "True")
+    def evaluated(self, tags: Mapping[str, str]) -> Told:
+        """Return the same for an adapter that was last evaluated in another way, as its version's tags tell."""
+        chat, day = tags.get(Tag.CHAT_TEMPLATE), tags.get(Tag.CHAT_DATE)
+        return replace(
+            self,
+            chat=self.chat if chat is None else chat == "True",
+            day=self.day if day is None else date.fromisoformat(day),
+        )
 
 
 _TOLD = TypeAdapter(Told)
@@ -75,6 +83,7 @@ class Served:
     adapter: Adapter | None
     prompt: Prompt
     chat: bool
+    day: date
 
 
 def read_told(folder: Path) -> Told:
@@ -96,6 +105,7 @@ def read_told(folder: Path) -> Told:
                 "prompt": told["prompt"],
                 # Adapters registered before there was the choice were trained and scored in this way.
                 "chat": told.get("chat_template", False),
+                "day": told.get("chat_template_date", CHAT_DATE),
                 "precision": told.get("precision", "fp32"),
                 "quantization": told.get("quantization"),
             }
@@ -179,5 +189,5 @@ class Shelf:
         trained = InMemory(told.precision, told.quantization)
         if trained != self._held:
             raise Refused(f"adapter: {key} was trained on {trained}; the base is held in {self._held} here")
-        told = told.evaluated(version.tags.get(Tag.CHAT_TEMPLATE))
-        return Served(key, adapter, told.prompt, told.chat)
+        told = told.evaluated(version.tags)
+        return Served(key, adapter, told.prompt, told.chat, told.day)

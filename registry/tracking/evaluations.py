@@ -21,23 +21,31 @@ __all__ = [
     "below_chance",
     "chance_metrics",
     "delta_metrics",
+    "indistinct_cells",
+    "indistinct_metrics",
+    "parse_indistinct",
     "record_inputs",
     "recorded_scores",
     "score_metrics",
 ]
+
+_TAG_LENGTH = 5000  # characters that every version of MLflow takes
 
 
 @dataclass(frozen=True, slots=True)
 class TargetScore:
     """How a model did on one target; all but ``headline`` are proportions in [0, 1].
 
-    ``headline`` names the accuracy that is the score; ``chance`` is the expected score of guessing.
+    ``headline`` names the accuracy that is the score; ``chance`` is the expected score of guessing; ``indistinct`` is
+    the share of questions with options that no model can tell apart, being the same tokens: a choice among those is the
+    first of them.
     """
 
     acc: float
     acc_norm: float
     chance: float
     headline: str
+    indistinct: float = 0.0
 
     @property
     def score(self) -> float:
@@ -86,6 +94,31 @@ def delta_metrics(source: Cell, scores: Mapping[Cell, float], baseline: Mapping[
 def below_chance(scores: Mapping[Cell, TargetScore]) -> list[Cell]:
     """Targets that the untouched base answers worse than guessing would: a sign of a broken data configuration."""
     return [cell for cell, result in scores.items() if result.score < result.chance]
+
+
+def indistinct_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
+    """Metrics of the targets where options are the same tokens; the others have none."""
+    return {names.indistinct(cell): result.indistinct for cell, result in scores.items() if result.indistinct}
+
+
+def indistinct_cells(scores: Mapping[Cell, TargetScore]) -> str:
+    """Write those targets with their shares as a tag, the largest share first, as many as a tag has room for."""
+    found = sorted((-result.indistinct, str(cell)) for cell, result in scores.items() if result.indistinct)
+    written: list[str] = []
+    room = _TAG_LENGTH
+    for share, cell in found:
+        part = f"{cell}={-share:.3g}"
+        room -= len(part) + 1
+        if room < 0:
+            break
+        written.append(part)
+    return " ".join(written)
+
+
+def parse_indistinct(tag: str) -> dict[Cell, float]:
+    """Read such a tag back: the share of questions by target."""
+    pairs = (part.rpartition("=") for part in tag.split())
+    return {Cell.parse(cell): float(share) for cell, _, share in pairs}
 
 
 def recorded_scores(run: Run) -> dict[Cell, float]:

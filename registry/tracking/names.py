@@ -35,6 +35,7 @@ __all__ = [
     "delta_mean",
     "harm_rate",
     "importance",
+    "indistinct",
     "is_of",
     "of_search",
     "on_target",
@@ -91,6 +92,9 @@ class Tag:
     #: Groups of cells that have the same items to train on, and to test on, as ``cell=cell`` separated by spaces.
     COPIED_SOURCES: Final = "copied_sources"
     COPIED_TARGETS: Final = "copied_targets"
+    #: Targets where the base's tokenizer makes the same tokens of different options, as ``task/language=share`` of the
+    #: questions in [0, 1], separated by spaces, the largest shares first; absent where there is none.
+    INDISTINCT: Final = "indistinct_options"
     #: Run that trained the adapter, on an evaluation; run that scored the base, on an evaluation.
     FINETUNE_RUN: Final = "finetune_run"
     BASELINE_RUN: Final = "baseline_run"
@@ -100,6 +104,11 @@ class Tag:
     MODEL_ID: Final = "model_id"
     #: Of a version: whether it was last evaluated in its base's chat template; it is served in the same way.
     CHAT_TEMPLATE: Final = "chat_template"
+    #: Of a version beside it: what the chat template took for today, as ``YYYY-MM-DD``.
+    CHAT_DATE: Final = "chat_template_date"
+    #: Of a scoring: SHA-256 of a fixed question as the base's chat template puts it, or ``plain`` without one. Scores
+    #: are compared only where it is the same.
+    CHAT_HEADER: Final = "chat_header"
     #: SHA-256 of the adapter's weights file.
     DIGEST: Final = "adapter_sha256"
     #: Seconds since the epoch at which the process doing the run was last alive, and that process, see `processes.py`.
@@ -167,6 +176,11 @@ def chance(cell: Cell) -> str:
 def cut_questions(cell: Cell) -> str:
     """Metric of how many of a target's questions lost their left side to fit the base's longest input."""
     return on_target("cut_questions", cell)
+
+
+def indistinct(cell: Cell) -> str:
+    """Metric of the share of a target's questions, in [0, 1], with options that no model can tell apart."""
+    return on_target("indistinct", cell)
 
 
 def delta(regime: Regime, cell: Cell) -> str:
