@@ -20,12 +20,12 @@ import sqlite3
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-__all__ = ["Ending", "Fault", "run_command", "run_with_fault", "states_after_kills"]
+__all__ = ["Ending", "Fault", "kills", "run_command", "run_with_fault"]
 
 Kind = Literal["kill", "full", "read-only"]
 
@@ -101,23 +101,22 @@ def run_with_fault(work: Callable[..., object], *arguments: object, fault: Fault
     return Ending(process.exitcode, writes, log.read_text(errors="replace"))
 
 
-def states_after_kills(
-    work: Callable[..., object], *arguments: object, under: Path, log: Path, every: int = 1, most: int = 1000
-) -> list[int]:
+def kills(
+    work: Callable[..., object], *arguments: object, under: Path, log: Path, first: int = 1, most: int = 400
+) -> Iterator[int]:
     """Call a function again and again, killed one write later each time, until it comes through.
 
-    Returns
-    -------
-    list of int
-        The writes at which it was killed.
+    Yields
+    ------
+    int
+        The write at which it was killed, after each kill.
     """
-    killed: list[int] = []
-    for number in range(1, most + 1, every):
+    for number in range(first, most + 1):
         ending = run_with_fault(work, *arguments, fault=Fault("kill", number, under), log=log)
         if not ending.killed:
             assert ending.code == 0, ending.printed[-3000:]
-            return killed
-        killed.append(number)
+            return
+        yield number
     raise AssertionError(f"more than {most} writes")
 
 
@@ -223,5 +222,5 @@ class _Armed:
             return None
         path = Path(os.fsdecode(given))
         if not path.is_absolute():
-            path = Path(os.readlink(f"/proc/self/fd/{folder}") if folder not in (None, -1) else Path.cwd()) / path
+            path = Path(Path(f"/proc/self/fd/{folder}").readlink() if folder not in (None, -1) else Path.cwd()) / path
         return path if path.is_relative_to(self.fault.under) else None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kill_at_write import Fault, run_with_fault, states_after_kills
+from tests.kill_at_write import Fault, kills, run_with_fault
 
 pytestmark = pytest.mark.slow  # the server that processes are forked from takes ten seconds to start
 
@@ -21,7 +21,7 @@ def work(folder: Path) -> None:
 def test_writes_are_counted_and_a_kill_leaves_what_stood_before_it(tmp_path) -> None:
     folder, log = tmp_path / "folder", tmp_path / "log"
     folder.mkdir()
-    assert states_after_kills(work, folder, under=folder, log=log) == [1, 2, 3, 4]
+    assert list(kills(work, folder, under=folder, log=log)) == [1, 2, 3, 4]
     assert (folder / "a" / "file").read_text() == "text"
     again = tmp_path / "again"
     again.mkdir()

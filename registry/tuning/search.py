@@ -19,7 +19,7 @@ from registry.runner import describe
 from registry.tracking.names import TRIAL_OBJECTIVE, TRIAL_VALUE, Kind, Tag, run_name
 from registry.tracking.recording import Recording
 from registry.tracking.runs import recorded
-from registry.tuning.conclusion import Conclusion, conclude, write_files
+from registry.tuning.conclusion import Conclusion, conclude, place_files, write_files
 from registry.tuning.objective import Measured, Progress, Report, Workbench
 from registry.tuning.preparation import Search
 from registry.tuning.space import recipe_of, suggested
@@ -41,7 +41,7 @@ def run_search(trials: Trials, output: str) -> Conclusion:
         If no trial could be completed.
     """
     if not trials.left:
-        return write_files(conclude(trials, output), trials)
+        return place_files(conclude(trials, output), trials)
     search = trials.search
     with recorded(
         trials.client,
@@ -54,11 +54,11 @@ def run_search(trials: Trials, output: str) -> Conclusion:
     ) as recording:
         failures = _Trying(trials, recording.run_id).go()
         found = replace(conclude(trials, output, failures), run_id=recording.run_id)
-        write_files(found, trials)
         with recording.folder() as folder:
             write_files(replace(found, folder=folder), trials)
         recording.metrics(found.metrics)
         recording.tags({Tag.BEST_TRIAL: found.number, Tag.BEST_RUN: found.best_run})
+        place_files(found, trials)
     return found
 
 
