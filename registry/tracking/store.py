@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import mlflow
 from filelock import FileLock
@@ -27,9 +27,11 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from registry.interrupts import unbroken
+from registry.masking import mask, mask_uri
 from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking.rows import write_plainly
+from registry.tracking.schema import require_own_schema, require_tested_server
 from registry.tracking.write_ahead import fold_log, make_database, set_up_once
 
 __all__ = ["all_runs", "experiment_id", "is_database", "open_store", "pages", "shown_uri", "tracking_uri"]
@@ -91,12 +93,8 @@ def tracking_uri() -> str:
 
 
 def shown_uri(uri: str) -> str:
-    """Return a store's address without the password in it, for messages and reports."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+    """Return a store's address without the secrets in it, for messages and reports."""
+    return mask_uri(uri)
 
 
 def open_store(uri: str | None = None) -> MlflowClient:
@@ -110,7 +108,7 @@ def open_store(uri: str | None = None) -> MlflowClient:
     Raises
     ------
     Refused
-        If there is no store that can be opened.
+        If there is no store that can be opened, or it is of another version of MLflow.
     """
     uri = uri or tracking_uri()
     mlflow.set_tracking_uri(uri)  # artifact downloads and model loading read MLflow's own setting
@@ -118,6 +116,8 @@ def open_store(uri: str | None = None) -> MlflowClient:
     if urlsplit(uri).scheme in ("", "file") and uri != "databricks":
         raise Refused(f"{uri} is a folder, which MLflow does not take for a store any more; {_OTHERWISE}")
     if not is_database(uri):
+        if urlsplit(uri).scheme in ("http", "https"):
+            require_tested_server(uri)
         return _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))
     try:
         client: MlflowClient = _patient(_opened)(uri)
@@ -136,6 +136,7 @@ def _opened(uri: str) -> MlflowClient:
     """Return a client of a database that has answered."""
     try:
         with _first_contact(uri):
+            require_own_schema(uri, sqlite_file(uri))
             client = _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))  # makes tables that are lacking
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
@@ -226,7 +227,7 @@ def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return mask(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
 
 
 def sqlite_file(uri: str) -> Path | None:
