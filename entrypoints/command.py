@@ -57,8 +57,8 @@ class _Parser(argparse.ArgumentParser):
         secret = [name for name, value in vars(found).items() if isinstance(value, str) and has_secret(value)]
         if run_id and secret:
             self.error(
-                f"{', '.join(secret)} holds a secret, which `mlflow run` recorded as a parameter of its run. {_KEPT}. "
-                f"Change the secret and erase the run:\nmlflow runs delete --run-id {run_id}; mlflow gc --run-ids {run_id}"
+                f"{', '.join(secret)} holds a secret, which `mlflow run` recorded as a parameter. {_KEPT}. Change the "
+                f"secret and erase the run:\nmlflow runs delete --run-id {run_id}; mlflow gc --run-ids {run_id}"
             )
 
     def error(self, message: str) -> NoReturn:
@@ -161,6 +161,14 @@ def _code(command: Callable[[], int]) -> int:
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
+    except Exception as error:
+        from registry.disks import disk_problem
+
+        told = disk_problem(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        return 1
 
 
 def _use_project_environment() -> None:
@@ -205,3 +213,4 @@ def _quiet() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     for name in ("alembic", "mlflow", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints a traceback at each attempt

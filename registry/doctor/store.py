@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -20,6 +21,7 @@ from registry.masking import mask
 from registry.tracking.names import Tag
 from registry.tracking.schema import newest_revision, upgrade_commands
 from registry.tracking.store import open_store, shown_uri, sqlite_file
+from registry.tracking.write_ahead import shared_log
 
 __all__ = ["check_store", "local_folder"]
 
@@ -139,8 +141,19 @@ def _database(uri: str) -> Iterator[Finding]:
         )
     else:
         yield good(f"{shown_uri(uri)} answers, schema {schema} as this MLflow has it")
+        yield from _shared(sqlite_file(uri))
         yield _takes_writes(engine, uri)
     engine.dispose()
+
+
+def _shared(file: Path | None) -> Iterator[Finding]:
+    """See that a write-ahead log is on a disk of this machine alone."""
+    kind = None if file is None else shared_log(file)
+    if kind is not None:
+        yield wrong(
+            f"{file} keeps a write-ahead log on {kind}, which other machines do not see: used from several it breaks",
+            f"when nothing runs: sqlite3 {shlex.quote(str(file))} 'PRAGMA journal_mode = DELETE'; or set up a server",
+        )
 
 
 def _takes_writes(engine: object, uri: str) -> Finding:

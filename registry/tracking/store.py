@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -26,13 +28,14 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from registry.disks import disk_problem
 from registry.interrupts import unbroken
 from registry.masking import mask, mask_uri
 from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking.rows import write_plainly
 from registry.tracking.schema import require_own_schema, require_tested_server
-from registry.tracking.write_ahead import fold_log, make_database, set_up_once
+from registry.tracking.write_ahead import fold_log, make_database, set_up_once, shared_log
 
 __all__ = ["all_runs", "experiment_id", "is_database", "open_store", "pages", "shown_uri", "tracking_uri"]
 
@@ -122,14 +125,31 @@ def open_store(uri: str | None = None) -> MlflowClient:
     try:
         client: MlflowClient = _patient(_opened)(uri)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
-        raise Refused(f"{shown_uri(uri)} cannot be opened: {_first_line(error)}; {_OTHERWISE}") from error
+        problem = disk_problem(error)
+        told = f"\n{problem}" if problem else f"{_first_line(error)}; {_OTHERWISE}"
+        raise Refused(f"{shown_uri(uri)} cannot be opened: {told}") from error
     write_plainly(client)
-    if sqlite_file(uri) is not None:
+    file = sqlite_file(uri)
+    if file is not None:
+        _warn_of_shared_log(file)
         for store in (client._tracking_client.store, client._get_registry_client().store):
             set_up_once(store)
     for name in _CALLS:
         setattr(client, name, _patient(getattr(client, name)))
     return client
+
+
+def _warn_of_shared_log(file: Path) -> None:
+    kind = shared_log(file)
+    if kind is not None and parent_process() is None:
+        _log.warning(
+            "%s keeps a write-ahead log on %s, which other machines do not see: used from several it breaks.\n"
+            "Use it from this machine alone, set up a server (docs/server.md), or when nothing runs: "
+            "sqlite3 %s 'PRAGMA journal_mode = DELETE'",
+            file,
+            kind,
+            shlex.quote(str(file)),
+        )
 
 
 def _opened(uri: str) -> MlflowClient:
@@ -216,7 +236,7 @@ def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return ask(*arguments, **named)
             except MlflowException as error:
-                if error.error_code != "TEMPORARILY_UNAVAILABLE":
+                if error.error_code != "TEMPORARILY_UNAVAILABLE" or disk_problem(error):
                     raise
                 if pause >= _TOLD_FROM:
                     _log.warning("the store does not answer, and is asked again: %s", _first_line(error))
