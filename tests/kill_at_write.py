@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
-__all__ = ["Ending", "Fault", "kills", "run_command", "run_with_fault"]
+__all__ = ["Ending", "Fault", "kills", "run_command", "run_with_fault", "spread"]
 
 Kind = Literal["kill", "full", "read-only"]
 
@@ -118,6 +118,12 @@ def kills(
             return
         yield number
     raise AssertionError(f"more than {most} writes")
+
+
+def spread(total: int, most: int) -> list[int]:
+    """Return at most so many writes of a process that makes some in all, the first and the last among them."""
+    steps = max(1, min(most, total) - 1)
+    return sorted({1 + round(step * (total - 1) / steps) for step in range(steps + 1)})
 
 
 def run_command(name: str, *arguments: str) -> NoReturn:
