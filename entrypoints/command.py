@@ -57,7 +57,7 @@ class _Parser(argparse.ArgumentParser):
         secret = [name for name, value in vars(found).items() if isinstance(value, str) and has_secret(value)]
         if run_id and secret:
             self.error(
-                f"{', '.join(secret)} holds a secret, which `mlflow run` recorded as a parameter. {_KEPT}. Change it, and\n"
+                f"{', '.join(secret)} holds a secret, which `mlflow run` recorded as a parameter. {_KEPT}. Change it;\n"
                 f"mlflow runs delete --run-id {run_id}; mlflow gc --run-ids {run_id}   (gc erases all that is deleted)"
             )
 
