@@ -44,7 +44,7 @@ def run_search(trials: Trials, output: str) -> Conclusion:
     Refused
         If no trial could be completed.
     """
-    if not trials.left:
+    if not trials.left and not trials.unmarked:
         return place_files(conclude(trials, output), trials)
     search = trials.search
     with recorded(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -109,16 +110,25 @@ class Trials:
         self._retry_dead()
         return max(0, self.search.spec.trials - len(self.counted()))
 
+    @property
+    def unmarked(self) -> bool:
+        """Whether a trial was begun that names no process yet: within seconds it does, or its process is dead."""
+        return any(SEARCH_RUN not in trial.user_attrs for trial in self.counted(TrialState.RUNNING))
+
     def claim(self, search_run: str) -> optuna.Trial | None:
         """Begin a trial, that of a dead process first; None where enough have been begun.
+
+        Waits for a trial that names no process yet: a search that was killed at that moment would lack it for good.
 
         Parameters
         ----------
         search_run : str
             This process's run, whose heartbeat says that its trials are under way.
         """
-        if not self.left:
-            return None
+        while not self.left:
+            if not self.unmarked:
+                return None
+            time.sleep(0.5)
         trial = self.study.ask()
         trial.set_user_attr(SEARCH_RUN, search_run)
         order = sum(other.number < trial.number for other in self.counted())
