@@ -75,7 +75,7 @@ def test_an_analysis_that_is_killed_leaves_the_former_or_the_new_one(analysed, u
     total = run_with_fault(run_command, *command, fault=Fault("kill", 0, tmp_path.parent), log=log)
     assert total.code == 0, total.printed
     late = total.writes - len(names(analysed))  # where files are uploaded and put in place
-    for number in sorted({*spread(total.writes, 6), *(late + step for step in spread(total.writes - late, 8))}):
+    for number in sorted({*spread(total.writes, 4), *(late + step for step in spread(total.writes - late, 6))}):
         make_former(analysed)
         fault = Fault("kill", number, tmp_path.parent)
         assert run_with_fault(run_command, *command, fault=fault, log=log).killed
@@ -91,7 +91,7 @@ def test_an_analysis_that_is_killed_leaves_the_former_or_the_new_one(analysed, u
 def test_an_analysis_on_a_full_disk_says_so_and_leaves_the_former(analysed, uri, tmp_path, kind) -> None:
     command, log = ("analyze", *QUICK, str(analysed)), tmp_path / "log"
     total = run_with_fault(run_command, *command, fault=Fault("kill", 0, tmp_path.parent), log=log).writes
-    for number in spread(total // 2, 4):
+    for number in spread(total // 2, 3):
         make_former(analysed)
         ending = run_with_fault(run_command, *command, fault=Fault(kind, number, tmp_path.parent), log=log)
         assert ending.code in (1, 2), ending.printed
