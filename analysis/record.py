@@ -13,13 +13,15 @@ from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.outcomes import StudyOutcomes
 from analysis.figures import RAW
 from analysis.frame import Frame, load
+from analysis.numerals import counted
 from analysis.observations import cells
 from analysis.origin import Origin
 from analysis.published import Options
 from analysis.published.vectors import read_vectors
 from analysis.stored.cache import cache_root
 from analysis.stored.collected import study_outcomes
-from analysis.stored.outcomes import stored_outcomes
+from analysis.stored.outcomes import StoredOutcomes, stored_outcomes
+from registry.refusal import Refused
 from registry.tracking.names import Kind, Tag, analyzed, run_name
 from registry.tracking.overview import describe_study
 from registry.tracking.runs import recorded
@@ -61,6 +63,7 @@ def record_analysis(
     vectors: Path | None = None,
     heatmaps: str = RAW,
     questions: int = QUESTIONS,
+    assume_noise: bool = False,
 ) -> tuple[Analysis, str]:
     """Analyse a study's finished runs into a folder and log the folder to an ``analyze`` run.
 
@@ -74,11 +77,19 @@ def record_analysis(
         See `analysis.analysis.analyze`.
     vectors
         CSV of typological vectors of the languages; see `analysis.published.vectors`.
+    assume_noise
+        Whether to go on where outcomes that were recorded cannot be read: cells without them are not tested, and if
+        none can be read the sampling noise is assumed.
 
     Returns
     -------
     Analysis, str
         What was written, and the run's id. The regime table's numbers are the run's metrics too.
+
+    Raises
+    ------
+    Refused
+        If outcomes that were recorded cannot be read and no noise may be assumed.
     """
     cache = cache_root()
     frame = load(client, study, cache=cache)
@@ -88,7 +99,7 @@ def record_analysis(
         against={other: cells(load(client, other, cache=cache).observations) for other in compare},
         name=study,
     )
-    outcomes, notes = _outcomes(client, frame, cache) if corrected else (None, ())
+    outcomes, notes = _outcomes(client, frame, cache, assume_noise) if corrected else (None, ())
     result = analyze(
         replace(frame, notes=(*frame.notes, *notes)),
         output,
@@ -99,25 +110,44 @@ def record_analysis(
         heatmaps=heatmaps,
         origin=Origin(frame.store, experiment_id(client, study), _recipe(client, frame)),
     )
+    result = replace(result, noise_notes=notes)
     with recorded(
         client,
         experiment_id(client, study),
         kind=Kind.ANALYZE,
         name=run_name(Kind.ANALYZE, study),
-        tags={Tag.STUDY: study},
+        tags={Tag.STUDY: study, Tag.NOISE: result.noise},
         description=f"Tables, figures and report of study `{study}`: open `report.html` among the artifacts.",
     ) as recording:
         recording.files(output)
         rows = result.regimes.set_index("regime")[list(_METRICS)].stack().dropna()
         recording.metrics({analyzed(quantity, regime): value for (regime, quantity), value in rows.items()})
-        describe_study(recording, study)
+        describe_study(recording, study, (f"Sampling noise: {result.noise}.", *notes))
     return result, recording.run_id
 
 
-def _outcomes(client: MlflowClient, frame: Frame, cache: Path) -> tuple[StudyOutcomes | None, tuple[str, ...]]:
+def _outcomes(
+    client: MlflowClient, frame: Frame, cache: Path, assume_noise: bool
+) -> tuple[StudyOutcomes | None, tuple[str, ...]]:
     """Return the outcomes of single questions, None if no run has any, and notes on them."""
-    stored = stored_outcomes(client, frame, cache=cache)
-    return (study_outcomes(stored) if len(stored) else None), stored.notes
+    stored = stored_outcomes(client, frame, cache=cache, tolerant=assume_noise)
+    if not stored.lacking:
+        return (study_outcomes(stored) if len(stored) else None), stored.notes
+    if not assume_noise:
+        raise Refused(_unreadable(frame.study, stored))
+    count, first = len(stored.lacking), stored.lacking[0]
+    note = f"Analysed with assume_noise=true: recorded outcomes of {counted(count, 'run')} cannot be read, as {first}."
+    return (study_outcomes(stored) if len(stored) else None), (note, *stored.notes)
+
+
+def _unreadable(study: str, stored: StoredOutcomes) -> str:
+    count = len(stored.lacking)
+    return (
+        f"outcomes of {counted(count, 'run')} of study {study!r} cannot be read, so that their sampling noise is not "
+        f"measured: {stored.lacking[0]}{', …' if count > 1 else ''}\n"
+        "  restore these files; or analyse without them: "
+        f"mlflow run . -e analyze --env-manager local -P study={study} -P assume_noise=true"
+    )
 
 
 def _recipe(client: MlflowClient, frame: Frame) -> Mapping[str, str]:

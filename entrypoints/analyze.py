@@ -45,6 +45,14 @@ def main() -> None:
         type=int,
         help="test items per target, from which noise is assumed where no outcome of a question is recorded",
     )
+    arguments.add_argument(
+        "--assume-noise",
+        nargs="?",
+        const=True,
+        default=False,
+        type=boolean,
+        help="true analyses a study although recorded outcomes of questions cannot be read; false refuses it",
+    )
     given = arguments.parse_args()
 
     def analyze() -> int:
@@ -66,8 +74,12 @@ def main() -> None:
             vectors=Path(given.vectors) if given.vectors else None,
             heatmaps=given.heatmap,
             questions=given.questions,
+            assume_noise=given.assume_noise,
         )
         print(regimes_as_text(result.regimes))
+        print(f"noise:   {result.noise}")
+        for note in result.noise_notes:
+            print(f"         {note}")
         print(f"report:  {result.report}")
         if result.left_out:
             print(f"         {counted(len(result.left_out), 'part')} left out, listed at its end with the reasons")

@@ -8,7 +8,6 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mlflow import MlflowClient
@@ -17,9 +16,10 @@ from mlflow.exceptions import MlflowException
 
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.tracking.names import Tag
-from registry.tracking.store import open_store, shown_uri, sqlite_file
+from registry.tracking.recording import local_folder
+from registry.tracking.store import displacement, open_store, shown_uri, sqlite_file
 
-__all__ = ["check_store", "local_folder"]
+__all__ = ["check_store"]
 
 _PATIENCE = 10.0  # seconds; MLflow's own client would try again for minutes
 _UNSET = "export MLFLOW_TRACKING_URI=<its address>, or unset it for the store in the project's folder"
@@ -31,7 +31,7 @@ def check_store(uri: str, study: str = "") -> tuple[list[Finding], MlflowClient 
     Returns
     -------
     list of Finding, MlflowClient or None
-        No client where the store does not answer, or is not there yet.
+        No client where the store does not answer, is not there yet, or was moved and must be repaired first.
     """
     file = sqlite_file(uri)
     if file is not None and not file.exists():
@@ -45,20 +45,19 @@ def check_store(uri: str, study: str = "") -> tuple[list[Finding], MlflowClient 
         return [wrong(f"{shown_uri(uri)} is a folder; MLflow refuses such stores", remedy)], None
     if any(finding.remedy for finding in found):
         return found, None
-    client = open_store(uri)
+    client = open_store(uri, displaced=True)
+    moved = displacement(client)
+    if moved is not None:
+        repair = moved.repair if moved.files_here or not moved.copied else None
+        return [
+            *found,
+            wrong(f"{moved.text}; a study's records are examined after that", moved.remedy, repair=repair),
+        ], None
     try:
         experiment = client.get_experiment_by_name(study) if study else None
     except MlflowException as error:
         return [*found, wrong(f"the store refuses: {_first_line(error)}", _credentials(uri))], None
     return [*found, *_writable(client, uri, experiment), *_artifacts(client, experiment)], client
-
-
-def local_folder(location: str) -> Path | None:
-    """Return the folder that an artifact location is on this machine, None for one elsewhere."""
-    parts = urlsplit(location)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return Path(location) if not parts.scheme else None
 
 
 def _server(uri: str) -> Iterator[Finding]:

@@ -12,27 +12,39 @@ from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.store.entities import PagedList
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from registry.interrupts import unbroken
 from registry.project import PROJECT
 from registry.refusal import Refused
+from registry.tracking.location import ARTIFACTS, Displacement, find_displacement
 from registry.tracking.rows import write_plainly
 from registry.tracking.write_ahead import fold_log, make_database, set_up_once
 
-__all__ = ["all_runs", "experiment_id", "is_database", "open_store", "pages", "shown_uri", "tracking_uri"]
+__all__ = [
+    "all_runs",
+    "displacement",
+    "experiment_id",
+    "is_database",
+    "open_store",
+    "pages",
+    "shown_uri",
+    "sqlite_file",
+    "sqlite_uri",
+    "tracking_uri",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -87,7 +99,12 @@ _CALLS = (
 
 def tracking_uri() -> str:
     """Return ``MLFLOW_TRACKING_URI``, else the embedded SQLite store ``mlflow.db`` in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{PROJECT / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(PROJECT / "mlflow.db")
+
+
+def sqlite_uri(file: Path) -> str:
+    """Return the address of a SQLite file; what has a meaning in an address, as ``%`` and ``?`` have, is escaped."""
+    return f"sqlite:///{quote(str(file.absolute()))}"
 
 
 def shown_uri(uri: str) -> str:
@@ -99,7 +116,7 @@ def shown_uri(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
 
 
-def open_store(uri: str | None = None) -> MlflowClient:
+def open_store(uri: str | None = None, *, displaced: bool = False) -> MlflowClient:
     """Connect to the store, making the tables of a new database first.
 
     Several first contacts with an empty database at once, or one that is killed, can break it for good: so the first is
@@ -107,10 +124,15 @@ def open_store(uri: str | None = None) -> MlflowClient:
     for about a minute; a server's requests MLflow itself repeats (``MLFLOW_HTTP_REQUEST_MAX_RETRIES``,
     ``MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR``: four minutes by default).
 
+    Parameters
+    ----------
+    displaced : bool
+        Open a moved or copied store too, whose artifact addresses name another folder.
+
     Raises
     ------
     Refused
-        If there is no store that can be opened.
+        If there is no store that can be opened, or it was moved or copied and its addresses were not rewritten.
     """
     uri = uri or tracking_uri()
     mlflow.set_tracking_uri(uri)  # artifact downloads and model loading read MLflow's own setting
@@ -129,7 +151,19 @@ def open_store(uri: str | None = None) -> MlflowClient:
             set_up_once(store)
     for name in _CALLS:
         setattr(client, name, _patient(getattr(client, name)))
+    if not displaced and (moved := displacement(client)) is not None:
+        raise Refused(moved.refusal)
     return client
+
+
+def displacement(client: MlflowClient) -> Displacement | None:
+    """Tell whether a store is a SQLite file that was moved or copied; None for every other."""
+    file = sqlite_file(client.tracking_uri)
+    if file is None:
+        return None
+    search = client.search_experiments
+    every = pages(lambda token: search(ViewType.ALL, max_results=1000, page_token=token))
+    return find_displacement(file, [(found.name, found.artifact_location) for found in every])
 
 
 def _opened(uri: str) -> MlflowClient:
@@ -174,7 +208,7 @@ def _first_contact(uri: str) -> Iterator[None]:
 def _make_tables(file: Path) -> None:
     from mlflow.store.db.utils import _initialize_tables
 
-    engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
+    engine = create_engine(sqlite_uri(file), poolclass=NullPool)
     _initialize_tables(engine)
     engine.dispose()
 
@@ -231,10 +265,16 @@ def _first_line(error: Exception) -> str:
 
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of a SQLite store, None for every other kind."""
-    scheme, _, path = uri.partition(":///")
-    if scheme.split("+")[0] != "sqlite" or path in ("", ":memory:"):
+    if uri.partition(":")[0].split("+")[0] != "sqlite":
         return None
-    return Path(path).absolute()
+    try:
+        address = make_url(uri)
+    except ArgumentError:
+        return None
+    path = address.database
+    if path and address.query.get("uri") == "true":  # SQLite's own kind of address
+        path = unquote(path.removeprefix("file:"))
+    return None if path in (None, "", ":memory:") else Path(path).absolute()
 
 
 def experiment_id(client: MlflowClient, name: str) -> str:
@@ -245,7 +285,7 @@ def experiment_id(client: MlflowClient, name: str) -> str:
     found = client.get_experiment_by_name(name)
     if found is None:
         file = sqlite_file(client.tracking_uri)
-        location = None if file is None else (file.parent / "mlartifacts" / name).as_uri()
+        location = None if file is None else (file.parent / ARTIFACTS / name).as_uri()
         try:
             return str(client.create_experiment(name, artifact_location=location))
         except MlflowException:  # another process made it in the meantime

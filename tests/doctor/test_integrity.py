@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 import time
 from dataclasses import replace
 
@@ -217,8 +219,40 @@ def test_looking_changes_nothing(whole: Book) -> None:
     assert sorted(whole.folder.rglob("*")) == files
 
 
-def test_a_whole_store_without_its_artifacts_is_told(whole: Book) -> None:
+def test_a_whole_store_without_its_artifacts_is_told_and_nothing_is_to_be_deleted(whole: Book) -> None:
     shutil.rmtree(whole.folder)
-    told = " ".join(fault.text for fault in whole.faults())
+    faults = whole.faults()
+    told = " ".join(fault.text for fault in faults)
     assert "2 registered versions have no weights any more" in told
     assert "3 of 5 finished runs lack a part" in told
+    for fault in faults:
+        assert f"bring {whole.folder} back" in fault.remedy
+        assert not re.search("runs delete|train again|rm -r", fault.remedy)
+
+
+def test_files_in_the_folder_beside_are_copied_back(whole: Book) -> None:
+    """As after renaming an experiment's folder and recording into it again."""
+    aside = whole.folder.with_name("small before")
+    models = sorted((whole.folder / "models").iterdir())
+    (run, *_) = whole.client.search_runs([whole.identity], "tags.kind = 'evaluate'")
+    (aside / "models").mkdir(parents=True)
+    models[0].rename(aside / "models" / models[0].name)
+    (whole.folder / run.info.run_id).rename(aside / run.info.run_id)
+    faults = whole.faults()
+    assert len(faults) == 2
+    for fault in faults:
+        assert not re.search("runs delete|train again|rm -r", fault.remedy)
+        subprocess.run(fault.remedy, shell=True, check=True)
+    assert whole.faults() == []
+
+
+def test_folders_that_another_database_may_own_are_moved_not_removed(whole: Book) -> None:
+    orphan = whole.folder / ("0" * 32)
+    (orphan / "artifacts").mkdir(parents=True)
+    (orphan / "artifacts" / "report.html").write_text("of a store that shares this folder")
+    fault = only(whole)
+    assert "rm " not in fault.remedy
+    subprocess.run(fault.remedy.partition(": ")[2], shell=True, check=True)
+    assert whole.faults() == []
+    (kept,) = whole.folder.parent.rglob("report.html")
+    assert kept.read_text() == "of a store that shares this folder"
