@@ -16,6 +16,7 @@ def main() -> None:
     given = arguments.parse_args()
 
     def evaluate() -> int:
+        from registry.caller import pasted
         from registry.runner.single import evaluate_one, narrowed
         from registry.studyfile import load_study
         from registry.tracking.launch import annotate_launch, launching_run
@@ -30,7 +31,7 @@ def main() -> None:
         if given.output:
             print(f"  files: {result.download(given.output)}")
         print("next:")
-        print(f"  the whole grid:  mlflow run . -e study --env-manager local -P study={given.study}")
+        print(pasted(f"  the whole grid:  mlflow run . -e study --env-manager local -P study={given.study}"))
         print(f"  look at it:      {where_to_look(result.store, result.run.info.experiment_id)}")
         annotate_launch(result.client, launch, f"Evaluation run `{result.run.info.run_id}`.")
         return 0

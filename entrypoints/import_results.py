@@ -27,6 +27,7 @@ def main() -> None:
     given = arguments.parse_args()
 
     def import_results() -> int:
+        from registry.caller import pasted
         from registry.imports import read_families, read_source, record_import, study_name, write_frame
         from registry.refusal import Refused
 
@@ -53,7 +54,7 @@ def main() -> None:
         print(f"run:     {run_id} in experiment {study!r} of {shown_uri(client.tracking_uri)}")
         experiment = client.get_run(run_id).info.experiment_id
         print(f"look:    {where_to_look(shown_uri(client.tracking_uri), experiment)}")
-        print(f"next:    mlflow run . -e analyze --env-manager local -P study={study}")
+        print(pasted(f"next:    mlflow run . -e analyze --env-manager local -P study={study}"))
         annotate_launch(client, launch, f"Import run `{run_id}`.")
         return 0
 

@@ -75,6 +75,7 @@ def _on_ray(runner: str, address: str, gpus_per_worker: float) -> OnRay | None:
 
 
 def _study(study: Study, workers: int, on_ray: OnRay | None, *, dry_run: bool, output: str) -> int:
+    from registry.caller import pasted
     from registry.runner.session import prospect, rehearse, run_study
     from registry.tracking.launch import annotate_launch, launching_run
 
@@ -93,7 +94,7 @@ def _study(study: Study, workers: int, on_ray: OnRay | None, *, dry_run: bool, o
         print(f"failed: {failure.job}: {failure.reason}", file=sys.stderr)
     done = len(ready.plan.todo) - len(failures)
     print(f"study {study.name!r}: {done} jobs done, {len(failures)} failed")
-    print(f"next: mlflow run . -e analyze --env-manager local -P study={study.name}")
+    print(pasted(f"next: mlflow run . -e analyze --env-manager local -P study={study.name}"))
     annotate_launch(ready.client, launch, f"Study `{study.name}`: {done} jobs done, {len(failures)} failed.")
     return 1 if failures else 0
 

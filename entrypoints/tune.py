@@ -26,6 +26,7 @@ def main() -> None:
         chosen = {name: getattr(given, name) for name in ("trials", "timeout", "objective", "harm_weight")}
         spec = spec_of(study, **chosen)
 
+        from registry.caller import pasted
         from registry.tracking.launch import annotate_launch, launching_run  # these take seconds
         from registry.tracking.store import experiment_id, open_store, shown_uri, tracking_uri
         from registry.tuning.preparation import prepare_search
@@ -54,7 +55,7 @@ def main() -> None:
         if found.run_id:
             print(f"  run {found.run_id} in experiment {study.name!r} of {shown_uri(client.tracking_uri)}")
         print("next:")
-        print(f"  the tuned study:  {found.command}")
+        print(pasted(f"  the tuned study:  {found.command}"))
         experiment = experiment_id(client, study.name)
         print(f"  look at it:       {where_to_look(shown_uri(client.tracking_uri), experiment)}")
         annotate_launch(client, launch, f"Search run `{found.run_id}`, best trial {found.number}: {found.value:.6g}.")

@@ -98,8 +98,12 @@ _CALLS = (
 
 
 def tracking_uri() -> str:
-    """Return ``MLFLOW_TRACKING_URI``, else the embedded SQLite store ``mlflow.db`` in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(PROJECT / "mlflow.db")
+    """Return ``MLFLOW_TRACKING_URI``, else the embedded SQLite store ``mlflow.db`` in the project's folder.
+
+    A package that was installed without its project has its store in the working folder, as MLflow does.
+    """
+    home = PROJECT if (PROJECT / "MLproject").is_file() else Path.cwd()
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home / "mlflow.db")
 
 
 def sqlite_uri(file: Path) -> str:
