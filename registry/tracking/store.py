@@ -31,6 +31,7 @@ from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking.location import ARTIFACTS, Displacement, find_displacement
 from registry.tracking.rows import write_plainly
+from registry.tracking.server import require_server
 from registry.tracking.write_ahead import fold_log, make_database, set_up_once
 
 __all__ = [
@@ -120,7 +121,7 @@ def shown_uri(uri: str) -> str:
     return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
 
 
-def open_store(uri: str | None = None, *, displaced: bool = False) -> MlflowClient:
+def open_store(uri: str | None = None, *, displaced: bool = False, patient: bool = False) -> MlflowClient:
     """Connect to the store, making the tables of a new database first.
 
     Several first contacts with an empty database at once, or one that is killed, can break it for good: so the first is
@@ -132,6 +133,8 @@ def open_store(uri: str | None = None, *, displaced: bool = False) -> MlflowClie
     ----------
     displaced : bool
         Open a moved or copied store too, whose artifact addresses name another folder.
+    patient : bool
+        Wait for a server that does not answer, as in the midst of a study; otherwise it is refused within seconds.
 
     Raises
     ------
@@ -144,7 +147,10 @@ def open_store(uri: str | None = None, *, displaced: bool = False) -> MlflowClie
     if urlsplit(uri).scheme in ("", "file") and uri != "databricks":
         raise Refused(f"{uri} is a folder, which MLflow does not take for a store any more; {_OTHERWISE}")
     if not is_database(uri):
-        return _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))
+        server = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        if not patient and uri.startswith(("http://", "https://")):
+            require_server(server, shown_uri(uri))
+        return _trusting(server)
     try:
         client: MlflowClient = _patient(_opened)(uri)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
