@@ -93,6 +93,7 @@ def record_analysis(
     """
     cache = cache_root()
     frame = load(client, study, cache=cache)
+    experiment = experiment_id(client, study, writing=True)
     options = Options(
         mixed_models=mixed_models,
         vectors=read_vectors(vectors) if vectors else None,
@@ -108,12 +109,12 @@ def record_analysis(
         outcomes=outcomes,
         questions=questions,
         heatmaps=heatmaps,
-        origin=Origin(frame.store, experiment_id(client, study), _recipe(client, frame)),
+        origin=Origin(frame.store, experiment, _recipe(client, frame)),
     )
     result = replace(result, noise_notes=notes)
     with recorded(
         client,
-        experiment_id(client, study),
+        experiment,
         kind=Kind.ANALYZE,
         name=run_name(Kind.ANALYZE, study),
         tags={Tag.STUDY: study, Tag.NOISE: result.noise},

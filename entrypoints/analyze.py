@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entrypoints.command import boolean, listed, parser, run_command, study_name, where_to_look
+from entrypoints.command import boolean, listed, parser, require_output, run_command, study_name, where_to_look
 
 
 def main() -> None:
@@ -62,12 +62,14 @@ def main() -> None:
         from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.store import open_store, shown_uri
 
-        launch, client = launching_run(), open_store()
-        study = study_name(given.study)
+        launch, study = launching_run(), study_name(given.study)
+        output = Path(given.output or Path("reports") / study)
+        require_output(output)
+        client = open_store()
         result, run_id = record_analysis(
             client,
             study,
-            Path(given.output or Path("reports") / study),
+            output,
             compare=[study_name(name) for name in listed(given.compare)],
             mixed_models=given.mixed_models,
             corrected=given.corrected,

@@ -23,6 +23,7 @@ __all__ = [
     "in_python",
     "listed",
     "parser",
+    "require_output",
     "run_command",
     "seed_number",
     "study_name",
@@ -131,6 +132,19 @@ def in_python(uri: str, model: str) -> str:
     load = f"mlflow.pyfunc.load_model({model!r})"
     file = sqlite_file(uri)
     return load if file is None or file == Path.cwd() / "mlflow.db" else f"mlflow.set_tracking_uri({uri!r}); {load}"
+
+
+def require_output(folder: Path) -> None:
+    """Refuse a folder for results that nothing can be written to, before the work.
+
+    Raises
+    ------
+    Refused
+        With the reason, and the parameter that names another.
+    """
+    from registry.writable import require_writable
+
+    require_writable(folder, "results", "name another folder: -P output=<folder>")
 
 
 def run_command(command: Callable[[], int]) -> NoReturn:

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from entrypoints.command import add_adapter_arguments, add_study_arguments, boolean, parser, run_command, where_to_look
+from pathlib import Path
+
+from entrypoints.command import (
+    add_adapter_arguments,
+    add_study_arguments,
+    boolean,
+    parser,
+    require_output,
+    run_command,
+    where_to_look,
+)
 
 
 def main() -> None:
@@ -22,6 +32,8 @@ def main() -> None:
         from registry.tracking.launch import annotate_launch, launching_run
 
         launch = launching_run()
+        if given.output:
+            require_output(Path(given.output))
         study = load_study(given.study, data=given.data or None)
         chosen = narrowed(study, model=given.model, task=given.task, language=given.language, seed=given.seed)
         result = evaluate_one(chosen, base=given.base)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from entrypoints.command import (
     add_adapter_arguments,
     add_study_arguments,
     in_python,
     parser,
+    require_output,
     run_command,
     where_to_look,
 )
@@ -29,6 +32,8 @@ def main() -> None:
         from registry.tracking.names import FINAL_LOSS
 
         launch = launching_run()
+        if given.output:
+            require_output(Path(given.output))
         study = load_study(given.study, data=given.data or None)
         chosen = narrowed(study, model=given.model, task=given.task, language=given.language, seed=given.seed)
         adapter = finetune_one(chosen)

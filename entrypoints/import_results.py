@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from entrypoints.command import parser, run_command, where_to_look
+from entrypoints.command import parser, require_output, run_command, where_to_look
 
 
 def main() -> None:
@@ -33,6 +33,8 @@ def main() -> None:
 
         if not given.source:
             raise Refused("source is missing: name the CSV file, or the manifest of lm_eval's folders, to import")
+        if given.output:
+            require_output(Path(given.output))
         source = Path(given.source).expanduser()
         study, families = study_name(given.study, source), read_families(given.families)
         with tempfile.TemporaryDirectory() as staging:

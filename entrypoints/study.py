@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from entrypoints.command import add_study_arguments, boolean, parser, run_command
+from entrypoints.command import add_study_arguments, boolean, parser, require_output, run_command
 
 if TYPE_CHECKING:  # slow to import, and --help has no need of it
     from registry.runner.on_ray.cluster import OnRay
@@ -48,6 +48,8 @@ def main() -> None:
     def studies() -> int:
         from registry.studyfile import load_studies
 
+        if given.output:
+            require_output(Path(given.output))
         on_ray = _on_ray(given.runner, given.ray_address, given.gpus_per_worker)
         found = load_studies(given.study, data=given.data or None)
         code = 0

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
-from entrypoints.command import add_adapter_arguments, add_study_arguments, parser, run_command, where_to_look
+from entrypoints.command import (
+    add_adapter_arguments,
+    add_study_arguments,
+    parser,
+    require_output,
+    run_command,
+    where_to_look,
+)
 
 
 def main() -> None:
@@ -34,6 +42,8 @@ def main() -> None:
         from registry.tuning.storage import open_storage, open_trials, storage_url
 
         launch = launching_run()
+        output = Path(given.output or Path("reports") / study.name / "tune")
+        require_output(output.parent if output.suffix in (".yaml", ".yml") else output)
         search = prepare_search(
             study,
             spec,
@@ -44,7 +54,9 @@ def main() -> None:
         )
         url = storage_url(tracking_uri(), given.storage)
         storage, client = open_storage(url), open_store()
-        found = run_search(open_trials(search, storage, client, experiment_id(client, study.name)), given.output)
+        found = run_search(
+            open_trials(search, storage, client, experiment_id(client, study.name, writing=True)), given.output
+        )
         print(f"best: trial {found.number}, {search.spec.objective} {found.value:.6g}")
         for name in ("learning_rate", "epochs", "batch_size"):
             print(f"  {name:<14} {getattr(found.study.recipe, name):g}")

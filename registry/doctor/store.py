@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
+from shlex import quote
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mlflow import MlflowClient
@@ -18,10 +19,12 @@ from registry.doctor.findings import Finding, good, note, wrong
 from registry.tracking.names import Tag
 from registry.tracking.recording import local_folder
 from registry.tracking.store import displacement, open_store, shown_uri, sqlite_file
+from registry.writable import unwritable
 
 __all__ = ["check_store"]
 
 _PATIENCE = 10.0  # seconds; MLflow's own client would try again for minutes
+_ANOTHER = "export MLFLOW_TRACKING_URI=sqlite:///<a folder that can be written to>/mlflow.db"
 _UNSET = "export MLFLOW_TRACKING_URI=<its address>, or unset it for the store in the project's folder"
 
 
@@ -35,7 +38,12 @@ def check_store(uri: str, study: str = "") -> tuple[list[Finding], MlflowClient 
     """
     file = sqlite_file(uri)
     if file is not None and not file.exists():
+        if reason := unwritable(file.parent):
+            return [wrong(f"{shown_uri(uri)} is not there, and cannot be made ({reason})", _ANOTHER)], None
         return [note(f"{shown_uri(uri)} is not there yet; the first command that records something makes it")], None
+    if file is not None and (reason := unwritable(file.parent)):
+        remedy = f"chmod u+rwx {quote(str(file.parent))}; or {_ANOTHER}"
+        return [wrong(f"{file} is in a folder that takes no files ({reason})", remedy)], None
     if uri.startswith(("http://", "https://")):
         found = list(_server(uri))
     elif "://" in uri and not uri.startswith("file:"):
@@ -178,9 +186,8 @@ def _artifacts(client: MlflowClient, experiment: Experiment | None) -> Iterator[
         return
     folder = local_folder(experiment.artifact_location)
     if folder is not None:
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        if not os.access(there, os.W_OK | os.X_OK):
-            yield wrong(f"artifacts cannot be written to {folder}", f"chmod u+rwx {there}")
+        if reason := unwritable(folder):
+            yield wrong(f"artifacts cannot be written to {folder} ({reason})", f"chmod u+rwx {quote(str(folder))}")
         else:
             yield good(f"artifacts lie in {folder}")
         return

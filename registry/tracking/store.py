@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,9 +31,11 @@ from registry.interrupts import unbroken
 from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking.location import ARTIFACTS, Displacement, find_displacement
+from registry.tracking.recording import local_folder
 from registry.tracking.rows import write_plainly
 from registry.tracking.server import require_server
 from registry.tracking.write_ahead import fold_log, make_database, set_up_once
+from registry.writable import require_writable, unwritable
 
 __all__ = [
     "all_runs",
@@ -151,6 +154,7 @@ def open_store(uri: str | None = None, *, displaced: bool = False, patient: bool
         if not patient and uri.startswith(("http://", "https://")):
             require_server(server, shown_uri(uri))
         return _trusting(server)
+    _require_place(uri)
     try:
         client: MlflowClient = _patient(_opened)(uri)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
@@ -164,6 +168,23 @@ def open_store(uri: str | None = None, *, displaced: bool = False, patient: bool
     if not displaced and (moved := displacement(client)) is not None:
         raise Refused(moved.refusal)
     return client
+
+
+def _require_place(uri: str) -> None:
+    """Refuse a SQLite store that cannot be written to, which MLflow cannot even read."""
+    if (file := sqlite_file(uri)) is None:
+        return
+    reason = unwritable(file.parent)
+    if not reason and file.exists() and not os.access(file, os.W_OK):
+        reason = f"{file}: read-only"
+    if reason:
+        another = "export MLFLOW_TRACKING_URI=sqlite:///<folder>/mlflow.db, a folder that can be written to"
+        copy = (
+            f"; to go on with this store, first: cp -R {shlex.quote(str(file.parent))} <folder>"
+            if file.exists()
+            else ""
+        )
+        raise Refused(f"the store {file} cannot be written to ({reason})\n  {another}{copy}")
 
 
 def displacement(client: MlflowClient) -> Displacement | None:
@@ -287,24 +308,45 @@ def sqlite_file(uri: str) -> Path | None:
     return None if path in (None, "", ":memory:") else Path(path).absolute()
 
 
-def experiment_id(client: MlflowClient, name: str) -> str:
+def experiment_id(client: MlflowClient, name: str, *, writing: bool = False) -> str:
     """Return the id of a study's experiment, made if it is new.
 
     An embedded store keeps its artifacts in ``mlartifacts/`` beside the database; a server decides for itself.
+
+    Parameters
+    ----------
+    writing : bool
+        Whether artifacts are about to be written: their folder, where it is one, must then take them.
+
+    Raises
+    ------
+    Refused
+        If it does not.
     """
     found = client.get_experiment_by_name(name)
     if found is None:
         file = sqlite_file(client.tracking_uri)
         location = None if file is None else (file.parent / ARTIFACTS / name).as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            found = client.get_experiment(client.create_experiment(name, artifact_location=location))
         except MlflowException:  # another process made it in the meantime
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
+    if writing:
+        _require_artifacts(found.artifact_location, client.tracking_uri)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def _require_artifacts(location: str, uri: str) -> None:
+    folder = local_folder(location)
+    if folder is not None:
+        remedy = f"let this user write there: chmod u+rwx {shlex.quote(str(folder))}; or name another store"
+        if not is_database(uri):
+            remedy = "have the server keep artifacts itself: mlflow server --artifacts-destination <folder>"
+        require_writable(folder, "artifacts", remedy)
 
 
 def all_runs(client: MlflowClient, experiments: Sequence[str], filter_string: str) -> list[Run]:
