@@ -13,7 +13,7 @@ import pytest
 from registry import caller
 from registry.caller import _address, pasted, project_address
 from registry.project import PROJECT, located
-from registry.tracking.store import all_runs, experiment_id, open_store
+from registry.tracking.store import all_runs, experiment_id, open_store, sqlite_uri
 
 #: What `mlflow run` does: starts a shell in the project's folder with a run's id in its environment.
 LAUNCH = """
@@ -109,7 +109,7 @@ def fetched(tmp_path: Path) -> Path:
 
 @pytest.mark.slow
 def test_everything_lands_where_mlflow_run_was_called(fetched: Path, tmp_path: Path) -> None:
-    here, programs = tmp_path / "with space 100%", Path(sys.executable).parent
+    here, programs = tmp_path / "a b%20c?d#e é 100%", Path(sys.executable).parent
     here.mkdir()
     (here / "my.yaml").write_text(STUDY, encoding="utf-8")
     environment = {
@@ -133,7 +133,7 @@ def test_everything_lands_where_mlflow_run_was_called(fetched: Path, tmp_path: P
     assert (here / "reports" / "small" / "report.html").is_file()
     run("pull", "model=demo-deep", "task=kind", "language=en")
     assert (here / "adapters" / "demo-deep--kind--en" / "1" / "adapter_model.safetensors").is_file()
-    client = open_store("sqlite:///" + str(here / "mlflow.db").replace("%", "%25"))
+    client = open_store(sqlite_uri(here / "mlflow.db"))
     assert len(all_runs(client, [experiment_id(client, "small")], "tags.kind = 'finetune'")) == 1
     assert {path.name for path in here.iterdir()} >= {"mlflow.db", "mlartifacts", "reports", "adapters", "plan"}
     assert not (PROJECT / "adapters" / "demo-deep--kind--en").exists()
