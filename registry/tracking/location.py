@@ -220,8 +220,11 @@ def _has_original(home: Path, folders: Iterable[Path]) -> bool:
 
 def _folders_of(file: Path) -> list[Path]:
     """Return the folders of experiments that a database names; none where it is no database of MLflow's."""
+    # Without a write-ahead log in use, a file that is taken for unchanging is read without one beside it being made.
+    log = file.with_name(f"{file.name}-wal")
+    how = "mode=ro" if log.exists() and log.stat().st_size else "immutable=1"
     try:
-        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?mode=ro", uri=True, timeout=2)) as database:
+        with closing(sqlite3.connect(f"{file.absolute().as_uri()}?{how}", uri=True, timeout=2)) as database:
             addresses = [row[0] for row in database.execute("SELECT artifact_location FROM experiments") if row[0]]
     except sqlite3.Error:
         return []

@@ -244,3 +244,11 @@ def test_published_connectives() -> None:
     causes = [item.question.endswith(" çünkü") for item in turkish]
     assert causes == [item.question.endswith(" sest") for item in estonian]
     assert sum(causes) == 52  # the Turkish file itself says effect for all 100
+
+
+@pytest.mark.parametrize("name", ["a b%20c?d#e é 100%", "[a-z]*", "{language}", "~", "日本"])
+def test_a_folder_of_any_name_is_read(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    (folder / "en").mkdir(parents=True)
+    (folder / "en" / "train.tsv").write_text(TSV, encoding="utf-8")
+    assert read(folder) == ITEMS

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +18,7 @@ from registry.doctor.records import read_records
 from registry.tracking import runs
 from registry.tracking.names import Kind, Tag
 from registry.tracking.processes import worker_identity
+from registry.tracking.store import sqlite_uri
 from tests.doctor.conftest import Book
 
 _HOST, _, _PROCESS = worker_identity().rpartition(":")
@@ -256,3 +258,22 @@ def test_folders_that_another_database_may_own_are_moved_not_removed(whole: Book
     assert whole.faults() == []
     (kept,) = whole.folder.parent.rglob("report.html")
     assert kept.read_text() == "of a store that shares this folder"
+
+
+def test_a_moved_study_is_repaired_and_then_examined(whole: Book, tmp_path: Path, command, monkeypatch) -> None:
+    folder, moved = whole.folder.parents[1], tmp_path / "moved 100%"
+    for store in (whole.client._tracking_client.store, whole.client._get_registry_client().store):
+        store.engine.dispose()
+    shutil.move(folder, moved)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_uri(moved / "mlflow.db"))
+    code, output, _ = command("doctor", "--study", whole.file)
+    assert code == 1
+    assert "was moved: its artifact addresses still name" in output
+    assert not re.search("runs delete|train again|rm -r", output)
+    code, output, errors = command("doctor", "--study", whole.file, "--repair", "true")
+    assert "addresses name" in output, errors
+    assert "store, as repaired" in output
+    assert "all 3 jobs are recorded" in output
+    assert "the weights of 2 compared" in output
+    code, output, _ = command("doctor", "--study", whole.file)
+    assert "  wrong" not in output.partition("store\n")[2]

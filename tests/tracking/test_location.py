@@ -154,6 +154,7 @@ def test_a_copied_database_without_files_names_the_command_that_copies_them(make
     project, copy = make_project(tmp_path / "project"), tmp_path / "copy"
     copy.mkdir()
     shutil.copyfile(project / "mlflow.db", copy / "renamed.db")
+    names = sorted(path.name for path in project.iterdir())
     with pytest.raises(Refused, match="without its files") as refusal:
         open_store(sqlite_uri(copy / "renamed.db"))
     assert f"cp -R {project}/mlartifacts {copy}/ && {REPAIR}" in str(refusal.value)
@@ -164,6 +165,7 @@ def test_a_copied_database_without_files_names_the_command_that_copies_them(make
     assert finding.repair is not None
     finding.repair()
     assert displacement(open_store(sqlite_uri(copy / "renamed.db"))) is None
+    assert sorted(path.name for path in project.iterdir()) == names
 
 
 def test_artifacts_put_elsewhere_on_purpose_are_no_move(make_project, tmp_path: Path) -> None:
