@@ -1,4 +1,4 @@
-"""Whether a tracking server answers, asked once and briefly before any work.
+"""Whether a tracking server answers, asked briefly before any work.
 
 MLflow itself repeats a request for four minutes before it fails. That is right while a study runs, and wrong for an
 address that was mistyped or a server that was never started.
@@ -14,14 +14,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from mlflow import MlflowClient
-from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES, MLFLOW_HTTP_REQUEST_TIMEOUT
+from mlflow.environment_variables import (
+    MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR,
+    MLFLOW_HTTP_REQUEST_BACKOFF_JITTER,
+    MLFLOW_HTTP_REQUEST_MAX_RETRIES,
+    MLFLOW_HTTP_REQUEST_TIMEOUT,
+)
 from mlflow.exceptions import MlflowException
 
 from registry.refusal import Refused
 
 __all__ = ["require_server"]
 
-_PATIENCE = 10  # seconds
+_PATIENCE = 5  # seconds, for each of two attempts
 
 _STATUS = re.compile(r"(?:failed with error code|too many) (\d{3})")
 
@@ -51,8 +56,13 @@ def require_server(client: MlflowClient, shown: str) -> None:
 
 @contextmanager
 def _briefly() -> Iterator[None]:
-    """Have MLflow ask once, for some seconds at most."""
-    settings = {MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "0", MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(_PATIENCE)}
+    """Have MLflow ask twice at most, as one lost request is no fault of the address, and for some seconds each."""
+    settings = {
+        MLFLOW_HTTP_REQUEST_MAX_RETRIES.name: "1",
+        MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR.name: "0",
+        MLFLOW_HTTP_REQUEST_BACKOFF_JITTER.name: "0",
+        MLFLOW_HTTP_REQUEST_TIMEOUT.name: str(_PATIENCE),
+    }
     former = {name: os.environ.get(name) for name in settings}
     os.environ.update(settings)
     try:
