@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entrypoints.command import listed, parser, run_command, study_name
+from entrypoints.command import listed, parser, require_output, run_command, study_name
 
 
 def main() -> None:
@@ -29,7 +29,10 @@ def main() -> None:
         from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.store import open_store
 
-        launch, study, client = launching_run(), study_name(given.study), open_store()
+        launch, study = launching_run(), study_name(given.study)
+        output = Path(given.output or Path("reports") / study)
+        require_output(output)
+        client = open_store()
         found = recommend_recorded(
             client,
             study,
@@ -40,7 +43,7 @@ def main() -> None:
         )
         print(f"{found.model}: wanted {', '.join(map(str, found.want))}")
         print(found.text(given.rows))
-        files = found.write(Path(given.output or Path("reports") / study))
+        files = found.write(output)
         print(f"files: {', '.join(map(str, files))}")
         annotate_launch(client, launch, f"Recommended for {', '.join(map(str, found.want))}: `{files[0]}`.")
         return 0
