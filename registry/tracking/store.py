@@ -156,9 +156,9 @@ def open_store(uri: str | None = None, *, displaced: bool = False, patient: bool
     if not is_database(uri):
         server = MlflowClient(tracking_uri=uri, registry_uri=uri)
         if uri.startswith(("http://", "https://")):
-            require_tested_server(uri)  # an old one may lack what the next asks for
             if not patient:
                 require_server(server, shown_uri(uri))
+            require_tested_server(uri)
         return _trusting(server)
     _require_place(uri)
     try:
