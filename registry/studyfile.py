@@ -3,6 +3,20 @@
 A file may say ``extends: <study>`` and then only what it has otherwise than that one. A file with ``variants`` holds
 several studies that differ in what each variant says: a comparison, run by one command. Each is a study of its own,
 named ``<study>-<variant>``, with its own records.
+
+What a file or variant says is merged into what it inherits, key by key:
+
+=====================  =================================================================================
+it says                and then
+=====================  =================================================================================
+``key: {a: 1}``        an inherited mapping keeps its other keys, and these are merged in by the same rules
+``key: {}``            an inherited mapping is emptied: ``words: {}`` has no words, ``recipe: {}`` the defaults
+``key: null``          the inherited key is taken away: its default holds, or a task or word is not there
+``key: [a]``, or text  takes the place of what was inherited; lists are not merged
+=====================  =================================================================================
+
+A benchmark of another kind replaces the inherited one as a whole. ``null`` where nothing is inherited is refused,
+unless null is a value of that key (``quantization: null``); so is ``null`` for a key that a study must have.
 """
 
 from __future__ import annotations
@@ -147,16 +161,21 @@ def _checked_variants(given: object, path: Path, text: str) -> dict[str, dict[st
 
 
 def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return a study's content with changes: mappings are merged key by key, everything else is replaced.
+    """Return a study's content with changes, by the rules above; neither is changed itself.
 
-    A benchmark of another kind replaces the former as a whole, since their keys have nothing to do with each other.
+    A null that takes nothing away stays, for the validation to judge: of some keys it is a value.
     """
     result = dict(content)
     for key, value in changes.items():
         former = result.get(key)
-        if isinstance(former, dict) and isinstance(value, dict) and not _of_another_kind(key, former, value):
-            value = _merged(former, value)
-        result[key] = value
+        if value is None and key in result:
+            del result[key]
+        elif (
+            value and isinstance(former, dict) and isinstance(value, dict) and not _of_another_kind(key, former, value)
+        ):
+            result[key] = _merged(former, value)
+        else:
+            result[key] = value
     return result
 
 

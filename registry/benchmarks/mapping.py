@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import string
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS
 from registry.benchmarks.tables import Problems, Row, Table
+from registry.benchmarks.templates import Template
 from registry.dataspec import FilesTask
 from registry.refusal import Refused, unknown
 
 __all__ = ["check_task", "columns_of", "items_of", "text_of"]
-
-# A placeholder is a column's name and nothing else: no attribute, index or format of it can be asked for.
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
 def check_task(where: str, task: FilesTask) -> None:
@@ -29,13 +27,13 @@ def check_task(where: str, task: FilesTask) -> None:
     Raises
     ------
     Refused
-        If a key names a prompt style or a column that is not there, or the template is broken.
+        If a key names a prompt style or a column that is not there, or a template is broken.
     """
     if task.prompt not in PROMPTS:
         raise unknown("prompt style", task.prompt, PROMPTS, where=f"{where}.prompt")
-    if set("{}") & set(_PLACEHOLDER.sub("", task.question)):
-        raise Refused(f"{where}.question: {task.question!r} has a lone brace; write columns as {{column}}")
-    replaced = {*question_columns(task), *task.options}
+    for key, text in _templates(task):
+        Template.parse(text, f"{where}.{key}")
+    replaced = {*_columns(task.question), *(column for option in task.options for column in _columns(option))}
     for column in task.words:
         if column not in replaced:
             raise unknown("column in question or options", column, replaced, where=f"{where}.words")
@@ -45,15 +43,26 @@ def check_task(where: str, task: FilesTask) -> None:
             raise unknown("column that is read", column, read, where=f"{where}.columns_from")
 
 
-def question_columns(task: FilesTask) -> tuple[str, ...]:
-    """Columns that the question is made of."""
-    return tuple(_PLACEHOLDER.findall(task.question)) or (task.question,)
+def _templates(task: FilesTask) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a task that may be templates, with the key of the study file that holds each."""
+    yield "question", task.question
+    yield from (("options", option) for option in task.options)
+    yield "answer", task.answer
+
+
+@cache
+def _template(text: str) -> Template:
+    return Template.parse(text, repr(text))  # its place was told by `check_task` if it is broken
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    return _template(text).columns
 
 
 def columns_of(task: FilesTask) -> dict[str, str]:
     """Every column a task reads, with the key of the study file that names it."""
-    named = dict.fromkeys(question_columns(task), "question") | dict.fromkeys(task.options, "options")
-    return {task.id: "id", task.answer: "answer"} | named
+    named = {column: key for key, text in reversed(list(_templates(task))) for column in _columns(text)}
+    return {task.id: "id"} | named
 
 
 def items_of(
@@ -101,13 +110,15 @@ def _item(values: Mapping[str, object], task: FilesTask, language: str) -> Item:
     options = tuple(_options(values, task, language))
     if len(options) > len(string.ascii_uppercase):
         raise ValueError(f"{len(options)} options; there are letters for {len(string.ascii_uppercase)}")
-    words = {column: _word(values, column, task, language) for column in question_columns(task)}
+    words = {column: _word(values, column, task, language) for column in _columns(task.question)}
     for column, word in words.items():
         if not word:
             raise ValueError(f"column {column!r} is empty, so the question is; fill it")
-    template = task.question if "{" in task.question else f"{{{task.question}}}"
-    question = _PLACEHOLDER.sub(lambda match: words[match[1]], template)
-    return Item(_filled(values, task.id), question, options, _answer(_filled(values, task.answer), options, task))
+    question = _template(task.question).fill(words)
+    answer = {column: _filled(values, column) for column in _columns(task.answer)}
+    return Item(
+        _filled(values, task.id), question, options, _answer(_template(task.answer).fill(answer), options, task)
+    )
 
 
 def _options(values: Mapping[str, object], task: FilesTask, language: str) -> Iterator[str]:
@@ -115,17 +126,28 @@ def _options(values: Mapping[str, object], task: FilesTask, language: str) -> It
     if task.choices:
         yield from task.choices
         return
-    listed = values.get(task.options[0]) if len(task.options) == 1 else None
-    if isinstance(listed, list):
-        yield from (_plain(option, task.options[0]) for option in listed)
+    templates = [_template(option) for option in task.options]
+    if len(templates) == 1:
+        yield from _listed(values, templates[0])
         return
-    if len(task.options) == 1:
+    words = [{column: _word(values, column, task, language) for column in found.columns} for found in templates]
+    while words and not any(words[-1].values()):
+        words.pop()
+    for template, found in zip(templates, words, strict=False):
+        yield template.fill(found) if all(found.values()) else ""  # an item refuses empty options
+
+
+def _listed(values: Mapping[str, object], template: Template) -> Iterator[str]:
+    """Yield the options of the one column that holds them all as a list."""
+    lists = [column for column in template.columns if isinstance(values.get(column), list)]
+    if len(lists) != 1 or len(template.columns) != 1:
         remedy = "name a column per option, or use .jsonl with lists"
-        raise ValueError(f"column {task.options[0]!r} is no list of options; {remedy}")
-    texts = [_word(values, column, task, language) for column in task.options]
-    while texts and not texts[-1]:
-        texts.pop()
-    yield from texts
+        raise ValueError(f"column {template.columns[0]!r} is no list of options; {remedy}")
+    (column,) = lists
+    listed = values[column]
+    assert isinstance(listed, list)
+    for option in listed:
+        yield template.fill({column: _plain(option, column)})
 
 
 def _answer(text: str, options: tuple[str, ...], task: FilesTask) -> int:

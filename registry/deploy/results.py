@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -11,7 +12,7 @@ from registry.cells import HARM_PP, Cell, Regime, regime_of
 from registry.deploy.queries import experiments, quoted
 from registry.tracking import names
 from registry.tracking.evaluations import recorded_scores
-from registry.tracking.names import Kind, Tag
+from registry.tracking.names import Kind, Tag, headlines_of
 from registry.tracking.store import all_runs
 
 __all__ = ["Results", "TargetResult", "results_of"]
@@ -44,6 +45,8 @@ class Results:
         Targets that the untouched base answers worse than guessing would.
     evaluations
         How many finished evaluations there are; the newest is told.
+    headlines
+        Task → the accuracy that its score is; empty where the run does not say.
     """
 
     run_id: str
@@ -51,6 +54,7 @@ class Results:
     targets: tuple[TargetResult, ...]
     below_chance: frozenset[Cell]
     evaluations: int
+    headlines: Mapping[str, str] = field(default_factory=dict)
 
 
 def results_of(client: MlflowClient, version: str) -> Results | None:
@@ -62,7 +66,7 @@ def results_of(client: MlflowClient, version: str) -> Results | None:
     run = max(runs, key=lambda run: run.info.start_time)
     tags = run.data.tags
     below = frozenset(map(Cell.parse, tags.get(Tag.BELOW_CHANCE, "").split()))
-    return Results(run.info.run_id, tags.get(Tag.STUDY, ""), _targets(run), below, len(runs))
+    return Results(run.info.run_id, tags.get(Tag.STUDY, ""), _targets(run), below, len(runs), headlines_of(tags))
 
 
 def _targets(run: Run) -> tuple[TargetResult, ...]:

@@ -105,6 +105,9 @@ def _annotate_model(recording: Recording, experiment: Experiment, adapter: Regis
         client.update_model_version(adapter.name, adapter.version, description=note)
         asked = str(experiment.study.chat_template)
         client.set_model_version_tag(adapter.name, adapter.version, Tag.CHAT_TEMPLATE, asked)
+        headlines = {task: experiment.items.prompts[task].headline for task in experiment.grid.tasks}
+        value = names.headlines_tag(headlines)
+        client.set_model_version_tag(adapter.name, adapter.version, Tag.HEADLINES, value)
 
 
 def _model(experiment_id: str, adapter: RegisteredAdapter) -> str:

@@ -236,7 +236,7 @@ class Records:
             Tag.MODEL_FAMILY: base.family,
             Tag.MODEL_SIZE_B: f"{base.size_b:g}",
             Tag.FINGERPRINT: fingerprint,
-            Tag.HEADLINES: " ".join(f"{task}={prompts[task].headline}" for task in self.experiment.grid.tasks),
+            Tag.HEADLINES: names.headlines_tag({task: prompts[task].headline for task in self.experiment.grid.tasks}),
         }
 
     def _facts(self, job: Job, folder: Path) -> Facts:

@@ -18,7 +18,6 @@ from registry.lora.adapter import read_adapter
 from registry.models import trained_base
 from registry.serving.model import AdapterModel
 from registry.serving.shelf import InMemory, Shelf, Told, read_told
-from registry.tracking.names import Tag
 
 __all__ = ["AdapterModel", "device"]
 
@@ -82,4 +81,4 @@ def _as_registered(folder: Path, told: Told) -> tuple[str, Told]:
         tags = MlflowClient().get_model_version(name, number).tags
     except MlflowException:  # a folder that was carried away from its registry
         return f"{name}/{number}", told
-    return f"{name}/{number}", told.evaluated(tags.get(Tag.CHAT_TEMPLATE))
+    return f"{name}/{number}", told.evaluated(tags)

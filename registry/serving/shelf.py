@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import torch
 from mlflow import MlflowClient
@@ -16,13 +17,14 @@ from mlflow.exceptions import MlflowException
 from pydantic import TypeAdapter
 
 from registry.benchmarks.prompts import Prompt
+from registry.dataspec import Headline
 from registry.loading import dtype_of
 from registry.lora.adapter import Adapter, read_adapter
 from registry.models import Base
 from registry.refusal import Refused, unknown
 from registry.study import Quantization
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
-from registry.tracking.names import Tag
+from registry.tracking.names import Tag, headlines_of
 from registry.yamltext import read_yaml
 
 __all__ = ["InMemory", "Served", "Shelf", "Told", "read_told"]
@@ -59,9 +61,16 @@ class Told:
     precision: Literal["fp32", "bf16", "fp16"]
     quantization: Quantization | None
 
-    def evaluated(self, chat: str | None) -> Told:
-        """Return the same for an adapter that was last evaluated with or without a chat template, told by a tag."""
-        return self if chat is None else replace(self, chat=chat == "True")
+    def evaluated(self, tags: Mapping[str, str]) -> Told:
+        """Return the same for a version as it was last evaluated: in a chat template or not, by which accuracy.
+
+        Both are choices of a study that train no other adapter, and the version's tags say the last one.
+        """
+        chat, headline = tags.get(Tag.CHAT_TEMPLATE), headlines_of(tags).get(tags.get(Tag.SOURCE_TASK, ""))
+        told = self if chat is None else replace(self, chat=chat == "True")
+        if headline not in get_args(Headline):
+            return told
+        return replace(told, prompt=replace(told.prompt, headline=cast(Headline, headline)))
 
 
 _TOLD = TypeAdapter(Told)
@@ -179,5 +188,5 @@ class Shelf:
         trained = InMemory(told.precision, told.quantization)
         if trained != self._held:
             raise Refused(f"adapter: {key} was trained on {trained}; the base is held in {self._held} here")
-        told = told.evaluated(version.tags.get(Tag.CHAT_TEMPLATE))
+        told = told.evaluated(version.tags)
         return Served(key, adapter, told.prompt, told.chat)

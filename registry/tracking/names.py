@@ -6,6 +6,7 @@ last slash of a metric's name, hence the order ``quantity/regime/task/language``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -34,6 +35,8 @@ __all__ = [
     "delta",
     "delta_mean",
     "harm_rate",
+    "headlines_of",
+    "headlines_tag",
     "importance",
     "is_of",
     "of_search",
@@ -82,7 +85,8 @@ class Tag:
     FINGERPRINT: Final = "fingerprint"
     SOURCE_TASK: Final = "source_task"
     SOURCE_LANGUAGE: Final = "source_language"
-    #: Headline accuracy of each task as ``task=acc_norm`` pairs, separated by spaces.
+    #: Headline accuracy of each task as ``task=acc_norm`` pairs, separated by spaces; of a version, that of its last
+    #: evaluation.
     HEADLINES: Final = "headlines"
     #: Targets whose baseline lies below chance, separated by spaces; absent where there is none.
     BELOW_CHANCE: Final = "below_chance"
@@ -132,6 +136,16 @@ class Artifact:
     ABOUT: Final = "import.json"
     #: Of an import: folder of the questions' outcomes, see :func:`outcomes_file`.
     OUTCOMES: Final = "outcomes"
+
+
+def headlines_tag(headlines: Mapping[str, str]) -> str:
+    """Value of the tag `Tag.HEADLINES`, from task → ``acc`` or ``acc_norm``."""
+    return " ".join(f"{task}={name}" for task, name in headlines.items())
+
+
+def headlines_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """Read the headline accuracy of each task back from a run's or a version's tags; empty where they say none."""
+    return dict(pair.split("=", 1) for pair in tags.get(Tag.HEADLINES, "").split() if "=" in pair)
 
 
 def on_target(quantity: str, cell: Cell) -> str:

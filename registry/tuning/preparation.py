@@ -61,6 +61,7 @@ class Search:
             quantization=study.quantization,
             chat_template=study.chat_template if transfer else None,
             seed=self.seed,
+            **({"headlines": dict(items.headlines)} if transfer and items.headlines else {}),
         )
 
     @property
