@@ -20,7 +20,8 @@ from analysis.published.vectors import read_vectors
 from analysis.stored.cache import cache_root
 from analysis.stored.collected import study_outcomes
 from analysis.stored.outcomes import stored_outcomes
-from registry.tracking.names import Kind, Tag, analyzed, run_name
+from registry.refusal import Refused
+from registry.tracking.names import Kind, Tag, analyzed, headlines_tag, run_name
 from registry.tracking.overview import describe_study
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id
@@ -82,10 +83,13 @@ def record_analysis(
     """
     cache = cache_root()
     frame = load(client, study, cache=cache)
+    others = {other: load(client, other, cache=cache) for other in compare}
+    for other in others.values():
+        _require_one_headline(frame, other)
     options = Options(
         mixed_models=mixed_models,
         vectors=read_vectors(vectors) if vectors else None,
-        against={other: cells(load(client, other, cache=cache).observations) for other in compare},
+        against={name: cells(other.observations) for name, other in others.items()},
         name=study,
     )
     outcomes, notes = _outcomes(client, frame, cache) if corrected else (None, ())
@@ -104,7 +108,7 @@ def record_analysis(
         experiment_id(client, study),
         kind=Kind.ANALYZE,
         name=run_name(Kind.ANALYZE, study),
-        tags={Tag.STUDY: study},
+        tags={Tag.STUDY: study} | ({Tag.HEADLINES: headlines_tag(frame.headlines)} if frame.headlines else {}),
         description=f"Tables, figures and report of study `{study}`: open `report.html` among the artifacts.",
     ) as recording:
         recording.files(output)
@@ -112,6 +116,16 @@ def record_analysis(
         recording.metrics({analyzed(quantity, regime): value for (regime, quantity), value in rows.items()})
         describe_study(recording, study)
     return result, recording.run_id
+
+
+def _require_one_headline(frame: Frame, other: Frame) -> None:
+    """Refuse to compare deltas of different accuracies."""
+    for task, name in frame.headlines.items():
+        if name != other.headlines.get(task, name):
+            raise Refused(
+                f"compare: the score of {task} is {name} in study {frame.study!r} and {other.headlines[task]} in "
+                f"{other.study!r}; give both the same headline, run both, and compare again"
+            )
 
 
 def _outcomes(client: MlflowClient, frame: Frame, cache: Path) -> tuple[StudyOutcomes | None, tuple[str, ...]]:

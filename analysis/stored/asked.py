@@ -73,13 +73,13 @@ def _of_runs(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
     measured: Counter[tuple[str, str]] = Counter()
     for run_id, key, targets in _adapters(frame.observations):
         file = StoredTable(client, run_id, folders[run_id], Artifact.SCORING)
-        headlines = fallback | headlines_of(tags[run_id])
+        headlines = fallback | headlines_of(tags[run_id]) | dict(frame.headlines)
         yield Asked(key, run_id, targets, 0, file.stamp, headlines, partial(file.read, COLUMNS))
         measured[key.model, tags[run_id].get(Tag.BASELINE_RUN, "")] += 1
     for (model, run_id), weight in sorted(measured.items()):
         folder = folders.get(run_id) or _elsewhere(client, run_id)
         file = StoredTable(client, run_id, folder or "", Artifact.SCORING)
-        headlines = fallback | headlines_of(tags.get(run_id, {}))
+        headlines = fallback | headlines_of(tags.get(run_id, {})) | dict(frame.headlines)
         read = partial(file.read, COLUMNS) if folder else _nothing
         yield Asked(RunKey(model), run_id, None, weight, file.stamp, headlines, read)
 
@@ -114,7 +114,7 @@ def _nothing() -> None:
 
 def _of_import(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
     run_id = str(frame.observations["run_id"].iloc[0])
-    headlines = _headlines(frame.observations)
+    headlines = _headlines(frame.observations) | dict(frame.headlines)
     held = Artifact.OUTCOMES in {file.path for file in client.list_artifacts(run_id)}
     models: Counter[str] = Counter()
     for _, key, targets in _adapters(frame.observations):

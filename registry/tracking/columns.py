@@ -14,6 +14,7 @@ __all__ = [
     "SOURCE",
     "STORED_COLUMNS",
     "TARGET",
+    "TEST_COLUMNS",
 ]
 
 SOURCE = ["source_task", "source_language"]
@@ -58,3 +59,6 @@ AVERAGED_COLUMNS = ["delta_sd", "n_seeds"]
 AVERAGED = -1
 
 BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
+
+#: Columns besides, where baselines were tested against chance: the exact one-sided p-value, and adjusted over all.
+TEST_COLUMNS = ["chance_p", "chance_q"]

@@ -31,6 +31,7 @@ __all__ = [
     "acc_norm",
     "analyzed",
     "chance",
+    "chance_p",
     "count",
     "delta",
     "delta_mean",
@@ -88,7 +89,7 @@ class Tag:
     #: Headline accuracy of each task as ``task=acc_norm`` pairs, separated by spaces; of a version, that of its last
     #: evaluation.
     HEADLINES: Final = "headlines"
-    #: Targets whose baseline lies below chance, separated by spaces; absent where there is none.
+    #: Targets whose baseline is significantly below chance (`chance.py`), separated by spaces; absent where none is.
     BELOW_CHANCE: Final = "below_chance"
     #: Run that trained the adapter, on an evaluation; run that scored the base, on an evaluation.
     FINETUNE_RUN: Final = "finetune_run"
@@ -171,6 +172,11 @@ def acc_norm(cell: Cell) -> str:
 def chance(cell: Cell) -> str:
     """Metric of the expected score of guessing, the mean of 1 / number of options over the target's items."""
     return on_target("chance", cell)
+
+
+def chance_p(cell: Cell) -> str:
+    """Metric of a baseline: the exact one-sided p-value of a score so low, or lower, by guessing."""
+    return on_target("chance_p", cell)
 
 
 def delta(regime: Regime, cell: Cell) -> str:

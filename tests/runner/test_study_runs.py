@@ -14,11 +14,13 @@ import pandas as pd
 import pytest
 import yaml
 from mlflow.artifacts import download_artifacts
+from scipy import stats
 
 from registry.cells import Cell, Regime, regime_of
 from registry.refusal import Refused
 from registry.runner import resident
 from registry.runner.estimate import estimate
+from registry.runner.outcomes import Questions
 from registry.runner.plan import look_up
 from registry.runner.records import Records
 from registry.runner.session import prospect
@@ -169,17 +171,35 @@ def test_the_recorded_study_and_manifests_load_back_to_the_same_jobs(finished, t
         assert again.experiment.jobs() == finished.experiment.jobs()
 
 
-def test_a_baseline_below_chance_is_tagged_and_logged(few_records, rerun, caplog) -> None:
+def test_a_baseline_below_chance_is_tagged_and_logged(few_records, rerun, monkeypatch, caplog) -> None:
+    """By a test: of the targets that lie below, only the one that guessing would hardly score."""
+    questions = Questions.of(few_records.experiment)
+    rights = {"kind/en": 0, "kind/tr": 3, "pair/en": 2, "pair/tr": 16}  # of 16, four of which guessing has
+
+    def answered(*_: object, **__: object) -> list[np.ndarray]:
+        values = [np.zeros(count) for count in questions.counts]
+        for cell, part in questions.targets.items():
+            for number, question in enumerate(range(part.start, part.stop)):
+                right = int(questions.answers[question])
+                chosen = right if number < rights[str(cell)] else (right + 1) % len(values[question])
+                values[question][chosen] = 1000.0
+        return values
+
+    monkeypatch.setattr(resident, "loglikelihoods", answered)
     with caplog.at_level(logging.WARNING):
         rerun(few_records)
     (baseline,) = few_records.finished(Kind.BASELINE).values()
     metrics = baseline.data.metrics
-    low = [str(cell) for cell in few_records.experiment.grid if metrics[f"score/{cell}"] < metrics[f"chance/{cell}"]]
-    assert 0 < len(low) < 4, "one below and one not, or nothing is shown"
-    assert baseline.data.tags[Tag.BELOW_CHANCE].split() == low
-    told = [record.getMessage() for record in caplog.records if "below chance" in record.getMessage()]
-    assert [message.split("baseline of ")[1].split(" is")[0] for message in told] == low
-    assert {run.data.tags[Tag.BELOW_CHANCE] for run in few_records.runs(Kind.EVALUATE)} == {" ".join(low)}
+    assert [metrics[f"score/{cell}"] < metrics[f"chance/{cell}"] for cell in rights] == [True, True, True, False]
+    p = [stats.binomtest(right, 16, 0.25, alternative="less").pvalue for right in rights.values()]
+    assert [metrics[f"chance_p/{cell}"] for cell in rights] == pytest.approx(p)
+    assert baseline.data.tags[Tag.BELOW_CHANCE] == "kind/en"
+    (told,) = [record.getMessage() for record in caplog.records if "below chance" in record.getMessage()]
+    assert told.startswith(
+        "tiny: baseline of kind/en is below chance (0.000, guessing 0.250; exact one-sided test over 4"
+    )
+    assert "q = 0.04" in told
+    assert {run.data.tags[Tag.BELOW_CHANCE] for run in few_records.runs(Kind.EVALUATE)} == {"kind/en"}
 
 
 def test_a_job_that_fails_is_told_and_the_others_go_on(records, rerun, monkeypatch, finished) -> None:
