@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entrypoints.command import boolean, listed, parser, run_command, study_name, where_to_look
+from entrypoints.command import STUDY, boolean, listed, parser, run_command, where_to_look
 
 
 def main() -> None:
     """Parse, analyse, record the result as a run, show the regime table."""
     arguments = parser(__doc__, "mlflow run . -e analyze --env-manager local -P study=demo")
-    arguments.add_argument(
-        "--study", default="demo", help="name of the study, which is its experiment's in the tracking server"
-    )
+    arguments.add_argument("--study", default="demo", help=STUDY)
     arguments.add_argument("--output", default="", help="folder for the files; empty takes reports/<study>")
     arguments.add_argument("--compare", default="", help="other studies, comma-separated, to compare with cell by cell")
     arguments.add_argument(
@@ -51,16 +49,17 @@ def main() -> None:
         from analysis.corrected.regimes import regimes_as_text
         from analysis.numerals import counted
         from analysis.record import record_analysis
+        from registry.studynames import recorded_name
         from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.store import open_store, shown_uri
 
         launch, client = launching_run(), open_store()
-        study = study_name(given.study)
+        study = recorded_name(given.study)
         result, run_id = record_analysis(
             client,
             study,
             Path(given.output or Path("reports") / study),
-            compare=[study_name(name) for name in listed(given.compare)],
+            compare=[recorded_name(name) for name in listed(given.compare)],
             mixed_models=given.mixed_models,
             corrected=given.corrected,
             vectors=Path(given.vectors) if given.vectors else None,

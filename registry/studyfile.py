@@ -21,6 +21,8 @@ unless null is a value of that key (``quantization: null``); so is ``null`` for 
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,16 +32,12 @@ import yaml
 from registry.refusal import Refused, unknown
 from registry.study import Study
 from registry.studymistakes import brief, line_of, validated
+from registry.studynames import StudyPlace, comparison, find_study, is_path, no_variants, study_names
 from registry.yamltext import read_yaml
 
 __all__ = ["load_studies", "load_study", "study_names"]
 
-STUDIES = Path(__file__).parent / "studies"
-
-
-def study_names() -> list[str]:
-    """Names of the studies that come with the project."""
-    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+log = logging.getLogger(__name__)
 
 
 def load_study(study: str, **overrides: Any) -> Study:
@@ -52,18 +50,19 @@ def load_study(study: str, **overrides: Any) -> Study:
     """
     found = load_studies(study, **overrides)
     if len(found) > 1:
-        names = [f"{study}:{variant}" for variant in _read(_find(study)).variants]
-        raise Refused(f"study {study!r} is a comparison; name one of its variants: {', '.join(names)}")
+        place = find_study(study)
+        raise comparison(study, _read(place.file).variants if place else [one.name for one in found])
     return found[0]
 
 
 def load_studies(study: str, **overrides: Any) -> list[Study]:
-    """Load a study by its name under ``registry/studies`` or by the path of its YAML file; its variants, if it has any.
+    """Load a study given by name or path, see ``registry/studynames.py``; its variants, if it has any.
 
     Parameters
     ----------
     study
-        With ``:<variant>`` behind it, that variant alone.
+        With ``:<variant>`` behind it, that variant alone. A name that no file has is looked for in the store: its
+        newest run tells the whole study.
     overrides
         Fields that take the place of the file's, None meaning not given; ``data`` replaces ``benchmark.path``, a
         relative folder starting where the caller is.
@@ -73,19 +72,38 @@ def load_studies(study: str, **overrides: Any) -> list[Study]:
     Refused
         If there is no such study, or the file says something that a study does not know, with its line.
     """
-    name, _, wanted = study.rpartition(":") if ":" in study and not Path(study).is_file() else (study, "", "")
-    file = _read(_find(name))
-    if wanted and wanted not in file.variants:
-        raise (
-            unknown("variant", wanted, file.variants, where=name)
-            if file.variants
-            else Refused(f"study {name!r} has no variants, so there is no {wanted!r}")
-        )
-    whole = file.study()
-    chosen = [wanted] if wanted else list(file.variants)
-    found = [file.study(variant) for variant in chosen] or [whole]
+    place = find_study(study)
+    found = _of_file(study, place) if place else [_of_store(study)]
     given = {key: value for key, value in overrides.items() if value is not None}
     return [_overridden(one, dict(given)) for one in found] if given else found
+
+
+def _of_file(study: str, place: StudyPlace) -> list[Study]:
+    file, wanted = _read(place.file), place.variant
+    if wanted and wanted not in file.variants:
+        name = study.removesuffix(f":{wanted}")
+        raise unknown("variant", wanted, file.variants, where=name) if file.variants else no_variants(name, wanted)
+    whole = file.study()
+    chosen = [wanted] if wanted else list(file.variants)
+    return [file.study(variant) for variant in chosen] or [whole]
+
+
+def _of_store(name: str) -> Study:
+    """Load a study from its newest run on record; nothing is written to the store."""
+    from registry.tracking.recordedstudy import recorded_study  # MLflow takes seconds
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = recorded_study(name, Path(folder))
+        if found is None:
+            raise unknown("study", name.partition(":")[0], study_names(), where="study")
+        study = _read(found.file).study()
+    if study.trust_remote_code:
+        raise Refused(
+            f"study {name!r} is known from run {found.run_id} alone and runs code from a model's repository;\n"
+            "give the path of its file, which you can read first: -P study=<path>.yaml"
+        )
+    log.warning("no file has the name %r: the study is taken as run %s recorded it", name, found.run_id)
+    return study
 
 
 @dataclass(frozen=True)
@@ -114,17 +132,6 @@ class _File:
         return validated(content, where=str(self.path), text=self.text, inside=("variants", variant))
 
 
-def _find(study: str) -> Path:
-    path = Path(study)
-    if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
-            return path
-        raise Refused(f"there is no study file {study!r} (looked from {Path.cwd()})")
-    if study in study_names():
-        return STUDIES / f"{study}.yaml"
-    raise unknown("study", study, study_names(), where="study")
-
-
 def _read(path: Path, extending: tuple[Path, ...] = ()) -> _File:
     """Read a file and those it extends; ``extending`` are the files that led here."""
     text, content = _parsed(path)
@@ -141,7 +148,13 @@ def _inherited(parent: object, path: Path, extending: tuple[Path, ...]) -> dict[
     if not isinstance(parent, str):
         raise Refused(f"{path}: extends is the name or path of one study (got {brief(parent)})")
     beside = path.parent / parent
-    found = beside if beside.suffix in (".yaml", ".yml") and beside.is_file() else _find(parent)
+    if is_path(parent) and beside.is_file():
+        found = beside
+    else:
+        place = find_study(parent)
+        if place is None:
+            raise unknown("study", parent, study_names(), where=f"{path}: extends")
+        found = place.file
     if found.resolve() in extending:
         raise Refused(f"{path}: extends leads back to {found.name}; one of these files must stand alone")
     file = _read(found, extending)

@@ -123,3 +123,11 @@ assert not {"torch", "transformers", "peft"} & set(sys.modules), sorted(sys.modu
 def test_importing_does_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", LIGHT], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_import_takes_the_name_of_a_file(command, client, tmp_path: Path, small_table) -> None:
+    small_table().to_csv(tmp_path / "cells.csv", index=False)
+    (tmp_path / "theirs.yaml").write_text("extends: demo\nname: published\n", encoding="utf-8")
+    code, output, _ = command("import", "--source", tmp_path / "cells.csv", "--study", tmp_path / "theirs.yaml")
+    assert code == 0
+    assert "in experiment 'published' of" in output
