@@ -123,14 +123,15 @@ class Records:
             )
         )
 
-    def training(self, recording: Recording, training: Training, usage: Usage) -> None:
-        """Record the curves of a training, what came of it and what it took."""
+    def training(self, recording: Recording, training: Training, usages: Mapping[str, Usage]) -> None:
+        """Record the curves of a training, what came of it and what each of its phases took."""
         recording.curves({names.TRAIN_LOSS: training.losses, names.LEARNING_RATE: training.learning_rates})
         recording.curves({names.VALIDATION_LOSS: training.validation_losses})
         recording.metrics({names.FINAL_LOSS: training.losses[-1], names.KEPT_EPOCH: training.kept_epoch})
         if self.experiment.study.recipe.precision == "fp16":
             recording.metrics({names.SKIPPED_STEPS: training.skipped})
-        self.usage(recording, "train", usage)
+        for phase, usage in usages.items():
+            self.usage(recording, phase, usage)
 
     def adapter(self, recording: Recording, job: Job, folder: Path, training: Training) -> RegisteredAdapter:
         """Register a PEFT folder as the next version of its (base, source cell), or record a whole model's folder."""

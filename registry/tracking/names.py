@@ -51,6 +51,8 @@ __all__ = [
     "registered_model",
     "run_name",
     "score",
+    "seconds_of",
+    "tokens_of",
     "trials_in_state",
     "tuned",
     "usage_metrics",
@@ -259,15 +261,33 @@ def tuned(quantity: str, source: Cell) -> str:
 
 
 def usage_metrics(phase: str, *, seconds: float, tokens: int, flop: float, peak_memory_gb: float) -> dict[str, float]:
-    """Metrics of what a phase, ``train`` or ``score``, took: wall time, tokens, TFLOP, both per second, memory."""
-    return {
+    """Metrics of what a phase took: ``train``, ``validation`` or ``score``.
+
+    Parameters
+    ----------
+    seconds : float
+        In which its tokens went through the model, and so what tokens and operations are divided by. A run's own
+        duration, which MLflow has, also holds loading, recording and waiting.
+    """
+    took = {
         f"seconds/{phase}": seconds,
         f"tokens/{phase}": tokens,
-        f"tokens_per_second/{phase}": tokens / seconds,
         f"tflop/{phase}": flop / 1e12,
-        f"tflop_per_second/{phase}": flop / 1e12 / seconds,
         f"peak_memory_gb/{phase}": peak_memory_gb,
     }
+    if seconds > 0:
+        took |= {f"tokens_per_second/{phase}": tokens / seconds, f"tflop_per_second/{phase}": flop / 1e12 / seconds}
+    return took
+
+
+def tokens_of(phase: str) -> str:
+    """Metric of how many tokens went through the model in a phase."""
+    return f"tokens/{phase}"
+
+
+def seconds_of(phase: str) -> str:
+    """Metric of the seconds in which they did."""
+    return f"seconds/{phase}"
 
 
 def is_of(metric: str, quantity: str) -> bool:
