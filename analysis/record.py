@@ -26,7 +26,7 @@ from registry.tracking.overview import describe_study
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id
 
-__all__ = ["record_analysis"]
+__all__ = ["record_analysis", "require_one_headline"]
 
 #: Columns of the regime table that are the run's metrics too.
 _METRICS = (
@@ -85,7 +85,7 @@ def record_analysis(
     frame = load(client, study, cache=cache)
     others = {other: load(client, other, cache=cache) for other in compare}
     for other in others.values():
-        _require_one_headline(frame, other)
+        require_one_headline(frame, other)
     options = Options(
         mixed_models=mixed_models,
         vectors=read_vectors(vectors) if vectors else None,
@@ -118,7 +118,7 @@ def record_analysis(
     return result, recording.run_id
 
 
-def _require_one_headline(frame: Frame, other: Frame) -> None:
+def require_one_headline(frame: Frame, other: Frame) -> None:
     """Refuse to compare deltas of different accuracies."""
     for task, name in frame.headlines.items():
         if name != other.headlines.get(task, name):

@@ -10,6 +10,7 @@ import pytest
 
 from analysis.corrected.cells import measured_cells
 from analysis.frame import Frame, MixedHeadlinesError, load
+from analysis.record import require_one_headline
 from analysis.stored.collected import study_outcomes
 from analysis.stored.outcomes import stored_outcomes
 from registry.benchmarks import align, load_benchmark
@@ -161,6 +162,14 @@ def test_another_choice_scores_again_and_trains_nothing(records_of, small_study,
     assert best_for(client, Cell("pair", "en")).version
     back = prospect(plain.study, workers=1)
     assert back.plan.todo == ()
+
+
+def test_studies_of_different_accuracies_are_not_compared(finished) -> None:
+    frame = load(finished.client, finished.study.name)
+    require_one_headline(frame, frame)
+    other = replace(frame, study="other", headlines={"pair": "acc"})
+    with pytest.raises(Refused, match=r"the score of pair is acc_norm in study 'small' and acc in 'other'"):
+        require_one_headline(frame, other)
 
 
 def asked_and_told_as_evaluated(client, adapter: RegisteredAdapter, source: Cell, folder: Path) -> None:
