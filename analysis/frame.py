@@ -15,6 +15,7 @@ from mlflow.entities import Experiment, LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from analysis.copies import copy_notes
 from analysis.imported import read_import
 from analysis.numerals import counted
 from analysis.observations import cells, coverage_notes, newest
@@ -31,6 +32,7 @@ __all__ = [
     "Frame",
     "InconsistentRunError",
     "MixedHeadlinesError",
+    "MixedPromptsError",
     "MixedStudyError",
     "cells",
     "load",
@@ -49,6 +51,10 @@ class MixedStudyError(Refused):
     """The study holds evaluations of its own and imported ones."""
 
 
+class MixedPromptsError(Refused):
+    """Adapters were asked in another way than the base that they are measured against."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """A study as recorded.
@@ -61,7 +67,8 @@ class Frame:
         One row per (model, source, target, seed); columns in `registry.tracking.columns.OBSERVATION_COLUMNS`.
     baselines
         One row per (model, task, language): ``score`` and ``chance`` (proportions), ``below_chance``, and where it
-        was tested, ``chance_p`` and ``chance_q``, adjusted over all rows.
+        was tested, ``chance_p`` and ``chance_q``, adjusted over all rows. Unless it is an import's, ``indistinct``
+        besides: the share of questions with options that are the same tokens to the model.
     notes
         Sentences on what a reader must know about the data: superseded runs, gaps, mixed protocols, unfinished runs.
     seed_averaged
@@ -99,6 +106,8 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
         If it has both, which no average may mix.
     MixedHeadlinesError
         If evaluations took different accuracies for a task's score, and some did not record the one that is needed.
+    MixedPromptsError
+        If an evaluation that counts and its baseline had their questions put behind different chat headers.
     InconsistentRunError
         If a run lacks a tag, or its delta is not its score minus its baseline's to 1e-6 pp.
     """
@@ -116,12 +125,14 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
     if recorded.empty:
         raise EmptyStudyError(_nothing(client, study, "finished evaluations, but none has a delta"))
     observations, repetitions = newest(recorded)
+    _require_same_prompts(study, evaluations, observations, measured)
     observations, headlines, other = one_headline(observations, evaluations, measured, study)
     for note in other:
         _log.warning("%s", note)
     counting = {evaluations.tags[run].get(Tag.BASELINE_RUN, "") for run in observations["run_id"].unique()}
     table, baseline_notes = baselines(runs.of(Kind.BASELINE), headlines, counting)
-    notes = [*repetitions, *other, *coverage_notes(observations), *baseline_notes, *unchecked]
+    copies = copy_notes(evaluations.tags.values())
+    notes = [*copies, *repetitions, *other, *coverage_notes(observations), *baseline_notes, *unchecked]
     if unfinished:
         notes.append(f"Unfinished evaluations do not count: {_statuses(unfinished).strip(' ()')}.")
     store = shown_uri(client.tracking_uri)
@@ -221,6 +232,24 @@ def _measured_against(client: MlflowClient, runs: StoredRuns) -> tuple[dict[str,
     lost = sum(run_id not in records for run_id in needed)
     note = f"The baseline run of {counted(lost, 'evaluation run')} is not to be read: these deltas are taken unchecked."
     return records, [note] if lost else []
+
+
+def _require_same_prompts(
+    study: str, evaluations: StoredRuns, observations: pd.DataFrame, baselines: Mapping[str, Record]
+) -> None:
+    """Refuse deltas between questions that were put in different ways; older runs do not say how theirs were."""
+    counted_runs, wrong = set(observations["run_id"]), []
+    for run_id, tags in evaluations.tags.items():
+        baseline = baselines.get(tags.get(Tag.BASELINE_RUN, ""))
+        own, theirs = tags.get(Tag.CHAT_HEADER), baseline.tags.get(Tag.CHAT_HEADER) if baseline else None
+        if run_id in counted_runs and None not in (own, theirs) and own != theirs:
+            wrong.append(run_id)
+    if wrong:
+        raise MixedPromptsError(
+            f"{counted(len(wrong), 'evaluation')} of study {study!r} put the questions behind another chat header than "
+            f"the baseline did (run {wrong[0]}{' and others' if wrong[1:] else ''}): these deltas compare two prompts. "
+            "Run the study again under another name: mlflow run . -e study --env-manager local -P study=<its file>"
+        )
 
 
 def _finished(client: MlflowClient, run_id: str) -> Record | None:

@@ -11,10 +11,13 @@ from pydantic.dataclasses import dataclass
 
 from registry.fields import STRICT, Name
 
-__all__ = ["BenchmarkSpec", "FilesTask", "Headline", "SplitSpec"]
+__all__ = ["BenchmarkSpec", "FilesTask", "Headline", "Quoting", "SplitSpec"]
 
 #: Which accuracy is a task's score: of the options' log-likelihoods as they are, or divided by lengths in characters.
 Headline = Literal["acc", "acc_norm"]
+
+#: How quotes in a table of separated fields are read; see ``FilesTask.quoting``.
+Quoting = Literal["minimal", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -49,6 +52,10 @@ class FilesTask:
         Prompt style; see ``registry/benchmarks/prompts.py``.
     headline
         Which accuracy is the score, where it is not the prompt style's own.
+    quoting
+        How quotes in a ``.tsv`` or ``.csv`` file are read: ``none``, as text like any other, or ``minimal``, around
+        fields that hold a separator, a quote or a line break, those inside doubled (pandas, spreadsheets). By default
+        CSV is ``minimal``, and of TSV its own fields decide.
     """
 
     train: str
@@ -63,6 +70,7 @@ class FilesTask:
     columns_from: dict[str, Name] = Field(default_factory=dict)
     prompt: str = "text"
     headline: Headline | None = None
+    quoting: Quoting | None = None
 
     def __post_init__(self) -> None:
         if bool(self.options) == bool(self.choices):
@@ -71,6 +79,8 @@ class FilesTask:
             path = PurePath(file)
             if path.suffix not in (".jsonl", ".tsv", ".csv"):
                 raise ValueError(f"{file!r} is no file of items: its name ends in .jsonl, .tsv or .csv")
+            if self.quoting and path.suffix == ".jsonl":
+                raise ValueError(f"quoting belongs to .tsv and .csv; {file!r} holds JSON, which has its own quotes")
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"{file!r} leaves the benchmark's folder; name files below it")
             if set("{}") & set(file.replace("{language}", "")):
@@ -188,6 +198,9 @@ class SplitSpec:
     overlap
         What to do about a question that is in training and in test: ``refuse`` the data, ``drop`` its id in training
         from every language, or ``allow`` it. The default is that of ``missing``; a manifest's ids are never dropped.
+    copies
+        What to do where two cells that are trained on have the same training items: ``refuse`` the data, or ``allow``
+        it, each cell having adapters of its own. Cells that are only tested on are always allowed, with a warning.
     manifest
         Folder that holds ``<task>.csv`` with the header ``split,id``; a relative path starts at the project's folder.
     """
@@ -198,6 +211,7 @@ class SplitSpec:
     missing: Literal["refuse", "drop"] | None = None
     differing: Literal["refuse", "drop", "allow"] | None = None
     overlap: Literal["refuse", "drop", "allow"] | None = None
+    copies: Literal["refuse", "allow"] | None = None
     manifest: str | None = None
 
     def __post_init__(self) -> None:

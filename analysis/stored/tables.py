@@ -11,7 +11,8 @@ from analysis.recorded import DELTA_TOLERANCE_PP, observations_of
 from analysis.stored.runs import StoredRuns
 from registry.cells import Cell
 from registry.tracking.chance import compared_with_chance
-from registry.tracking.columns import BASELINE_COLUMNS
+from registry.tracking.columns import BASELINE_COLUMNS, INDISTINCT
+from registry.tracking.evaluations import parse_indistinct
 from registry.tracking.names import Tag, headlines_of
 
 __all__ = ["baselines", "observed"]
@@ -99,25 +100,28 @@ def baselines(
     Returns
     -------
     table, notes
-        Columns `BASELINE_COLUMNS` and `TEST_COLUMNS`. What was recorded without a p-value is called below chance where
-        it lies below at all, as it was when it was recorded.
+        Columns `BASELINE_COLUMNS`, `TEST_COLUMNS` and `INDISTINCT`, the last NaN where nobody counted. What was
+        recorded without a p-value is called below chance where it lies below at all, as it was when it was recorded.
     """
     rows = []
     for record in sorted(runs.records(), key=lambda record: record.run_id in measured):
         model, flagged = record.tag(Tag.BASE_MODEL), record.tags.get(Tag.BELOW_CHANCE, "").split()
         chance, p, own = record.by_target("chance"), record.by_target("chance_p"), headlines_of(record.tags)
+        alike = parse_indistinct(record.tags.get(Tag.INDISTINCT, ""))
+        none = 0.0 if Tag.CHAT_HEADER in record.tags else np.nan  # older runs did not count them
         for cell, score in record.by_target("score").items():
             level, value = chance.get(cell, np.nan), p.get(cell, np.nan)
             wanted = headlines.get(cell.task)
             if wanted != own.get(cell.task, wanted):
                 score, value = record.by_target(str(wanted)).get(cell, np.nan), np.nan
             low = str(cell) in flagged or score < level
-            rows.append((model, cell.task, cell.language, score, level, value, low))
-    table = pd.DataFrame(rows, columns=[*BASELINE_COLUMNS[:5], "chance_p", "low"]).astype({"low": bool})
+            rows.append((model, cell.task, cell.language, score, level, value, low, alike.get(cell, none)))
+    columns = [*BASELINE_COLUMNS[:5], "chance_p", "low", INDISTINCT]
+    table = pd.DataFrame(rows, columns=columns).astype({"low": bool})
     key = ["model", "task", "language"]
     repeated = sorted(table.loc[table.duplicated(key), "model"].unique())
     note = f"Several baseline runs measured the same targets of {', '.join(repeated)}: the newest are shown."
     table = table.drop_duplicates(key, keep="last").sort_values(key).reset_index(drop=True)
     tested = compared_with_chance(table)
     tested["below_chance"] = tested["below_chance"].where(tested["chance_p"].notna(), table["low"]).astype(bool)
-    return tested, [note] if repeated else []
+    return tested.assign(**{INDISTINCT: table[INDISTINCT]}), [note] if repeated else []

@@ -6,11 +6,13 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 from tqdm import tqdm
 
 from registry.benchmarks.agreement import agreeing, check_disjoint, disjoint, settle
+from registry.benchmarks.copies import Copies, Overlap, find_copies, find_overlaps
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import Prompt
 from registry.benchmarks.splits import SPLITS, Manifest, Pools, Split, draw_manifest, read_manifest, shown
@@ -123,6 +125,26 @@ class AlignedItems:
         """SHA-256 over the test sets of several cells, whatever the order the cells are named in."""
         lines = sorted(f"{cell} {self.digest(cell, 'test')}" for cell in set(cells))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def twins(self, cell: Cell) -> tuple[Cell, ...]:
+        """Return the other cells whose training items are, to the letter, this cell's."""
+        own = self.digest(cell, "train")
+        return tuple(other for other in self.grid if other != cell and self._digests[other, "train"] == own)
+
+    @cached_property
+    def copies(self) -> Mapping[Split, Copies]:
+        """Groups of cells whose items of a split are the same."""
+        return {part: find_copies(self._of(part), self.prompts) for part in SPLITS}
+
+    @cached_property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """Pairs of languages that share at least half of a task's test questions, though not all of its items."""
+        copied = {cell for group in self.copies["test"] for cell in group}
+        found = find_overlaps(self._of("test"))
+        return tuple(overlap for overlap in found if not copied.issuperset(overlap.cells))
+
+    def _of(self, part: Split) -> dict[Cell, tuple[Item, ...]]:
+        return {cell: self._items[cell, part] for cell in self.grid}
 
     def _known(self, cell: Cell) -> Cell:
         if cell not in self.grid:

@@ -15,6 +15,7 @@ import unicodedata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from registry.benchmarks.texts import is_visible
 from registry.refusal import Refused, unknown
 
 __all__ = ["OPERATIONS", "Placeholder", "Template"]
@@ -114,7 +115,7 @@ class Template:
         filled = [self.literals[0]]
         for placeholder, literal in zip(self.placeholders, self.literals[1:], strict=True):
             text = placeholder.changed(texts[placeholder.column])
-            if not text.strip() and texts[placeholder.column]:
+            if not is_visible(text) and texts[placeholder.column]:
                 given = texts[placeholder.column]
                 raise ValueError(f"{{{placeholder}}} leaves nothing of {given!r}; take an operation out, or correct it")
             filled += [text, literal]

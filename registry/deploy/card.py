@@ -26,6 +26,7 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _RECIPE = (
     "lora.rank", "lora.alpha", "lora.dropout", "lora.targets", "learning_rate", "epochs", "batch_size", "max_length",
     "validation", "loss", "precision", "quantization", "chat_template",
+    "chat_template_date", "adapted_modules", "adapted_share",
 )  # fmt: skip
 
 
@@ -162,6 +163,12 @@ def _results(results: Results) -> str:
     below = sorted(results.below_chance)
     if below:
         known += f"\n\nThe untouched base is below chance on {', '.join(map(_code, below))}: distrust these deltas."
+    if results.indistinct:
+        told = ", ".join(f"{_code(cell)} ({share:.0%})" for cell, share in sorted(results.indistinct.items()))
+        known += (
+            f"\n\nThe base's tokenizer makes the same tokens of different options in {told} of the questions: no model "
+            "can choose there, and these scores and deltas mean little."
+        )
     rows = [
         (_code(result.target), result.regime, f"{result.score:.3f}", f"{result.delta:+.2f}", "harm" * result.harmed)
         for result in results.targets

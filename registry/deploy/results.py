@@ -11,7 +11,7 @@ from mlflow.entities import Run
 from registry.cells import HARM_PP, Cell, Regime, regime_of
 from registry.deploy.queries import experiments, quoted
 from registry.tracking import names
-from registry.tracking.evaluations import recorded_scores
+from registry.tracking.evaluations import parse_indistinct, recorded_scores
 from registry.tracking.names import Kind, Tag, headlines_of
 from registry.tracking.store import all_runs
 
@@ -43,6 +43,8 @@ class Results:
         By regime, then by name.
     below_chance
         Targets that the untouched base answers worse than guessing would.
+    indistinct
+        Share of questions, by target, whose options the base's tokenizer makes the same tokens of.
     evaluations
         How many finished evaluations there are; the newest is told.
     headlines
@@ -54,6 +56,7 @@ class Results:
     targets: tuple[TargetResult, ...]
     below_chance: frozenset[Cell]
     evaluations: int
+    indistinct: Mapping[Cell, float] = field(default_factory=dict)
     headlines: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -66,7 +69,15 @@ def results_of(client: MlflowClient, version: str) -> Results | None:
     run = max(runs, key=lambda run: run.info.start_time)
     tags = run.data.tags
     below = frozenset(map(Cell.parse, tags.get(Tag.BELOW_CHANCE, "").split()))
-    return Results(run.info.run_id, tags.get(Tag.STUDY, ""), _targets(run), below, len(runs), headlines_of(tags))
+    return Results(
+        run.info.run_id,
+        tags.get(Tag.STUDY, ""),
+        _targets(run),
+        below,
+        len(runs),
+        indistinct=parse_indistinct(tags.get(Tag.INDISTINCT, "")),
+        headlines=headlines_of(tags),
+    )
 
 
 def _targets(run: Run) -> tuple[TargetResult, ...]:

@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from registry.cells import Cell, regime_of
 from registry.imports.harness_files import Results, results_below
-from registry.imports.harness_targets import SETTINGS, Measured, Reading, listed, measure
+from registry.imports.harness_settings import differences
+from registry.imports.harness_targets import Measured, Reading, listed, measure
 from registry.imports.imported import Imported
 from registry.imports.manifest import Manifest, ManifestRun
 from registry.imports.naming import described
@@ -58,7 +59,7 @@ def read_harness(manifest: Manifest, families: Mapping[str, str], staging: Path)
         row
         for run, targets in measured.items()
         if run.source is not None
-        for row in _rows(run, run.source, targets, bases[run.model], models[run.model], manifest.protocol)
+        for row in _rows(run, run.source, targets, bases[run.model], models[run.model], manifest.protocol, reading)
     ]
     headlines = _headlines(measured, manifest)
     mixed = [
@@ -113,6 +114,7 @@ def _rows(
     base: Mapping[Cell, Measured],
     model: tuple[str, float],
     protocol: str,
+    reading: Reading,
 ) -> Iterator[dict[str, Any]]:
     """Yield an adapter's observations."""
     lacking = sorted(str(cell) for cell in targets.keys() - base.keys())
@@ -121,7 +123,7 @@ def _rows(
             f"{run.where}: {run.model} has no baseline on {listed(lacking)}; evaluate the untouched model there too"
         )
     for cell, found in targets.items():
-        _require_same(run, cell, found, base[cell])
+        _require_same(run, cell, found, base[cell], reading)
     scores = {cell: found.score.score for cell, found in targets.items()}
     deltas = delta_metrics(source, scores, {cell: found.score.score for cell, found in base.items()})
     for target, found in targets.items():
@@ -145,19 +147,19 @@ def _rows(
         }
 
 
-def _require_same(run: ManifestRun, cell: Cell, found: Measured, base: Measured) -> None:
-    """Refuse a delta between two different measurements."""
+def _require_same(run: ManifestRun, cell: Cell, found: Measured, base: Measured, reading: Reading) -> None:
+    """Refuse a delta between two different measurements, and note what differs without harm."""
     if found.score.headline != base.score.headline:
         raise Refused(f"{run.where}: {cell} has acc_norm in only one of {found.file} and its baseline {base.file}")
-    for key, what in SETTINGS.items():
-        ours, theirs = found.settings.get(key), base.settings.get(key)
-        both = key == "chat_template_sha" or None not in (ours, theirs)
-        if both and ours != theirs:
-            shown = f" ({ours} and {theirs})" if not isinstance(ours, str) and ours is not None else ""
+    for one in differences(found.settings, base.settings):
+        if one.effect == "deciding":
             raise Refused(
-                f"{run.where}: the {what} of {cell} differs between {found.file} and its baseline {base.file}{shown}; "
-                "a delta needs the same questions, asked in the same way: evaluate one of them again"
+                f"{run.where}: the {one.what} of {cell} differs between {found.file} and its baseline {base.file}"
+                f"{one.shown}; a delta needs the same questions, asked in the same way: evaluate one of them again"
             )
+        (reading.harmless if one.effect == "harmless" else reading.unknown).add(one.name)
+    if found.answers is not None and found.answers == base.answers:
+        reading.unchanged.add(f"{run} on {cell}")
 
 
 def _baselines(bases: Mapping[str, Mapping[Cell, Measured]]) -> pd.DataFrame:

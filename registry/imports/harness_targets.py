@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,35 +20,31 @@ import pandas as pd
 
 from registry.cells import Cell
 from registry.imports.harness_files import Results
+from registry.imports.harness_settings import EvaluationSettings, settings_of
 from registry.imports.manifest import Manifest, ManifestRun
-from registry.imports.samples import OptionsInContext, read_samples
+from registry.imports.samples import OptionsInContext, Samples, read_samples
 from registry.refusal import Refused
 from registry.tracking import names
 from registry.tracking.chance import chance_p
 from registry.tracking.evaluations import TargetScore
 
-__all__ = ["SETTINGS", "Measured", "Reading", "listed", "measure"]
+__all__ = ["Measured", "Reading", "listed", "measure"]
 
 _SAME = 1e-9  # rounding of a mean over questions
 _LISTED = 5  # how many names a message spells out
 
-#: What must be the same in a baseline and an evaluation for their difference to be the adapter's doing.
-SETTINGS = {
-    "n-samples": "number of questions",
-    "n-shot": "number of examples in the prompt",
-    "versions": "version of the task",
-    "chat_template_sha": "chat template",
-    "task_hashes": "set of questions and prompts",
-}
-
 
 @dataclass(frozen=True)
 class Measured:
-    """What one model made of one target, under which settings; ``file`` is where that stands."""
+    """What one model made of one target, under which settings; ``file`` is where that stands.
+
+    ``answers`` is the SHA-256 of all log-likelihoods, None without samples.
+    """
 
     score: TargetScore
-    settings: Mapping[str, Any]
+    settings: EvaluationSettings
     file: Path
+    answers: str | None
 
 
 @dataclass
@@ -61,6 +58,10 @@ class Reading:
     partial: set[str] = field(default_factory=set)
     left_out: set[str] = field(default_factory=set)
     older: list[str] = field(default_factory=list)
+    harmless: set[str] = field(default_factory=set)
+    unknown: set[str] = field(default_factory=set)
+    unchanged: set[str] = field(default_factory=set)
+    copied: set[tuple[Cell, ...]] = field(default_factory=set)
 
     def read(self, path: Path) -> None:
         """Let a file's content count in the import's digest."""
@@ -77,6 +78,20 @@ class Reading:
             yield f"Only a part of the questions was evaluated, as by --limit, in: {listed(self.partial)}."
         if self.left_out:
             yield f"Left out, as the manifest says: {listed(self.left_out)}."
+        if self.harmless:
+            told = "Settings that differ between an adapter and its baseline and change no score beyond rounding"
+            yield f"{told}: {', '.join(sorted(self.harmless))}."
+        if self.unknown:
+            told = (
+                "Settings that only one of an adapter's and its baseline's files tells, so that they are not compared"
+            )
+            yield f"{told}: {', '.join(sorted(self.unknown))}."
+        for cells in sorted(self.copied):
+            told = "have the same test items, so every result on them counts once for each"
+            yield f"Copies: {', '.join(map(str, cells))} {told}."
+        if self.unchanged:
+            told = "To the last digit the untouched model's log-likelihoods, as if the adapter had not been loaded"
+            yield f"{told} or lm_eval had answered from a cache (use_cache): {listed(self.unchanged)}."
         if self.older:
             again = "Measured again by a newer file in the same folder, and only the newest counts"
             yield f"{again}: {listed(self.older)}."
@@ -102,12 +117,15 @@ def measure(run: ManifestRun, manifest: Manifest, found: list[Results], reading:
                 )
             samples = _samples(results, task, run, reading)
             tasks[cell] = task
+            settings = settings_of(results, task, None if samples is None else samples.asked)
             score = _score(results, task, samples, manifest.headlines.get(cell.task))
-            measured[cell] = Measured(score, _settings(results, task, reading), results.path)
+            measured[cell] = Measured(score, settings, results.path, _answers(samples))
+            _note_part(results, task, reading)
             if samples is not None:
-                outcomes.append(samples.assign(task=cell.task, language=cell.language))
+                outcomes.append(samples.outcomes.assign(task=cell.task, language=cell.language))
     if not measured:
         raise Refused(f"{run.where}: {run.folder} holds no task that is imported")
+    reading.copied.update(_copied(measured))
     if outcomes:
         _write(outcomes, reading.staging / names.outcomes_file(run.model, run.source, run.seed))
     return measured
@@ -126,7 +144,7 @@ def _cell(task: str, manifest: Manifest, run: ManifestRun, reading: Reading) -> 
     return cell
 
 
-def _samples(results: Results, task: str, run: ManifestRun, reading: Reading) -> pd.DataFrame | None:
+def _samples(results: Results, task: str, run: ManifestRun, reading: Reading) -> Samples | None:
     path = results.samples(task)
     if not path.is_file():
         reading.without_samples.append(f"{run}: {task}")
@@ -140,7 +158,7 @@ def _samples(results: Results, task: str, run: ManifestRun, reading: Reading) ->
     return samples
 
 
-def _score(results: Results, task: str, samples: pd.DataFrame | None, chosen: str | None) -> TargetScore:
+def _score(results: Results, task: str, samples: Samples | None, chosen: str | None) -> TargetScore:
     """Return a task's accuracies; samples tell what its metrics leave out.
 
     Parameters
@@ -160,7 +178,7 @@ def _score(results: Results, task: str, samples: pd.DataFrame | None, chosen: st
         )
     if samples is None:
         return TargetScore(acc, math.nan if acc_norm is None else acc_norm, math.nan, headline)
-    counted = _counted(samples)
+    counted = _counted(samples.outcomes)
     for name, told in (("acc", acc), ("acc_norm", acc_norm)):
         if told is not None and not abs(counted[name] - told) <= _SAME:
             raise Refused(
@@ -186,17 +204,27 @@ def _counted(samples: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _settings(results: Results, task: str, reading: Reading) -> dict[str, Any]:
-    """Return how a task was evaluated, as far as the file says."""
-    content = results.content
-    settings = {key: content.get(key, {}).get(task) for key in SETTINGS if isinstance(content.get(key), dict)}
-    settings["chat_template_sha"] = content.get("chat_template_sha")
-    count = settings.get("n-samples")
-    if isinstance(count, dict):
-        settings["n-samples"] = count.get("effective")
-        if count.get("effective") != count.get("original"):
-            reading.partial.add(task)
-    return settings
+def _copied(measured: Mapping[Cell, Measured]) -> Iterator[tuple[Cell, ...]]:
+    """Yield the groups of cells that were asked the same, word for word."""
+    asked: dict[str, list[Cell]] = defaultdict(list)
+    for cell, found in measured.items():
+        if "prompts" in found.settings.values:
+            asked[found.settings.values["prompts"]].append(cell)
+    return (tuple(sorted(cells)) for cells in asked.values() if len(cells) > 1)
+
+
+def _answers(samples: Samples | None) -> str | None:
+    if samples is None:
+        return None
+    return hashlib.sha256(samples.outcomes["loglikelihood"].to_numpy().tobytes()).hexdigest()
+
+
+def _note_part(results: Results, task: str, reading: Reading) -> None:
+    """Note a task of which only a part of the questions was evaluated."""
+    counts = results.content.get("n-samples")
+    count = counts.get(task) if isinstance(counts, Mapping) else None
+    if isinstance(count, Mapping) and count.get("effective") != count.get("original"):
+        reading.partial.add(task)
 
 
 def _write(outcomes: list[pd.DataFrame], path: Path) -> None:

@@ -55,6 +55,8 @@ class Training:
         In which the tokens of its validations were read, likewise.
     skipped : int
         Steps left out because their gradient overflowed; only in fp16.
+    cut_texts : int
+        Texts, trained on or held out, that lost their left side to fit the longest input.
     """
 
     adapter: Adapter | FullWeights
@@ -69,6 +71,7 @@ class Training:
     seconds: float
     skipped: int = 0
     validation_seconds: float = 0.0
+    cut_texts: int = 0
 
 
 def hold_out(examples: Sequence[Example], recipe: Recipe) -> tuple[list[Example], list[Example]]:
@@ -251,6 +254,7 @@ class Course:
             seconds=log.seconds,
             skipped=log.skipped,
             validation_seconds=log.validation_seconds,
+            cut_texts=sum(example.cut > 0 for example in (*self.examples, *self.held)),
         )
 
     def save(self) -> None:

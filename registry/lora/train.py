@@ -24,10 +24,11 @@ from transformers import PreTrainedModel
 from registry.lora.adapter import Adapter
 from registry.lora.bank import Bank, put_on
 from registry.lora.course import Course, Training, hold_out
-from registry.lora.forward import input_device, reading, takes_flat
+from registry.lora.forward import input_device, reading
 from registry.lora.full import in_training
 from registry.lora.passes import Passes
 from registry.lora.tokens import Example
+from registry.lora.trial import batching_of
 from registry.study import Recipe
 
 __all__ = ["Assignment", "Training", "hold_out", "train_adapter", "train_adapters", "train_full"]
@@ -123,8 +124,8 @@ def train_adapters(
     torch.OutOfMemoryError
         If not even one text fits into memory.
     """
-    flat = takes_flat(base)
-    if not flat and len(assignments) > 1:  # rows have no slices
+    batching = batching_of(base)
+    if not batching.flat and len(assignments) > 1:  # rows have no slices
 
         def part(number: int) -> Callable[[float], None] | None:
             return None if progress is None else lambda share: progress((number + share) / len(assignments))
@@ -155,8 +156,8 @@ def train_adapters(
         )
         for number, one in enumerate(assignments)
     ]
-    with put_on(base, bank), reading(base, flat=flat) as forward, _training(base, gradient_checkpointing):
-        passes = Passes(base, bank, forward, flat, tokens_per_batch)
+    with put_on(base, bank), reading(base, batching) as forward, _training(base, gradient_checkpointing):
+        passes = Passes(base, bank, forward, batching, tokens_per_batch)
         _go(courses, passes, recipe, progress)
     return [course.result() for course in courses]
 
@@ -194,13 +195,13 @@ def train_full(
     torch.OutOfMemoryError
         If not even one text fits into memory.
     """
-    flat, device = takes_flat(base), input_device(base)
+    batching, device = batching_of(base), input_device(base)
     forked = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(forked), in_training(base) as whole:
         torch.manual_seed(seed)
         course = Course(0, examples, seed, recipe, whole, device=device.type)
-        with reading(base, flat=flat) as forward, _training(base, gradient_checkpointing):
-            _go([course], Passes(base, whole, forward, flat, tokens_per_batch), recipe, progress)
+        with reading(base, batching) as forward, _training(base, gradient_checkpointing):
+            _go([course], Passes(base, whole, forward, batching, tokens_per_batch), recipe, progress)
         result = course.result()
     if isinstance(result, FloatingPointError):
         raise result

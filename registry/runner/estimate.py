@@ -192,6 +192,8 @@ def _scored_tokens(experiment: Experiment, base: Base, scored: Iterable[Run]) ->
         load_tokenizer(base),
         [(query.context, query.continuations) for query in queries],
         chat=experiment.study.chat_template,
+        day=experiment.study.chat_template_date,
+        keep_empty=True,
     )
     return laid_out(encoded, shares, max_length=base.max_positions)
 

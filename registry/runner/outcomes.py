@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -90,10 +90,23 @@ class Outcomes:
     ----------
     values : sequence of arrays, (options,)
         One per question, in nats.
+    cut : iterable of int
+        The questions whose text lost its left side to fit the base.
+    indistinct : bool array, (questions,), optional
+        Where no model can tell the options apart; nowhere by default.
     """
 
-    def __init__(self, questions: Questions, values: Sequence[np.ndarray]) -> None:
+    def __init__(
+        self,
+        questions: Questions,
+        values: Sequence[np.ndarray],
+        *,
+        cut: Iterable[int] = (),
+        indistinct: np.ndarray | None = None,
+    ) -> None:
         self._questions = questions
+        self._cut = frozenset(cut)
+        self._indistinct = np.zeros(len(values), dtype=bool) if indistinct is None else indistinct
         self._values = list(values)
         self._chosen = choose(self._values)
         self._chosen_norm = choose(self._values, questions.lengths)
@@ -113,7 +126,16 @@ class Outcomes:
             chance=float(np.mean(chances)),
             headline=headline,
             chance_p=chance_p(int(counted.sum()), chances),
+            indistinct=float(self._indistinct[part].mean()),
         )
+
+    def cut(self) -> dict[Cell, int]:
+        """How many of a target's questions lost their left side, of the targets that have any."""
+        counts = {
+            cell: sum(number in self._cut for number in range(part.start, part.stop))
+            for cell, part in self._questions.targets.items()
+        }
+        return {cell: count for cell, count in counts.items() if count}
 
     def frame(self) -> pd.DataFrame:
         """Return one row per question and option.

@@ -218,7 +218,7 @@ class Resident:
             if isinstance(result, Exception):
                 raise result
             progress("register", 1.0)
-            self.records.training(recording, result, self._training_usages(held, result))
+            self.records.training(recording, job, result, self._training_usages(held, result))
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 self._save(held, result.adapter, folder)
@@ -292,7 +292,7 @@ class Resident:
         flop = scoring_flop(Size.of(model), tokens=tokens, predictions=held.questions.predictions)
         self.records.usage(recording, "score", Usage(seconds, tokens, flop, peak_memory_gb(self.records.device)))
         progress("record", 1.0)
-        return Outcomes(self._asked, values)
+        return Outcomes(self._asked, values, cut=held.questions.cut, indistinct=held.questions.indistinct)
 
     @property
     def _full(self) -> bool:

@@ -55,6 +55,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
         told.prompt,
         base,
         chat=told.chat,
+        day=told.day,
         adapter=read_adapter(Path(path)),
         name=name,
         shelf=Shelf(base, held),

@@ -7,6 +7,7 @@ import tempfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
@@ -22,7 +23,7 @@ from registry.loading import dtype_of
 from registry.lora.adapter import Adapter, read_adapter
 from registry.models import Base
 from registry.refusal import Refused, unknown
-from registry.study import Quantization
+from registry.study import CHAT_DATE, Quantization
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.names import Tag, headlines_of
 from registry.yamltext import read_yaml
@@ -58,19 +59,25 @@ class Told:
     revision: str
     prompt: Prompt
     chat: bool
+    day: date
     precision: Literal["fp32", "bf16", "fp16"]
     quantization: Quantization | None
 
     def evaluated(self, tags: Mapping[str, str]) -> Told:
-        """Return the same for a version as it was last evaluated: in a chat template or not, by which accuracy.
+        """Return the same for a version as its tags say it was last evaluated: chat template, date, which accuracy.
 
-        Both are choices of a study that train no other adapter, and the version's tags say the last one.
+        All are choices of a study that train no other adapter.
         """
-        chat, headline = tags.get(Tag.CHAT_TEMPLATE), headlines_of(tags).get(tags.get(Tag.SOURCE_TASK, ""))
-        told = self if chat is None else replace(self, chat=chat == "True")
-        if headline not in get_args(Headline):
-            return told
-        return replace(told, prompt=replace(told.prompt, headline=cast(Headline, headline)))
+        chat, day = tags.get(Tag.CHAT_TEMPLATE), tags.get(Tag.CHAT_DATE)
+        headline, prompt = headlines_of(tags).get(tags.get(Tag.SOURCE_TASK, "")), self.prompt
+        if headline in get_args(Headline):
+            prompt = replace(prompt, headline=cast(Headline, headline))
+        return replace(
+            self,
+            prompt=prompt,
+            chat=self.chat if chat is None else chat == "True",
+            day=self.day if day is None else date.fromisoformat(day),
+        )
 
 
 _TOLD = TypeAdapter(Told)
@@ -84,6 +91,7 @@ class Served:
     adapter: Adapter | None
     prompt: Prompt
     chat: bool
+    day: date
 
 
 def read_told(folder: Path) -> Told:
@@ -105,6 +113,7 @@ def read_told(folder: Path) -> Told:
                 "prompt": told["prompt"],
                 # Adapters registered before there was the choice were trained and scored in this way.
                 "chat": told.get("chat_template", False),
+                "day": told.get("chat_template_date", CHAT_DATE),
                 "precision": told.get("precision", "fp32"),
                 "quantization": told.get("quantization"),
             }
@@ -189,4 +198,4 @@ class Shelf:
         if trained != self._held:
             raise Refused(f"adapter: {key} was trained on {trained}; the base is held in {self._held} here")
         told = told.evaluated(version.tags)
-        return Served(key, adapter, told.prompt, told.chat)
+        return Served(key, adapter, told.prompt, told.chat, told.day)

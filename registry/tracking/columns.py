@@ -9,6 +9,7 @@ __all__ = [
     "BASELINE_COLUMNS",
     "BLOCK",
     "CELL_KEY",
+    "INDISTINCT",
     "OBSERVATION_COLUMNS",
     "RUN_COLUMNS",
     "SOURCE",
@@ -57,6 +58,9 @@ AVERAGED_COLUMNS = ["delta_sd", "n_seeds"]
 
 #: In the place of a seed where a row is a mean over seeds. A number, because rows without one drop out of groups.
 AVERAGED = -1
+
+#: Of baselines that were measured here besides: share of questions with options that are the same tokens.
+INDISTINCT = "indistinct"
 
 BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
 

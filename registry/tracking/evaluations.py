@@ -23,10 +23,15 @@ __all__ = [
     "below_chance",
     "chance_metrics",
     "delta_metrics",
+    "indistinct_cells",
+    "indistinct_metrics",
+    "parse_indistinct",
     "record_inputs",
     "recorded_scores",
     "score_metrics",
 ]
+
+_TAG_LENGTH = 5000  # characters that every version of MLflow takes
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,9 @@ class TargetScore:
     """How a model did on one target; all but ``headline`` are proportions in [0, 1].
 
     ``headline`` names the accuracy that is the score; ``chance`` is the expected score of guessing, ``chance_p`` the
-    probability that guessing scores so low or lower, NaN where the questions are not known.
+    probability that guessing scores so low or lower, NaN where the questions are not known; ``indistinct`` is the share
+    of questions with options that no model can tell apart, being the same tokens: a choice among those is the first of
+    them.
     """
 
     acc: float
@@ -42,6 +49,7 @@ class TargetScore:
     chance: float
     headline: str
     chance_p: float = math.nan
+    indistinct: float = 0.0
 
     @property
     def score(self) -> float:
@@ -98,6 +106,31 @@ def below_chance(scores: Mapping[Cell, TargetScore]) -> dict[Cell, float]:
     """
     q = chance_q([result.chance_p for result in scores.values()])
     return {cell: float(value) for cell, value in zip(scores, q, strict=True) if value <= CHANCE_Q}
+
+
+def indistinct_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
+    """Metrics of the targets where options are the same tokens; the others have none."""
+    return {names.indistinct(cell): result.indistinct for cell, result in scores.items() if result.indistinct}
+
+
+def indistinct_cells(scores: Mapping[Cell, TargetScore]) -> str:
+    """Write those targets with their shares as a tag, the largest share first, as many as a tag has room for."""
+    found = sorted((-result.indistinct, str(cell)) for cell, result in scores.items() if result.indistinct)
+    written: list[str] = []
+    room = _TAG_LENGTH
+    for share, cell in found:
+        part = f"{cell}={-share:.3g}"
+        room -= len(part) + 1
+        if room < 0:
+            break
+        written.append(part)
+    return " ".join(written)
+
+
+def parse_indistinct(tag: str) -> dict[Cell, float]:
+    """Read such a tag back: the share of questions by target."""
+    pairs = (part.rpartition("=") for part in tag.split())
+    return {Cell.parse(cell): float(share) for cell, _, share in pairs}
 
 
 def recorded_scores(run: Run) -> dict[Cell, float]:

@@ -39,6 +39,7 @@ __all__ = [
     "headlines_of",
     "headlines_tag",
     "importance",
+    "indistinct",
     "is_of",
     "of_search",
     "on_target",
@@ -93,6 +94,14 @@ class Tag:
     HEADLINES: Final = "headlines"
     #: Targets whose baseline is significantly below chance (`chance.py`), separated by spaces; absent where none is.
     BELOW_CHANCE: Final = "below_chance"
+    #: Targets of which some questions did not fit the base's longest input and were scored without their left side.
+    CUT: Final = "cut"
+    #: Groups of cells that have the same items to train on, and to test on, as ``cell=cell`` separated by spaces.
+    COPIED_SOURCES: Final = "copied_sources"
+    COPIED_TARGETS: Final = "copied_targets"
+    #: Targets where the base's tokenizer makes the same tokens of different options, as ``task/language=share`` of the
+    #: questions in [0, 1], separated by spaces, the largest shares first; absent where there is none.
+    INDISTINCT: Final = "indistinct_options"
     #: Run that trained the adapter, on an evaluation; run that scored the base, on an evaluation.
     FINETUNE_RUN: Final = "finetune_run"
     BASELINE_RUN: Final = "baseline_run"
@@ -102,6 +111,11 @@ class Tag:
     MODEL_ID: Final = "model_id"
     #: Of a version: whether it was last evaluated in its base's chat template; it is served in the same way.
     CHAT_TEMPLATE: Final = "chat_template"
+    #: Of a version beside it: what the chat template took for today, as ``YYYY-MM-DD``.
+    CHAT_DATE: Final = "chat_template_date"
+    #: Of a scoring: SHA-256 of a fixed question as the base's chat template puts it, or ``plain`` without one. Scores
+    #: are compared only where it is the same.
+    CHAT_HEADER: Final = "chat_header"
     #: SHA-256 of the adapter's weights file.
     DIGEST: Final = "adapter_sha256"
     #: Seconds since the epoch at which the process doing the run was last alive, and that process, see `processes.py`.
@@ -181,6 +195,16 @@ def chance_p(cell: Cell) -> str:
     return on_target("chance_p", cell)
 
 
+def cut_questions(cell: Cell) -> str:
+    """Metric of how many of a target's questions lost their left side to fit the base's longest input."""
+    return on_target("cut_questions", cell)
+
+
+def indistinct(cell: Cell) -> str:
+    """Metric of the share of a target's questions, in [0, 1], with options that no model can tell apart."""
+    return on_target("indistinct", cell)
+
+
 def delta(regime: Regime, cell: Cell) -> str:
     """Metric of score minus baseline on a target, in percentage points."""
     return f"delta/{regime}/{cell}"
@@ -202,12 +226,13 @@ def harm_rate(regime: Regime) -> str:
 
 
 #: Metrics of a fine-tune: curves of the loss, the learning rate and the loss on held-out items, the last loss, the
-#: epoch whose weights were kept and, in fp16, how many steps changed nothing.
+#: epoch whose weights were kept, how many texts lost their left side and, in fp16, how many steps changed nothing.
 TRAIN_LOSS: Final = "train/loss"
 LEARNING_RATE: Final = "train/learning_rate"
 VALIDATION_LOSS: Final = "validation/loss"
 FINAL_LOSS: Final = "train/final_loss"
 KEPT_EPOCH: Final = "train/kept_epoch"
+CUT_TEXTS: Final = "train/cut_texts"
 SKIPPED_STEPS: Final = "train/skipped_steps"
 
 #: Metrics of a study's run: how many jobs it had to do, and how many of them failed.

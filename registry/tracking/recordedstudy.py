@@ -8,6 +8,7 @@ from pathlib import Path
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
+from registry.refusal import Refused
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import open_store, sqlite_file, tracking_uri
 
@@ -43,6 +44,6 @@ def recorded_study(name: str, folder: Path) -> RecordedStudy | None:
             if _FILE in {one.path for one in client.list_artifacts(run.info.run_id)}:
                 found = Path(client.download_artifacts(run.info.run_id, _FILE, str(folder)))
                 return RecordedStudy(found, run.info.run_id)
-    except MlflowException:
+    except (MlflowException, Refused):
         return None  # a name that is unknown here is told as that
     return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -316,3 +317,104 @@ def test_xcopa_is_put_as_the_harness_puts_it(language: str, tmp_path: Path) -> N
         expected = [tuple(delimiter + choice for choice in harness.doc_to_choice(doc)) for doc in docs]
         assert [query.continuations for query in queries] == expected
         assert [query.answer for query in queries] == [doc["label"] for doc in docs]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('"text": NaN', "train.jsonl:2: column 'text' is empty (it holds NaN), so the question is; fill it"),
+        ('"id": NaN', "train.jsonl:2: column 'id' is empty (it holds NaN); fill it"),
+        ('"id": null', "train.jsonl:2: column 'id' is empty (it holds null); fill it"),
+        ('"label": NaN', "train.jsonl:2: column 'label' is empty (it holds NaN)"),
+        ('"endings": ["x", NaN]', "train.jsonl:2: item '2': an option is empty"),
+        ('"endings": ["x", Infinity]', "train.jsonl:2: column 'endings' holds Infinity; a text or a finite number"),
+        ('"text": -Infinity', "train.jsonl:2: column 'text' holds Infinity"),
+        ('"endings": ["x", true]', "train.jsonl:2: column 'endings' holds a bool"),
+        ('"endings": ["x", ["y"]]', "train.jsonl:2: column 'endings' holds a list"),
+        ('"text": false', "train.jsonl:2: column 'text' holds a bool"),
+        ('"text": "\\u200b\\ufeff"', "column 'text' is empty (it holds only what cannot be seen: U+200B U+FEFF)"),
+        ('"endings": ["x", "\\u3164"]', "train.jsonl:2: item '2': an option is empty"),
+        ('"endings": ["x", "\\u00adx"]', "two options are equal but for characters that look the same"),
+        ('"text": "Q", "te\\u200bxt": "R"', "train.jsonl:2: two columns have names that look the same; name each once"),
+        ('"text": "Q", "text": "R"', "train.jsonl:2: not JSON ('text' stands there twice)"),
+    ],
+)
+def test_what_json_calls_a_value_and_is_none(write: Write, line: str, expected: str) -> None:
+    keys = [key for key in ("id", "text", "endings", "label") if f'"{key}"' not in line]
+    bad = ", ".join([*(f'"{key}": {json.dumps((GOOD | {"id": 2})[key])}' for key in keys), line])
+    folder = write(f"{json.dumps(GOOD)}\n{{{bad}}}\n", "jsonl")
+    assert expected in refusal(folder, suffix="jsonl", options=("endings",), answer_is="index")
+
+
+def test_options_that_are_absent_may_be_nan_or_null_or_unseen(write: Write) -> None:
+    absent = ["NaN", "null", '""', '"\\u200b"', '"z"']
+    row = '{{"id": {0}.0, "text": "Q", "a": 1, "b": 2.5, "c": {1}, "label": {2}.0}}'
+    rows = [row.format(n, value, n % 2) for n, value in enumerate(absent)]
+    items = read(write("\n".join(rows), "jsonl"), suffix="jsonl", options=("a", "b", "c"), answer_is="index")
+    assert [item.options for item in items] == [("1", "2.5")] * 4 + [("1", "2.5", "z")]
+    assert [(item.id, item.answer) for item in items] == [(str(n), n % 2) for n in range(5)]
+
+
+def test_what_cannot_be_seen_in_a_tsv_is_no_option_and_no_question(write: Write) -> None:
+    folder = write("id\ttext\ta\tb\tc\tlabel\n1\tQ\tx\ty\t\u200e\u00ad\tB\n")
+    assert read(folder, options=("a", "b", "c"), answer_is="letter")[0].options == ("x", "y")
+    assert "column 'text' is empty (it holds only what cannot be seen: U+3164)" in refusal(
+        write(TSV.replace("A goal.", "\u3164"))
+    )
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv"])
+def test_byte_order_marks_are_no_part_of_a_column_or_id(write: Write, suffix: str) -> None:
+    text = TSV if suffix == "tsv" else TSV.replace("\t", ",")
+    head, *rows = text.splitlines()
+    twice = f"\ufeff\ufeff{head}\n\ufeff" + "\n\ufeff".join(rows) + "\n"
+    assert read(write(twice, suffix), suffix=suffix) == ITEMS
+
+
+def test_json_lines_put_together_with_their_byte_order_marks(write: Write) -> None:
+    rows = [json.dumps({"id": 1, "text": "A goal.", "label": "sports"})] * 1
+    rows.append(json.dumps({"id": 2, "text": "A virus.", "label": "health"}))
+    assert read(write("\ufeff" + "\n\ufeff".join(rows), "jsonl"), suffix="jsonl") == ITEMS
+
+
+def decomposed(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+def test_columns_answers_words_and_ids_are_found_however_unicode_spells_them(write: Write) -> None:
+    task = {"question": "{soru_é} {kind}", "choices": ("Thể thao", "sức khỏe"), "columns_from": {"label": "de"}}
+    words = {"kind": {"bởi vì": {"en": "because", "de": "weil"}}}
+    table = "id\tsoru_é\tkind\tlabel\ná1\tRain.\tbởi vì\tThể thao\n"
+    write(decomposed(table), language="de")
+    folder = write(table.replace("Thể thao", "?"))
+    benchmark = load_benchmark(spec(folder, languages=("de", "en"), words=words, **task))
+    found = {language: benchmark.pool(Cell("topic", language), "train")[0] for language in ("de", "en")}
+    assert {item.id for item in found.values()} == {"á1"}
+    assert found["en"].question == "Rain. because"
+    assert found["en"].options[found["en"].answer] == "Thể thao"
+    assert found["de"].options[found["de"].answer] == "Thể thao"
+
+
+def test_an_answer_that_only_looks_like_an_option_is_told_by_code_points(write: Write) -> None:
+    told = refusal(write(TSV.replace("\tsports", "\tsp\u043erts")))
+    assert "there is no option 'sp\u043erts'; nearest: sports (U+043E here is U+006F there)" in told
+    folder = write("id\ttext\ta\tb\tlabel\n1\tQ\tx\ty\t\u0410\n")
+    assert "is no letter of an option; there are A, B (this is U+0410)" in refusal(
+        folder, options=("a", "b"), answer_is="letter"
+    )
+    assert read(write("id\ttext\ta\tb\tlabel\n1\tQ\tx\ty\t\uff22\n"), options=("a", "b"), answer_is="letter")[0].answer
+
+
+def test_quoting_is_a_setting_of_the_task(write: Write) -> None:
+    folder = write(TSV.replace("A goal.", '"A goal."'))
+    told = refusal(folder)
+    assert "train.tsv:2: the quotes in '\"A goal.\"' may be text or mark a field's ends" in told
+    assert read(folder, quoting="minimal") == ITEMS
+    assert read(folder, quoting="none")[0].question == '"A goal."'
+    with pytest.raises(ValueError, match=r"quoting belongs to \.tsv and \.csv"):
+        spec(folder, suffix="jsonl", quoting="none")
+
+
+def test_a_printed_nan_is_warned_of(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    assert read(write(TSV.replace("A virus.", "nan")))[1].question == "nan"
+    assert "train.tsv:3: 1 rows hold the text 'nan', which stands for a missing value" in caplog.text

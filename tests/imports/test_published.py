@@ -226,7 +226,7 @@ HOSTILE = {
     "tabs": (lambda text: text.replace(",", "\t").encode(), "separated by a tab"),
     "Latin-1": (lambda text: text.replace("gemma-3-4b-it", "gemmä", 1).encode("latin-1"), ":18: not UTF-8"),
     "UTF-16": (lambda text: text.encode("utf-16"), "not UTF-8"),
-    "huge field": (lambda text: text.replace("gemma", "x" * 200_000, 1).encode(), "field larger than field limit"),
+    "huge field": (lambda text: text.replace("gemma", "x" * 200_000, 1).encode(), "18: model_name is not usable"),
     "open quote": (lambda text: text.replace("gemma", '"gemma', 1).encode(), "correct the quotes"),
     "short row": (lambda text: (text + "a,b\n").encode(), ":34: 2 column(s) where the header has 26"),
     "zero bytes": (lambda text: text.replace("gemma", "gem\0ma", 1).encode(), "model_name is not usable"),

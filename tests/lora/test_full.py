@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from registry.lora import train
+from registry.lora.forward import Batching
 from registry.lora.full import FullWeights, in_training, replaced, save_full
 from registry.lora.tokens import Example
 from registry.lora.train import Training, hold_out, train_full
@@ -162,7 +163,7 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(make, examples) -> No
 
 def test_in_rows_it_trains_the_same(make, monkeypatch, examples) -> None:
     flat = full(make(), examples)
-    monkeypatch.setattr(train, "takes_flat", lambda _: False)
+    monkeypatch.setattr(train, "batching_of", lambda _: Batching(flat=False, shared=False, padded=True))
     rows = full(make(), examples)
     assert rows.losses == pytest.approx(flat.losses, abs=1e-5)
     assert_close(rows.adapter, dict(flat.adapter.weights), 2e-5)

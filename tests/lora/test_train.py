@@ -25,9 +25,10 @@ from transformers import (
 from registry.lora import course, passes, train
 from registry.lora.adapter import Adapter, fresh_adapter
 from registry.lora.bank import Bank, put_on
-from registry.lora.forward import reading, takes_flat
+from registry.lora.forward import Batching, reading
 from registry.lora.tokens import Example
 from registry.lora.train import Assignment, Training, hold_out, train_adapter, train_adapters
+from registry.lora.trial import batching_of
 from registry.study import LoraSpec, Recipe
 
 RECIPE = Recipe(lora=LoraSpec(rank=4, alpha=8), learning_rate=1e-2, epochs=2, batch_size=8, warmup=0.2, validation=0.0)
@@ -72,9 +73,9 @@ def assignment(base, examples: Sequence[Example], recipe: Recipe = RECIPE, *, se
 
 def mean_loss(base, adapter: Adapter, examples: Sequence[Example], *, batch_size: int) -> float:
     """Mean cross-entropy over all supervised tokens, in nats, as a validation computes it."""
-    bank, flat = Bank(base, [adapter]), takes_flat(base)
-    with put_on(base, bank), reading(base, flat=flat) as forward:
-        return passes.Passes(base, bank, forward, flat, None).losses([0], [examples], batch_size)[0]
+    bank, batching = Bank(base, [adapter]), batching_of(base)
+    with put_on(base, bank), reading(base, batching) as forward:
+        return passes.Passes(base, bank, forward, batching, None).losses([0], [examples], batch_size)[0]
 
 
 def weights_of(model: PeftModel | Adapter) -> dict[str, Tensor]:
@@ -412,12 +413,12 @@ def test_one_text_that_does_not_fit_into_memory_ends_the_training(make_llama, ru
 # Several adapters at once
 
 
-@pytest.mark.parametrize("flat", [True, False], ids=["flat", "in rows"])
+@pytest.mark.parametrize(("flat", "padded"), [(True, True), (False, True), (False, False)], ids=["flat", "rows", "one"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_adapters_trained_at_once_become_what_each_becomes_alone(
-    make_llama, monkeypatch, examples, dropout: float, flat: bool
+    make_llama, monkeypatch, examples, dropout: float, flat: bool, padded: bool
 ) -> None:
-    monkeypatch.setattr(train, "takes_flat", lambda _: flat)
+    monkeypatch.setattr(train, "batching_of", lambda _: Batching(flat=flat, shared=flat, padded=padded))
     recipe = dataclasses.replace(
         RECIPE, lora=LoraSpec(rank=4, alpha=8, dropout=dropout), validation=0.2, learning_rate=0.06, epochs=4, clip=0.3
     )

@@ -278,10 +278,10 @@ def test_what_a_phase_took_holds_nothing_but_its_tokens(few_records, monkeypatch
     monkeypatch.setenv("MLFLOW_TRACKING_URI", few_records.uri)
     ready = prospect(study, workers=1)
     worker = resident.Resident(Records(ready.experiment, ready.client, ready.experiment_id, "cpu"))
-    tried = resident.loglikelihoods
+    tried, found = resident.loglikelihoods, score.batching_of
 
     def slowly(model, questions, **more):
-        monkeypatch.setattr(score, "takes_flat", lambda base: time.sleep(0.5) or True)
+        monkeypatch.setattr(score, "batching_of", lambda base: time.sleep(0.5) or found(base))
         return tried(model, questions, **more)
 
     monkeypatch.setattr(resident, "loglikelihoods", slowly)
