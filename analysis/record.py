@@ -20,6 +20,7 @@ from analysis.published.vectors import read_vectors
 from analysis.stored.cache import cache_root
 from analysis.stored.collected import study_outcomes
 from analysis.stored.outcomes import stored_outcomes
+from registry.outputs import Staging, staged
 from registry.refusal import Refused
 from registry.tracking.names import Kind, Tag, analyzed, headlines_tag, run_name
 from registry.tracking.overview import describe_study
@@ -33,6 +34,12 @@ _METRICS = (
     "mean", "se", "low", "high", "median", "positive_pct", "positive_posterior_pct", "harm_pct", "harm_by_chance_pct",
     "harm_posterior_pct",
 )  # fmt: skip
+
+#: Files that every analysis writes, so that one of somebody else in their place is seen before any work.
+_ALWAYS = ("report.html", "cells.parquet", "observations.parquet", "regimes.csv", "baselines.csv", "adapters.csv")
+
+#: What the report of an analysis has in its head.
+_TITLE = b"<title>Donors and recipients: "
 
 #: Parameters of a run that say how adapters were trained, and what the report calls them.
 _RECIPE = {
@@ -63,7 +70,9 @@ def record_analysis(
     heatmaps: str = RAW,
     questions: int = QUESTIONS,
 ) -> tuple[Analysis, str]:
-    """Analyse a study's finished runs into a folder and log the folder to an ``analyze`` run.
+    """Analyse a study's finished runs, log what that wrote to an ``analyze`` run, and put it into a folder.
+
+    Other files in the folder are neither logged nor changed. A kill leaves the former analysis or the new one.
 
     Parameters
     ----------
@@ -93,16 +102,26 @@ def record_analysis(
         name=study,
     )
     outcomes, notes = _outcomes(client, frame, cache) if corrected else (None, ())
-    result = analyze(
-        replace(frame, notes=(*frame.notes, *notes)),
-        output,
-        options,
-        corrected=corrected,
-        outcomes=outcomes,
-        questions=questions,
-        heatmaps=heatmaps,
-        origin=Origin(frame.store, experiment_id(client, study), _recipe(client, frame)),
-    )
+    with staged(output, "analyze", is_former=_is_former) as staging:
+        staging.check(_ALWAYS)
+        result = analyze(
+            replace(frame, notes=(*frame.notes, *notes)),
+            staging.folder,
+            options,
+            corrected=corrected,
+            outcomes=outcomes,
+            questions=questions,
+            heatmaps=heatmaps,
+            origin=Origin(frame.store, experiment_id(client, study), _recipe(client, frame)),
+        )
+        staging.check()
+        run_id = _recorded(client, frame, result, staging)
+    return _placed(result, output), run_id
+
+
+def _recorded(client: MlflowClient, frame: Frame, result: Analysis, staging: Staging) -> str:
+    """Record an analysis, its files and its regime table, and return the run's id."""
+    study = frame.study
     with recorded(
         client,
         experiment_id(client, study),
@@ -111,11 +130,27 @@ def record_analysis(
         tags={Tag.STUDY: study} | ({Tag.HEADLINES: headlines_tag(frame.headlines)} if frame.headlines else {}),
         description=f"Tables, figures and report of study `{study}`: open `report.html` among the artifacts.",
     ) as recording:
-        recording.files(output)
+        recording.files(staging.folder)
         rows = result.regimes.set_index("regime")[list(_METRICS)].stack().dropna()
         recording.metrics({analyzed(quantity, regime): value for (regime, quantity), value in rows.items()})
         describe_study(recording, study)
-    return result, recording.run_id
+    return recording.run_id
+
+
+def _is_former(file: Path) -> bool:
+    """Whether a file lies in a folder that an analysis wrote before it kept a list of its files."""
+    for folder in file.parents[:2]:  # tables and figures have folders of their own
+        report = folder / "report.html"
+        if report.is_file():
+            with report.open("rb") as content:
+                return _TITLE in content.read(4096)
+    return False
+
+
+def _placed(result: Analysis, output: Path) -> Analysis:
+    """Return an analysis as it is told once its files are in place."""
+    files = tuple(output / file.relative_to(result.output) for file in result.files)
+    return replace(result, output=output, report=output / result.report.relative_to(result.output), files=files)
 
 
 def require_one_headline(frame: Frame, other: Frame) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import NoReturn
 
+from registry.masking import has_secret, mask, masked_output
 from registry.project import PROJECT
 from registry.refusal import Refused, unknown
 
@@ -29,6 +30,9 @@ __all__ = [
 #: What `study` takes, in every entry point.
 STUDY = "name of a study, with :<variant> for one of a comparison, or path of its file"
 
+#: Where secrets belong.
+_KEPT = "Keep passwords in ~/.pgpass, PGPASSWORD or MLFLOW_TRACKING_PASSWORD, tokens in HF_TOKEN"
+
 _MOVED = "DONORS_RECIPIENTS_IN_VENV"
 
 
@@ -46,10 +50,21 @@ class _Parser(argparse.ArgumentParser):
             name = word.removeprefix("--").partition("=")[0].replace("-", "_")
             known = (action.dest for action in self._actions if action.dest != "help")
             self.error(str(unknown("parameter", name, known)))
+        self._refuse_recorded_secrets(found)
         return found
 
+    def _refuse_recorded_secrets(self, found: argparse.Namespace) -> None:
+        """Refuse a password or token among the parameters of ``mlflow run``, which records all of them."""
+        run_id = os.environ.get("MLFLOW_RUN_ID")
+        secret = [name for name, value in vars(found).items() if isinstance(value, str) and has_secret(value)]
+        if run_id and secret:
+            self.error(
+                f"{', '.join(secret)} holds a secret, which `mlflow run` recorded as a parameter. {_KEPT}. Change it;\n"
+                f"mlflow runs delete --run-id {run_id}; mlflow gc --run-ids {run_id}   (gc erases all that is deleted)"
+            )
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
+        self.exit(2, mask(f"error: {message}\n"))
 
 
 def _dashed(word: str) -> str:
@@ -116,20 +131,34 @@ def run_command(command: Callable[[], int]) -> NoReturn:
     from registry.interrupts import end_by
 
     _use_project_environment()
-    _quiet()
     collect_rarely()
     end_by(signal.SIGTERM, _terminated)
     end_by(signal.SIGINT, _interrupted)
+    with masked_output():
+        _quiet()
+        code = _code(command)
+        sys.stdout.flush()
+    sys.exit(code)
+
+
+def _code(command: Callable[[], int]) -> int:
+    """Run a command and return its exit code."""
     try:
-        code = command()
+        return command()
     except Refused as error:
         print(f"error: {error}", file=sys.stderr)
-        code = 2
+        return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
-        code = 130
-    sys.stdout.flush()
-    sys.exit(code)
+        return 130
+    except Exception as error:
+        from registry.disks import disk_problem
+
+        told = disk_problem(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        return 1
 
 
 def _use_project_environment() -> None:
@@ -174,3 +203,4 @@ def _quiet() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     for name in ("alembic", "mlflow", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints a traceback at each attempt

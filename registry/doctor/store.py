@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import urllib.error
 import urllib.request
 from base64 import b64encode
@@ -16,8 +17,11 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from registry.doctor.findings import Finding, good, note, wrong
+from registry.masking import mask
 from registry.tracking.names import Tag
+from registry.tracking.schema import newest_revision, upgrade_commands
 from registry.tracking.store import open_store, shown_uri, sqlite_file
+from registry.tracking.write_ahead import shared_log
 
 __all__ = ["check_store", "local_folder"]
 
@@ -72,7 +76,7 @@ def _server(uri: str) -> Iterator[Finding]:
         yield wrong(f"{shown_uri(uri)} answers with HTTP {error.code} ({error.reason})", _http_remedy(error.code))
         return
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        reason = mask(str(getattr(error, "reason", error)))
         yield wrong(f"{shown_uri(uri)} does not answer: {reason}", f"start the server, or {_UNSET}")
         return
     yield good(f"{shown_uri(uri)} answers, MLflow {version}")
@@ -117,7 +121,6 @@ def _database(uri: str) -> Iterator[Finding]:
     """See that a database answers, has the tables of this MLflow, and takes a write (of no row)."""
     import sqlalchemy
     from alembic.runtime.migration import MigrationContext
-    from mlflow.store.db.utils import _get_latest_schema_revision
 
     kind = uri.partition(":")[0].partition("+")[0]
     patience = {"sqlite": {"timeout": _PATIENCE}, "postgresql": {"connect_timeout": int(_PATIENCE)}}
@@ -128,18 +131,29 @@ def _database(uri: str) -> Iterator[Finding]:
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, UnicodeError) as error:
         yield wrong(f"{shown_uri(uri)} does not answer: {_first_line(error)}", f"start the database, or {_UNSET}")
         return
-    newest = _get_latest_schema_revision()
+    newest = newest_revision()
     if schema is None:
         yield note(f"{shown_uri(uri)} answers and is empty; the first command that records something makes the tables")
     elif schema != newest:
         yield wrong(
             f"{shown_uri(uri)} has the tables of another MLflow (schema {schema}, this MLflow's is {newest})",
-            f"after a backup: mlflow db upgrade {shown_uri(uri)}; if the store is the newer one, make setup",
+            f"{upgrade_commands(uri, sqlite_file(uri))}; if the store is the newer one, make setup",
         )
     else:
         yield good(f"{shown_uri(uri)} answers, schema {schema} as this MLflow has it")
+        yield from _shared(sqlite_file(uri))
         yield _takes_writes(engine, uri)
     engine.dispose()
+
+
+def _shared(file: Path | None) -> Iterator[Finding]:
+    """See that a write-ahead log is on a disk of this machine alone."""
+    kind = None if file is None else shared_log(file)
+    if kind is not None:
+        yield wrong(
+            f"{file} keeps a write-ahead log on {kind}, which other machines do not see: used from several it breaks",
+            f"when nothing runs: sqlite3 {shlex.quote(str(file))} 'PRAGMA journal_mode = DELETE'; or set up a server",
+        )
 
 
 def _takes_writes(engine: object, uri: str) -> Finding:
@@ -196,7 +210,5 @@ def _artifacts(client: MlflowClient, experiment: Experiment | None) -> Iterator[
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of a message, a password in an address hidden."""
-    import re
-
-    return re.sub(r"://([^:/@\s]*):[^@\s]*@", r"://\1:***@", str(error).strip().split("\n")[0][:300])
+    """Return the first line of a message, secrets hidden."""
+    return mask(str(error).strip().split("\n")[0])[:300]

@@ -76,7 +76,7 @@ class Passes:
         """Summed loss of each adapter over its texts."""
         device = input_device(self.base)
         batch, labels, counts = examples_batch(groups, flat=self.batching.flat)
-        self.bank.use(numbers, counts, seeds=seeds)
+        self.bank.use(numbers, counts, seeds=seeds, tokens=batch.tokens.numel())
         logits = self.forward(batch.to(device))
         losses = torch.nn.functional.cross_entropy(logits.float(), labels.to(logits.device), reduction="none")
         return torch.stack([part.sum() for part in losses.split(counts)])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from registry.hub import NotAtHand
@@ -17,6 +17,7 @@ from registry.lora.special_tokens import appended_tokens
 from registry.models import Base, skeleton_of
 from registry.projections import MatchedModules, matched_modules
 from registry.refusal import Refused
+from registry.runner.reading_changes import changed_scoring, changed_training
 from registry.study import ALL_LINEAR, BaseSpec, LoraSpec, Study
 
 if TYPE_CHECKING:
@@ -46,12 +47,16 @@ class BaseFacts:
         Whether the date that the study fixes shows in it.
     matched
         The layers that an adapter of the study goes on; None where every weight is trained.
+    training, scoring
+        What decides trainings and scores because earlier versions computed it wrongly; see `reading_changes`.
     """
 
     ends_texts: bool = False
     chat_header: str = PLAIN
     dated: bool = False
     matched: MatchedModules | None = None
+    training: Mapping[str, Any] = field(default_factory=dict)
+    scoring: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def deciding_training(self) -> dict[str, Any]:
@@ -59,12 +64,16 @@ class BaseFacts:
 
         What goes without saying stays out, so that results recorded before it was looked at are found again.
         """
-        return {"end_tokens": "stripped"} if self.ends_texts else {}
+        return self._ends | dict(self.training)
 
     @property
     def deciding_scores(self) -> dict[str, Any]:
         """The same for scores."""
-        return self.deciding_training | ({"chat_header": self.chat_header} if self.dated else {})
+        return self._ends | ({"chat_header": self.chat_header} if self.dated else {}) | dict(self.scoring)
+
+    @property
+    def _ends(self) -> dict[str, Any]:
+        return {"end_tokens": "stripped"} if self.ends_texts else {}
 
     @property
     def parameters(self) -> dict[str, object]:
@@ -88,10 +97,18 @@ def base_facts(study: Study, base: Base) -> BaseFacts:
         require_chat_template(tokenizer, base.name)
         require_fixed_template(tokenizer, base.name, day=study.chat_template_date)
         header, dated = header_digest(tokenizer, day=study.chat_template_date), depends_on_date(tokenizer)
-    matched = None
+    matched, model = None, base.skeleton()
     if study.recipe.method == "lora":
-        matched = _reached(base.skeleton(), study.recipe.lora, base.name)
-    return BaseFacts(bool(appended_tokens(tokenizer)), header, dated, matched)
+        matched = _reached(model, study.recipe.lora, base.name)
+    lengths = study.recipe.max_length
+    return BaseFacts(
+        bool(appended_tokens(tokenizer)),
+        header,
+        dated,
+        matched,
+        training=changed_training(base, model.config, lengths.values() if isinstance(lengths, dict) else [lengths]),
+        scoring=changed_scoring(base, model.config),
+    )
 
 
 def reached_layers(study: Study, spec: BaseSpec) -> MatchedModules | None:

@@ -6,7 +6,6 @@ Here the engine (``lora``) and the records (``tracking``, by way of ``records.py
 from __future__ import annotations
 
 import gc
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from registry.caches import checkpoint
 from registry.loading import dtype_of, load_base, load_tokenizer
 from registry.lora.adapter import Adapter, fresh_adapter, read_adapter, save_adapter
 from registry.lora.bank import merged
@@ -180,7 +180,7 @@ class Resident:
                 fresh_adapter(held.model, study.recipe.lora, seed=job.adapter_seed),
                 self._examples(held, job),
                 job.adapter_seed,
-                _checkpoint(job),
+                checkpoint(str(job.finetune)),
             )
             for job in jobs
         ]
@@ -223,7 +223,7 @@ class Resident:
                 folder = Path(name)
                 self._save(held, result.adapter, folder)
                 registered = self.records.adapter(recording, job, folder, result)
-        _checkpoint(job).unlink(missing_ok=True)
+        checkpoint(str(job.finetune)).unlink(missing_ok=True)
         return result.adapter, registered, recording.run_id
 
     def _save(self, held: _Loaded, adapter: Adapter | FullWeights, folder: Path) -> None:
@@ -315,9 +315,3 @@ def _claimed(job: Job) -> str:
 
 def _taken_elsewhere(job: Job) -> TakenElsewhere:
     return TakenElsewhere(f"another runner does {job}")
-
-
-def _checkpoint(job: Job) -> Path:
-    """Return the file that keeps the finished epochs of a long training, on this machine."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "donors-recipients" / "training" / f"{job.finetune}.safetensors"

@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 
 from registry.hub import offline
 from registry.models import require_architectures
+from registry.outputs import staged
 from registry.refusal import Refused
 from registry.runner import describe
 from registry.runner.base_facts import coverage, reached_layers
@@ -177,10 +178,14 @@ def _planned(experiment: Experiment, plan: Plan, *, workers: int, reaped: int = 
 
 
 def _written(experiment: Experiment, output: str) -> Path:
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    describe.write_design(experiment, folder, experiment.grid.tasks)
-    return folder
+    with staged(Path(output), "study", is_former=_is_former) as staging:
+        describe.write_design(experiment, staging.folder, experiment.grid.tasks)
+    return Path(output)
+
+
+def _is_former(file: Path) -> bool:
+    """Whether a file was written before a list of them was kept: then the study and its manifests are there."""
+    return any((folder / "study.yaml").is_file() and (folder / "manifest").is_dir() for folder in file.parents[:2])
 
 
 def _require_workers(workers: int) -> None:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import mlflow
 from filelock import FileLock
@@ -26,11 +28,14 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from registry.disks import disk_problem
 from registry.interrupts import unbroken
+from registry.masking import mask, mask_uri
 from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking.rows import write_plainly
-from registry.tracking.write_ahead import fold_log, make_database, set_up_once
+from registry.tracking.schema import require_own_schema, require_tested_server
+from registry.tracking.write_ahead import fold_log, make_database, set_up_once, shared_log
 
 __all__ = ["all_runs", "experiment_id", "is_database", "open_store", "pages", "shown_uri", "tracking_uri"]
 
@@ -91,12 +96,8 @@ def tracking_uri() -> str:
 
 
 def shown_uri(uri: str) -> str:
-    """Return a store's address without the password in it, for messages and reports."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+    """Return a store's address without the secrets in it, for messages and reports."""
+    return mask_uri(uri)
 
 
 def open_store(uri: str | None = None) -> MlflowClient:
@@ -110,7 +111,7 @@ def open_store(uri: str | None = None) -> MlflowClient:
     Raises
     ------
     Refused
-        If there is no store that can be opened.
+        If there is no store that can be opened, or it is of another version of MLflow.
     """
     uri = uri or tracking_uri()
     mlflow.set_tracking_uri(uri)  # artifact downloads and model loading read MLflow's own setting
@@ -118,13 +119,19 @@ def open_store(uri: str | None = None) -> MlflowClient:
     if urlsplit(uri).scheme in ("", "file") and uri != "databricks":
         raise Refused(f"{uri} is a folder, which MLflow does not take for a store any more; {_OTHERWISE}")
     if not is_database(uri):
+        if urlsplit(uri).scheme in ("http", "https"):
+            require_tested_server(uri)
         return _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))
     try:
         client: MlflowClient = _patient(_opened)(uri)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
-        raise Refused(f"{shown_uri(uri)} cannot be opened: {_first_line(error)}; {_OTHERWISE}") from error
+        problem = disk_problem(error)
+        told = f"\n{problem}" if problem else f"{_first_line(error)}; {_OTHERWISE}"
+        raise Refused(f"{shown_uri(uri)} cannot be opened: {told}") from error
     write_plainly(client)
-    if sqlite_file(uri) is not None:
+    file = sqlite_file(uri)
+    if file is not None:
+        _warn_of_shared_log(file)
         for store in (client._tracking_client.store, client._get_registry_client().store):
             set_up_once(store)
     for name in _CALLS:
@@ -132,10 +139,24 @@ def open_store(uri: str | None = None) -> MlflowClient:
     return client
 
 
+def _warn_of_shared_log(file: Path) -> None:
+    kind = shared_log(file)
+    if kind is not None and parent_process() is None:
+        _log.warning(
+            "%s keeps a write-ahead log on %s, which other machines do not see: used from several it breaks.\n"
+            "Use it from this machine alone, set up a server (docs/server.md), or when nothing runs: "
+            "sqlite3 %s 'PRAGMA journal_mode = DELETE'",
+            file,
+            kind,
+            shlex.quote(str(file)),
+        )
+
+
 def _opened(uri: str) -> MlflowClient:
     """Return a client of a database that has answered."""
     try:
         with _first_contact(uri):
+            require_own_schema(uri, sqlite_file(uri))
             client = _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))  # makes tables that are lacking
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
@@ -215,7 +236,7 @@ def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return ask(*arguments, **named)
             except MlflowException as error:
-                if error.error_code != "TEMPORARILY_UNAVAILABLE":
+                if error.error_code != "TEMPORARILY_UNAVAILABLE" or disk_problem(error):
                     raise
                 if pause >= _TOLD_FROM:
                     _log.warning("the store does not answer, and is asked again: %s", _first_line(error))
@@ -226,7 +247,7 @@ def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return mask(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
 
 
 def sqlite_file(uri: str) -> Path | None:
