@@ -23,12 +23,12 @@ from analysis.stored.collected import study_outcomes
 from analysis.stored.outcomes import StoredOutcomes, stored_outcomes
 from registry.outputs import Staging, staged
 from registry.refusal import Refused
-from registry.tracking.names import Kind, Tag, analyzed, run_name
+from registry.tracking.names import Kind, Tag, analyzed, headlines_tag, run_name
 from registry.tracking.overview import describe_study
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id
 
-__all__ = ["record_analysis"]
+__all__ = ["record_analysis", "require_one_headline"]
 
 #: Columns of the regime table that are the run's metrics too.
 _METRICS = (
@@ -103,10 +103,13 @@ def record_analysis(
     cache = cache_root()
     frame = load(client, study, cache=cache)
     experiment = experiment_id(client, study, writing=True)
+    others = {other: load(client, other, cache=cache) for other in compare}
+    for other in others.values():
+        require_one_headline(frame, other)
     options = Options(
         mixed_models=mixed_models,
         vectors=read_vectors(vectors) if vectors else None,
-        against={other: cells(load(client, other, cache=cache).observations) for other in compare},
+        against={name: cells(other.observations) for name, other in others.items()},
         name=study,
     )
     outcomes, notes = _outcomes(client, frame, cache, assume_noise) if corrected else (None, ())
@@ -124,18 +127,20 @@ def record_analysis(
         )
         result = replace(result, noise_notes=notes)
         staging.check()
-        run_id = _recorded(client, experiment, study, result, staging)
+        run_id = _recorded(client, experiment, frame, result, staging)
     return _placed(result, output), run_id
 
 
-def _recorded(client: MlflowClient, experiment: str, study: str, result: Analysis, staging: Staging) -> str:
+def _recorded(client: MlflowClient, experiment: str, frame: Frame, result: Analysis, staging: Staging) -> str:
     """Record an analysis, its files and its regime table, and return the run's id."""
+    study = frame.study
     with recorded(
         client,
         experiment,
         kind=Kind.ANALYZE,
         name=run_name(Kind.ANALYZE, study),
-        tags={Tag.STUDY: study, Tag.NOISE: result.noise},
+        tags={Tag.STUDY: study, Tag.NOISE: result.noise}
+        | ({Tag.HEADLINES: headlines_tag(frame.headlines)} if frame.headlines else {}),
         description=f"Tables, figures and report of study `{study}`: open `report.html` among the artifacts.",
     ) as recording:
         recording.files(staging.folder)
@@ -159,6 +164,16 @@ def _placed(result: Analysis, output: Path) -> Analysis:
     """Return an analysis as it is told once its files are in place."""
     files = tuple(output / file.relative_to(result.output) for file in result.files)
     return replace(result, output=output, report=output / result.report.relative_to(result.output), files=files)
+
+
+def require_one_headline(frame: Frame, other: Frame) -> None:
+    """Refuse to compare deltas of different accuracies."""
+    for task, name in frame.headlines.items():
+        if name != other.headlines.get(task, name):
+            raise Refused(
+                f"compare: the score of {task} is {name} in study {frame.study!r} and {other.headlines[task]} in "
+                f"{other.study!r}; give both the same headline, run both, and compare again"
+            )
 
 
 def _outcomes(

@@ -114,8 +114,10 @@ def _shown(found: Sequence[Part], drawings: Sequence[Drawing]) -> list[Part]:
 
 
 def _below_chance(baselines: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the baselines below chance, the furthest below first."""
+    """Return the baselines below chance, the furthest below first; ``q`` in words, since older runs have none."""
     flagged = baselines[baselines["below_chance"]]
+    q = flagged["chance_q"] if "chance_q" in flagged else pd.Series(np.nan, flagged.index)
+    flagged = flagged.assign(q=["not tested" if np.isnan(value) else f"{value:.2g}" for value in q])
     return _records(flagged.loc[(flagged["score"] - flagged["chance"]).sort_values(kind="stable").index])
 
 

@@ -18,6 +18,7 @@ from registry.project import PROJECT
 from registry.refusal import Refused, unknown
 
 __all__ = [
+    "STUDY",
     "add_adapter_arguments",
     "add_study_arguments",
     "boolean",
@@ -27,9 +28,11 @@ __all__ = [
     "require_output",
     "run_command",
     "seed_number",
-    "study_name",
     "where_to_look",
 ]
+
+#: What `study` takes, in every entry point.
+STUDY = "name of a study, with :<variant> for one of a comparison, or path of its file"
 
 #: Where secrets belong.
 _KEPT = "Keep passwords in ~/.pgpass, PGPASSWORD or MLFLOW_TRACKING_PASSWORD, tokens in HF_TOKEN"
@@ -94,7 +97,7 @@ def boolean(text: str) -> bool:
 
 def add_study_arguments(arguments: argparse.ArgumentParser, *, output: str) -> None:
     """Add the study, its data folder and the output folder."""
-    arguments.add_argument("--study", default="demo", help="name under registry/studies, or path of a study file")
+    arguments.add_argument("--study", default="demo", help=STUDY)
     arguments.add_argument("--data", default="", help="folder of a files benchmark, in place of the study's own path")
     arguments.add_argument("--output", default="", help=output)
 
@@ -114,18 +117,6 @@ def add_adapter_arguments(arguments: argparse.ArgumentParser) -> None:
 def listed(text: str) -> list[str]:
     """Read names, comma-separated."""
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def study_name(given: str) -> str:
-    """Return the name that a study is recorded under, given by that name or by its file."""
-    from registry.yamltext import read_yaml
-
-    file = Path(given)
-    if file.suffix not in (".yaml", ".yml"):
-        return given
-    content = read_yaml(file)[1] if file.is_file() else None
-    named = content.get("name") if isinstance(content, dict) else None
-    return named if isinstance(named, str) else file.stem
 
 
 def where_to_look(uri: str, experiment_id: str) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from entrypoints.command import boolean, parser, run_command
+from entrypoints.command import STUDY, boolean, parser, run_command
 
 
 def main() -> None:
     """Parse, examine, say what is wrong and what mends it; exit code 1 if anything is."""
     arguments = parser(__doc__, "mlflow run . -e doctor --env-manager local -P study=demo")
     arguments.add_argument(
-        "--study", default="", help="name or file of a study, whose bases and records are looked at too; empty for none"
+        "--study", default="", help=f"study whose bases and records are looked at too: {STUDY}; empty for none"
     )
     arguments.add_argument("--data", default="", help="folder of a files benchmark, in place of the study's own path")
     arguments.add_argument(

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from entrypoints.command import boolean, parser, run_command, study_name
+from entrypoints.command import STUDY, boolean, parser, run_command
 
 if TYPE_CHECKING:  # slow to import, and --help has no need of it
     from registry.erasure.inventory import Subject
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # slow to import, and --help has no need of it
 def main() -> None:
     """Parse, list what goes, and erase it if that was confirmed."""
     arguments = parser(__doc__, "mlflow run . -e forget --env-manager local -P study=demo")
-    arguments.add_argument("--study", default="", help="name or file of the study to erase")
+    arguments.add_argument("--study", default="", help=f"study to erase: {STUDY}")
     arguments.add_argument("--name", default="", help="in place of study: registered name of an adapter")
     arguments.add_argument("--version", default="", help="with name: number of the version to erase")
     arguments.add_argument(
@@ -69,10 +69,11 @@ def main() -> None:
 def _subject(given: argparse.Namespace) -> Subject:
     from registry.erasure.inventory import Subject
     from registry.refusal import Refused
+    from registry.studynames import recorded_name
 
     if bool(given.study) == bool(given.name) or bool(given.name) != bool(given.version):
         raise Refused("name what is to be erased: study=<name>, or name=<registered model> version=<number>")
-    return Subject(study_name(given.study) if given.study else "", given.name, given.version)
+    return Subject(recorded_name(given.study) if given.study else "", given.name, given.version)
 
 
 def _command(given: argparse.Namespace, *, dry_run: bool) -> str:

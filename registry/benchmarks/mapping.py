@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import re
 import string
 import unicodedata
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS
 from registry.benchmarks.splits import warn
 from registry.benchmarks.tables import Problems, Row, Table
-from registry.benchmarks.texts import cell_id, cell_text, code_points, emptiness, find_text, normalize_text
+from registry.benchmarks.templates import Template
+from registry.benchmarks.texts import cell_id, cell_text, code_points, emptiness, find_text, is_visible, normalize_text
 from registry.dataspec import FilesTask
-from registry.refusal import Refused, unknown
+from registry.refusal import unknown
 
 __all__ = ["check_task", "columns_of", "id_of", "items_of", "value_of"]
-
-# A placeholder is a column's name and nothing else: no attribute, index or format of it can be asked for.
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 _PRINTED_NAN = ("nan", "NaN", "<NA>", "NaT")
 
@@ -34,13 +32,13 @@ def check_task(where: str, task: FilesTask) -> None:
     Raises
     ------
     Refused
-        If a key names a prompt style or a column that is not there, or the template is broken.
+        If a key names a prompt style or a column that is not there, or a template is broken.
     """
     if task.prompt not in PROMPTS:
         raise unknown("prompt style", task.prompt, PROMPTS, where=f"{where}.prompt")
-    if set("{}") & set(_PLACEHOLDER.sub("", task.question)):
-        raise Refused(f"{where}.question: {task.question!r} has a lone brace; write columns as {{column}}")
-    replaced = {*question_columns(task), *task.options}
+    for key, text in _templates(task):
+        Template.parse(text, f"{where}.{key}")
+    replaced = {*_columns(task.question), *(column for option in task.options for column in _columns(option))}
     for column in task.words:
         if column not in replaced:
             raise unknown("column in question or options", column, replaced, where=f"{where}.words")
@@ -50,15 +48,26 @@ def check_task(where: str, task: FilesTask) -> None:
             raise unknown("column that is read", column, read, where=f"{where}.columns_from")
 
 
-def question_columns(task: FilesTask) -> tuple[str, ...]:
-    """Columns that the question is made of."""
-    return tuple(_PLACEHOLDER.findall(task.question)) or (task.question,)
+def _templates(task: FilesTask) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a task that may be templates, with the key of the study file that holds each."""
+    yield "question", task.question
+    yield from (("options", option) for option in task.options)
+    yield "answer", task.answer
+
+
+@cache
+def _template(text: str) -> Template:
+    return Template.parse(text, repr(text))  # its place was told by `check_task` if it is broken
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    return _template(text).columns
 
 
 def columns_of(task: FilesTask) -> dict[str, str]:
     """Every column a task reads, with the key of the study file that names it."""
-    named = dict.fromkeys(question_columns(task), "question") | dict.fromkeys(task.options, "options")
-    return {task.id: "id", task.answer: "answer"} | named
+    named = {column: key for key, text in reversed(list(_templates(task))) for column in _columns(text)}
+    return {task.id: "id"} | named
 
 
 def items_of(
@@ -116,14 +125,14 @@ def _item(values: Mapping[str, object], task: FilesTask, language: str) -> Item:
     options = tuple(_options(values, task, language))
     if len(options) > len(string.ascii_uppercase):
         raise ValueError(f"{len(options)} options; there are letters for {len(string.ascii_uppercase)}")
-    words = {column: _word(values, column, task, language) for column in question_columns(task)}
+    words = {column: _word(values, column, task, language) for column in _columns(task.question)}
     for column, word in words.items():
         if not word:
             held = emptiness(value_of(values, column))
             raise ValueError(f"column {column!r} is empty{held}, so the question is; fill it")
-    template = task.question if "{" in task.question else f"{{{task.question}}}"
-    question = _PLACEHOLDER.sub(lambda match: words[match[1]], template)
-    return Item(_filled(values, task.id), question, options, _answer(_filled(values, task.answer), options, task))
+    question = _template(task.question).fill(words)
+    answer = _template(task.answer).fill({column: _answer_text(values, column) for column in _columns(task.answer)})
+    return Item(_filled(values, task.id), question, options, _answer(normalize_text(answer), options, task))
 
 
 def _options(values: Mapping[str, object], task: FilesTask, language: str) -> Iterator[str]:
@@ -131,17 +140,26 @@ def _options(values: Mapping[str, object], task: FilesTask, language: str) -> It
     if task.choices:
         yield from task.choices
         return
-    listed = value_of(values, task.options[0]) if len(task.options) == 1 else None
-    if isinstance(listed, list):
-        yield from (cell_text(option, task.options[0]) for option in listed)
+    templates = [_template(option) for option in task.options]
+    if len(templates) == 1:
+        yield from _listed(values, templates[0])
         return
-    if len(task.options) == 1:
+    words = [{column: _word(values, column, task, language) for column in found.columns} for found in templates]
+    while words and not any(words[-1].values()):
+        words.pop()
+    for template, found in zip(templates, words, strict=False):
+        yield template.fill(found) if all(found.values()) else ""  # an item refuses empty options
+
+
+def _listed(values: Mapping[str, object], template: Template) -> Iterator[str]:
+    """Yield the options of the one column that holds them all as a list."""
+    column, *others = template.columns
+    listed = value_of(values, column)
+    if others or not isinstance(listed, list):
         remedy = "name a column per option, or use .jsonl with lists"
-        raise ValueError(f"column {task.options[0]!r} is no list of options; {remedy}")
-    texts = [_word(values, column, task, language) for column in task.options]
-    while texts and not texts[-1]:
-        texts.pop()
-    yield from texts
+        raise ValueError(f"column {column!r} is no list of options; {remedy}")
+    for text in (cell_text(option, column) for option in listed):
+        yield template.fill({column: text}) if text else ""  # an item refuses empty options
 
 
 def _answer(text: str, options: tuple[str, ...], task: FilesTask) -> int:
@@ -174,6 +192,12 @@ def _word(values: Mapping[str, object], column: str, task: FilesTask, language: 
     if found is None:
         raise unknown(f"entry in words.{column} for", text, words)
     return words[found][language]
+
+
+def _answer_text(values: Mapping[str, object], column: str) -> str:
+    """Return a column's text for the answer, spelled as in the options: operations change both alike."""
+    value = value_of(values, column)
+    return cell_text(value, column) if isinstance(value, str) and is_visible(value) else _filled(values, column)
 
 
 def _filled(values: Mapping[str, object], column: str) -> str:

@@ -12,7 +12,7 @@ from registry.cells import HARM_PP, Cell, Regime, regime_of
 from registry.deploy.queries import experiments, quoted
 from registry.tracking import names
 from registry.tracking.evaluations import parse_indistinct, recorded_scores
-from registry.tracking.names import Kind, Tag
+from registry.tracking.names import Kind, Tag, headlines_of
 from registry.tracking.store import all_runs
 
 __all__ = ["Results", "TargetResult", "results_of"]
@@ -47,6 +47,8 @@ class Results:
         Share of questions, by target, whose options the base's tokenizer makes the same tokens of.
     evaluations
         How many finished evaluations there are; the newest is told.
+    headlines
+        Task → the accuracy that its score is; empty where the run does not say.
     """
 
     run_id: str
@@ -55,6 +57,7 @@ class Results:
     below_chance: frozenset[Cell]
     evaluations: int
     indistinct: Mapping[Cell, float] = field(default_factory=dict)
+    headlines: Mapping[str, str] = field(default_factory=dict)
 
 
 def results_of(client: MlflowClient, version: str) -> Results | None:
@@ -66,8 +69,15 @@ def results_of(client: MlflowClient, version: str) -> Results | None:
     run = max(runs, key=lambda run: run.info.start_time)
     tags = run.data.tags
     below = frozenset(map(Cell.parse, tags.get(Tag.BELOW_CHANCE, "").split()))
-    alike = parse_indistinct(tags.get(Tag.INDISTINCT, ""))
-    return Results(run.info.run_id, tags.get(Tag.STUDY, ""), _targets(run), below, len(runs), alike)
+    return Results(
+        run.info.run_id,
+        tags.get(Tag.STUDY, ""),
+        _targets(run),
+        below,
+        len(runs),
+        indistinct=parse_indistinct(tags.get(Tag.INDISTINCT, "")),
+        headlines=headlines_of(tags),
+    )
 
 
 def _targets(run: Run) -> tuple[TargetResult, ...]:

@@ -19,8 +19,9 @@ from registry.imports.harness_targets import Measured, Reading, listed, measure
 from registry.imports.imported import Imported
 from registry.imports.manifest import Manifest, ManifestRun
 from registry.imports.naming import described
-from registry.refusal import Refused
+from registry.refusal import Refused, unknown
 from registry.tracking import names
+from registry.tracking.chance import compared_with_chance
 from registry.tracking.columns import BASELINE_COLUMNS, CELL_KEY, STORED_COLUMNS
 from registry.tracking.evaluations import delta_metrics
 
@@ -60,6 +61,13 @@ def read_harness(manifest: Manifest, families: Mapping[str, str], staging: Path)
         if run.source is not None
         for row in _rows(run, run.source, targets, bases[run.model], models[run.model], manifest.protocol, reading)
     ]
+    headlines = _headlines(measured, manifest)
+    mixed = [
+        f"The score of {task} is acc_norm where the harness gave it, acc in other languages, and means mix the two: "
+        f"headline: {{{task}: acc}} in the manifest takes one for all."
+        for task, names in headlines.items()
+        if len(names) > 1
+    ]
     observations = pd.DataFrame(rows, columns=STORED_COLUMNS).sort_values([*CELL_KEY, "seed"])
     return Imported(
         name=manifest.path.name,
@@ -69,8 +77,21 @@ def read_harness(manifest: Manifest, families: Mapping[str, str], staging: Path)
         baselines=_baselines(bases),
         seed_averaged=False,
         outcomes=staging if any(staging.rglob("*.parquet")) else None,
-        notes=tuple(reading.notes()),
+        headlines={task: next(iter(names)) for task, names in headlines.items() if len(names) == 1},
+        notes=(*reading.notes(), *mixed),
     )
+
+
+def _headlines(measured: Mapping[ManifestRun, Mapping[Cell, Measured]], manifest: Manifest) -> dict[str, set[str]]:
+    """Return the accuracies that are each task's score: two where some of its cells have no acc_norm."""
+    found: dict[str, set[str]] = {}
+    for targets in measured.values():
+        for cell, one in targets.items():
+            found.setdefault(cell.task, set()).add(one.score.headline)
+    for task in manifest.headlines:
+        if task not in found:
+            raise unknown("task", task, found, where=f"{manifest.path}: headline")
+    return found
 
 
 def _describe(
@@ -143,9 +164,9 @@ def _require_same(run: ManifestRun, cell: Cell, found: Measured, base: Measured,
 
 def _baselines(bases: Mapping[str, Mapping[Cell, Measured]]) -> pd.DataFrame:
     rows = [
-        (model, cell.task, cell.language, found.score.score, found.score.chance, found.score.score < found.score.chance)
+        (model, cell.task, cell.language, found.score.score, found.score.chance, found.score.chance_p)
         for model, targets in bases.items()
         for cell, found in targets.items()
     ]
-    table = pd.DataFrame(rows, columns=BASELINE_COLUMNS).astype({"below_chance": bool})
+    table = compared_with_chance(pd.DataFrame(rows, columns=[*BASELINE_COLUMNS[:5], "chance_p"]))
     return table.sort_values(BASELINE_COLUMNS[:3]).reset_index(drop=True)

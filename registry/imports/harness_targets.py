@@ -1,7 +1,8 @@
 """What one run of lm-evaluation-harness measured on each target: accuracies, settings, and the outcomes behind them.
 
 ``results_<date>.json`` holds every task's metrics as ``acc,none``; ``samples_<task>_<date>.jsonl`` beside it every
-question. A cell's score is ``acc_norm`` where its task has that metric, else ``acc``.
+question. A cell's score is what the manifest chooses for its task, else ``acc_norm`` where the task has that metric,
+and ``acc`` where it does not.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from registry.imports.manifest import Manifest, ManifestRun
 from registry.imports.samples import OptionsInContext, Samples, read_samples
 from registry.refusal import Refused
 from registry.tracking import names
+from registry.tracking.chance import chance_p
 from registry.tracking.evaluations import TargetScore
 
 __all__ = ["Measured", "Reading", "listed", "measure"]
@@ -116,7 +118,8 @@ def measure(run: ManifestRun, manifest: Manifest, found: list[Results], reading:
             samples = _samples(results, task, run, reading)
             tasks[cell] = task
             settings = settings_of(results, task, None if samples is None else samples.asked)
-            measured[cell] = Measured(_score(results, task, samples), settings, results.path, _answers(samples))
+            score = _score(results, task, samples, manifest.headlines.get(cell.task))
+            measured[cell] = Measured(score, settings, results.path, _answers(samples))
             _note_part(results, task, reading)
             if samples is not None:
                 outcomes.append(samples.outcomes.assign(task=cell.task, language=cell.language))
@@ -155,13 +158,24 @@ def _samples(results: Results, task: str, run: ManifestRun, reading: Reading) ->
     return samples
 
 
-def _score(results: Results, task: str, samples: Samples | None) -> TargetScore:
-    """Return a task's accuracies; samples tell what its metrics leave out."""
+def _score(results: Results, task: str, samples: Samples | None, chosen: str | None) -> TargetScore:
+    """Return a task's accuracies; samples tell what its metrics leave out.
+
+    Parameters
+    ----------
+    chosen
+        The accuracy that the manifest takes for the score, None where it does not say.
+    """
     acc, acc_norm = results.metric(task, "acc"), results.metric(task, "acc_norm")
     if acc is None:
         have = ", ".join(sorted(results.metrics(task))[:_LISTED]) or "no metric"
         raise Refused(f"{results.path}: {task} has no acc, so it is no multiple-choice task (it has: {have})")
-    headline = "acc" if acc_norm is None else "acc_norm"
+    headline = chosen or ("acc" if acc_norm is None else "acc_norm")
+    if headline == "acc_norm" and acc_norm is None and samples is None:
+        raise Refused(
+            f"{results.path}: {task} has no acc_norm, which the manifest's headline takes for its score; leave that "
+            "out, or evaluate with --log_samples, from which it is counted"
+        )
     if samples is None:
         return TargetScore(acc, math.nan if acc_norm is None else acc_norm, math.nan, headline)
     counted = _counted(samples.outcomes)
@@ -171,18 +185,22 @@ def _score(results: Results, task: str, samples: Samples | None) -> TargetScore:
                 f"{results.path}: {name} of {task} is {told:.6g}, but its samples give {counted[name]:.6g}; the files "
                 f"are not of one evaluation: remove {results.samples(task).name} to import the scores alone"
             )
-    return TargetScore(acc, counted["acc_norm"] if acc_norm is None else acc_norm, counted["chance"], headline)
+    both = (acc, counted["acc_norm"] if acc_norm is None else acc_norm)
+    return TargetScore(*both, counted["chance"], headline, counted[f"chance_p/{headline}"])
 
 
 def _counted(samples: pd.DataFrame) -> dict[str, float]:
-    """Return both accuracies and the expected score of guessing, counted over a task's questions."""
+    """Return both accuracies, the expected score of guessing and p-values, counted over a task's questions."""
     by_question = samples.groupby(np.cumsum(samples["option"].to_numpy() == 0))
     right = samples[samples["right"]]
-    number = by_question.ngroups
+    chances = by_question["right"].sum() / by_question.size()
+    acc, acc_norm = (int(right[column].sum()) for column in ("chosen", "chosen_norm"))
     return {
-        "acc": float(right["chosen"].sum() / number),
-        "acc_norm": float(right["chosen_norm"].sum() / number),
-        "chance": float((by_question["right"].sum() / by_question.size()).mean()),
+        "acc": acc / by_question.ngroups,
+        "acc_norm": acc_norm / by_question.ngroups,
+        "chance": float(chances.mean()),
+        "chance_p/acc": chance_p(acc, chances),
+        "chance_p/acc_norm": chance_p(acc_norm, chances),
     }
 
 

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from registry.imports.imported import Imported, counts
 from registry.outputs import staged
 from registry.refusal import Refused
-from registry.tracking.names import Artifact, Kind, Tag, count, run_name
+from registry.tracking.names import Artifact, Kind, Tag, count, headlines_tag, run_name
 from registry.tracking.runs import recorded
 from registry.tracking.store import all_runs, experiment_id
 
@@ -99,6 +99,7 @@ def _tags(study: str, imported: Imported, fingerprint: str) -> dict[str, object]
         Tag.IMPORT_FORMAT: imported.format,
         Tag.IMPORT_SOURCE: imported.name,
         Tag.IMPORT_DIGEST: imported.digest,
+        **({Tag.HEADLINES: headlines_tag(imported.headlines)} if imported.headlines else {}),
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 
@@ -53,6 +54,8 @@ class ScoringSet:
         Where no model can tell all options of a question apart, see :class:`registry.lora.tokens.Continuations`.
     tokens_per_batch : int
         What it is now.
+    seconds : float
+        In which the last scoring's tokens went through the model; what was laid out and tried before does not count.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class ScoringSet:
         self.options = tuple(len(query.options) for query in queries)
         self.indistinct = np.array([query.indistinct for query in queries], dtype=bool)
         self.tokens_per_batch = tokens_per_batch
+        self.seconds = 0.0
         self._queries = queries
         self._max_length = max_length
         self._worth = worth
@@ -168,13 +172,16 @@ def loglikelihoods(
     batching, device = batching_of(model), input_device(model)
     questions.lay_out(batching)
     number, prefix = 0, None
+    questions.seconds = 0.0
     with torch.inference_mode(), reading(model, batching) as forward:
         while number < questions.batches:
             try:
+                batch = questions.batch(number)
+                started = time.perf_counter()
                 if prefix is None or prefix[0] != questions.prefix(number):
                     prefix = (questions.prefix(number), compute_prefix(forward, questions.prefix(number), device))
-                batch = questions.batch(number)
-                values = _batch(forward, batch, prefix[1], device)
+                values = _batch(forward, batch, prefix[1], device)  # the numbers are here, so a GPU is done
+                questions.seconds += time.perf_counter() - started
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or questions.rows(number) == 1:
                     raise

@@ -218,26 +218,35 @@ def _go(courses: Sequence[Course], passes: Passes, recipe: Recipe, progress: Cal
         losses = passes.step(active, groups)
         for course, loss in zip(active, losses, strict=True):
             course.finish_step(loss)
+        spent = time.perf_counter() - started
+        for course, share in _shares(active, groups):
+            course.log.seconds += share * spent
         ended = [course for course in active if course.epoch_ended and course.error is None]
         held = [course for course in ended if course.held]
         if held:
             base.eval()
+            started = time.perf_counter()
             found = passes.losses(
                 [course.number for course in held], [course.held for course in held], recipe.batch_size
             )
+            spent = time.perf_counter() - started
             base.train()
+            for course, share in _shares(held, [course.held for course in held]):
+                course.log.validation_seconds += share * spent
             for course, loss in zip(held, found, strict=True):
                 course.validated(loss)
-        spent = time.perf_counter() - started
-        weights = [sum(len(example.tokens) for example in group) for group in groups]
-        for course, weight in zip(active, weights, strict=True):
-            course.log.seconds += spent * weight / sum(weights)
         for course in ended:
             if course.error is None:
                 course.save()
         done += len(active)
         if progress is not None:
             progress(done / steps)
+
+
+def _shares(courses: Sequence[Course], groups: Sequence[Sequence[Example]]) -> list[tuple[Course, float]]:
+    """Return each course with its share of the tokens that went through the base together."""
+    weights = [sum(len(example.tokens) for example in group) for group in groups]
+    return [(course, weight / sum(weights)) for course, weight in zip(courses, weights, strict=True)]
 
 
 @contextmanager

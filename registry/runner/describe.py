@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -173,15 +173,18 @@ def _fine_tune(experiment: Experiment, job: Job) -> str:
     return f"LoRA adapter of **{job.model}** fine-tuned on **{job.source}**"
 
 
-def warn_below_chance(job: Job, cells: Sequence[Cell], scores: Mapping[Cell, TargetScore]) -> None:
-    """Say in the log which targets a base answers worse than guessing would."""
-    for cell in cells:
+def warn_below_chance(job: Job, low: Mapping[Cell, float], scores: Mapping[Cell, TargetScore]) -> None:
+    """Say in the log which targets a base answers significantly worse than guessing would; ``low`` has their q."""
+    for cell, q in low.items():
         log.warning(
-            "%s: baseline of %s is below chance (%.3f < %.3f): check this target's data before trusting its deltas",
+            "%s: baseline of %s is below chance (%.3f, guessing %.3f; exact one-sided test over %d targets, q = %.2g): "
+            "check this target's data before trusting its deltas",
             job.model,
             cell,
             scores[cell].score,
             scores[cell].chance,
+            len(scores),
+            q,
         )
 
 

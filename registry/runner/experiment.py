@@ -123,6 +123,12 @@ class Experiment:
         ]
 
     def _evaluation_fingerprint(self, model: str, subject: str) -> str:
+        """Return the fingerprint of a scoring.
+
+        Its scores and deltas are those of the headline accuracies; where these are the prompt styles' own they stay
+        out, so that a result recorded before there was the choice is found again.
+        """
+        headlines = {"headlines": dict(self.items.headlines)} if self.items.headlines else {}
         return fingerprint(
             "evaluate",
             base=self.bases[model].revision,
@@ -131,6 +137,7 @@ class Experiment:
             precision=self.study.recipe.precision,
             quantization=self.study.quantization,
             chat_template=self.study.chat_template,
+            **headlines,
             **self.facts_of(model).deciding_scores,
         )
 

@@ -104,7 +104,8 @@ def _annotate_model(recording: Recording, experiment: Experiment, adapter: Regis
     else:
         client.update_model_version(adapter.name, adapter.version, description=note)
         study = experiment.study
-        asked = {Tag.CHAT_TEMPLATE: str(study.chat_template)}
+        headlines = {task: experiment.items.prompts[task].headline for task in experiment.grid.tasks}
+        asked = {Tag.CHAT_TEMPLATE: str(study.chat_template), Tag.HEADLINES: names.headlines_tag(headlines)}
         if study.chat_template:
             asked[Tag.CHAT_DATE] = study.chat_template_date.isoformat()
         for tag, value in asked.items():

@@ -14,6 +14,7 @@ from registry.benchmarks.prompts import Query
 from registry.cells import Cell
 from registry.lora.score import choose
 from registry.runner.experiment import Experiment
+from registry.tracking.chance import chance_p
 from registry.tracking.evaluations import TargetScore
 
 __all__ = ["Outcomes", "Questions"]
@@ -112,17 +113,21 @@ class Outcomes:
 
     def scores(self) -> dict[Cell, TargetScore]:
         """Accuracies of each target."""
-        answers, prompts = self._questions.answers, self._questions.experiment.items.prompts
-        return {
-            cell: TargetScore(
-                acc=float((self._chosen[part] == answers[part]).mean()),
-                acc_norm=float((self._chosen_norm[part] == answers[part]).mean()),
-                chance=float(np.mean(1 / self._questions.counts[part])),
-                headline=prompts[cell.task].headline,
-                indistinct=float(self._indistinct[part].mean()),
-            )
-            for cell, part in self._questions.targets.items()
-        }
+        prompts = self._questions.experiment.items.prompts
+        return {cell: self._score(part, prompts[cell.task].headline) for cell, part in self._questions.targets.items()}
+
+    def _score(self, part: slice, headline: str) -> TargetScore:
+        answers, chances = self._questions.answers[part], 1 / self._questions.counts[part]
+        right, right_norm = self._chosen[part] == answers, self._chosen_norm[part] == answers
+        counted = right_norm if headline == "acc_norm" else right
+        return TargetScore(
+            acc=float(right.mean()),
+            acc_norm=float(right_norm.mean()),
+            chance=float(np.mean(chances)),
+            headline=headline,
+            chance_p=chance_p(int(counted.sum()), chances),
+            indistinct=float(self._indistinct[part].mean()),
+        )
 
     def cut(self) -> dict[Cell, int]:
         """How many of a target's questions lost their left side, of the targets that have any."""

@@ -126,8 +126,8 @@ class Records:
             )
         )
 
-    def training(self, recording: Recording, job: Job, training: Training, usage: Usage) -> None:
-        """Record the curves of a training, what came of it and what it took."""
+    def training(self, recording: Recording, job: Job, training: Training, usages: Mapping[str, Usage]) -> None:
+        """Record the curves of a training, what came of it and what each of its phases took."""
         recording.curves({names.TRAIN_LOSS: training.losses, names.LEARNING_RATE: training.learning_rates})
         recording.curves({names.VALIDATION_LOSS: training.validation_losses})
         recording.metrics({names.FINAL_LOSS: training.losses[-1], names.KEPT_EPOCH: training.kept_epoch})
@@ -136,7 +136,8 @@ class Records:
             describe.warn_cut_texts(job, training.cut_texts, len(self.experiment.items.train(job.source_cell)))
         if self.experiment.study.recipe.precision == "fp16":
             recording.metrics({names.SKIPPED_STEPS: training.skipped})
-        self.usage(recording, "train", usage)
+        for phase, usage in usages.items():
+            self.usage(recording, phase, usage)
 
     def adapter(self, recording: Recording, job: Job, folder: Path, training: Training) -> RegisteredAdapter:
         """Register a PEFT folder as the next version of its (base, source cell), or record a whole model's folder."""
@@ -287,7 +288,7 @@ class Records:
             Tag.MODEL_SIZE_B: f"{base.size_b:g}",
             Tag.FINGERPRINT: fingerprint,
             **copies_tags(self.experiment.items),
-            Tag.HEADLINES: " ".join(f"{task}={prompts[task].headline}" for task in self.experiment.grid.tasks),
+            Tag.HEADLINES: names.headlines_tag({task: prompts[task].headline for task in self.experiment.grid.tasks}),
         }
 
     def _facts(self, job: Job, folder: Path) -> Facts:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import torch
 from mlflow import MlflowClient
@@ -18,13 +18,14 @@ from mlflow.exceptions import MlflowException
 from pydantic import TypeAdapter
 
 from registry.benchmarks.prompts import Prompt
+from registry.dataspec import Headline
 from registry.loading import dtype_of
 from registry.lora.adapter import Adapter, read_adapter
 from registry.models import Base
 from registry.refusal import Refused, unknown
 from registry.study import CHAT_DATE, Quantization
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
-from registry.tracking.names import Tag
+from registry.tracking.names import Tag, headlines_of
 from registry.yamltext import read_yaml
 
 __all__ = ["InMemory", "Served", "Shelf", "Told", "read_told"]
@@ -63,10 +64,17 @@ class Told:
     quantization: Quantization | None
 
     def evaluated(self, tags: Mapping[str, str]) -> Told:
-        """Return the same for an adapter that was last evaluated in another way, as its version's tags tell."""
+        """Return the same for a version as its tags say it was last evaluated: chat template, date, which accuracy.
+
+        All are choices of a study that train no other adapter.
+        """
         chat, day = tags.get(Tag.CHAT_TEMPLATE), tags.get(Tag.CHAT_DATE)
+        headline, prompt = headlines_of(tags).get(tags.get(Tag.SOURCE_TASK, "")), self.prompt
+        if headline in get_args(Headline):
+            prompt = replace(prompt, headline=cast(Headline, headline))
         return replace(
             self,
+            prompt=prompt,
             chat=self.chat if chat is None else chat == "True",
             day=self.day if day is None else date.fromisoformat(day),
         )

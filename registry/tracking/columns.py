@@ -15,6 +15,7 @@ __all__ = [
     "SOURCE",
     "STORED_COLUMNS",
     "TARGET",
+    "TEST_COLUMNS",
 ]
 
 SOURCE = ["source_task", "source_language"]
@@ -62,3 +63,6 @@ AVERAGED = -1
 INDISTINCT = "indistinct"
 
 BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
+
+#: Columns besides, where baselines were tested against chance: the exact one-sided p-value, and adjusted over all.
+TEST_COLUMNS = ["chance_p", "chance_q"]

@@ -6,6 +6,7 @@ last slash of a metric's name, hence the order ``quantity/regime/task/language``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -30,10 +31,13 @@ __all__ = [
     "acc_norm",
     "analyzed",
     "chance",
+    "chance_p",
     "count",
     "delta",
     "delta_mean",
     "harm_rate",
+    "headlines_of",
+    "headlines_tag",
     "importance",
     "indistinct",
     "is_of",
@@ -48,6 +52,8 @@ __all__ = [
     "registered_model",
     "run_name",
     "score",
+    "seconds_of",
+    "tokens_of",
     "trials_in_state",
     "tuned",
     "usage_metrics",
@@ -83,9 +89,10 @@ class Tag:
     FINGERPRINT: Final = "fingerprint"
     SOURCE_TASK: Final = "source_task"
     SOURCE_LANGUAGE: Final = "source_language"
-    #: Headline accuracy of each task as ``task=acc_norm`` pairs, separated by spaces.
+    #: Headline accuracy of each task as ``task=acc_norm`` pairs, separated by spaces; of a version, that of its last
+    #: evaluation.
     HEADLINES: Final = "headlines"
-    #: Targets whose baseline lies below chance, separated by spaces; absent where there is none.
+    #: Targets whose baseline is significantly below chance (`chance.py`), separated by spaces; absent where none is.
     BELOW_CHANCE: Final = "below_chance"
     #: Targets of which some questions did not fit the base's longest input and were scored without their left side.
     CUT: Final = "cut"
@@ -150,6 +157,16 @@ class Artifact:
     OUTCOMES: Final = "outcomes"
 
 
+def headlines_tag(headlines: Mapping[str, str]) -> str:
+    """Value of the tag `Tag.HEADLINES`, from task → ``acc`` or ``acc_norm``."""
+    return " ".join(f"{task}={name}" for task, name in headlines.items())
+
+
+def headlines_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """Read the headline accuracy of each task back from a run's or a version's tags; empty where they say none."""
+    return dict(pair.split("=", 1) for pair in tags.get(Tag.HEADLINES, "").split() if "=" in pair)
+
+
 def on_target(quantity: str, cell: Cell) -> str:
     """Metric of a quantity on a target, as :func:`parse_cell` reads it."""
     return f"{quantity}/{cell}"
@@ -173,6 +190,11 @@ def acc_norm(cell: Cell) -> str:
 def chance(cell: Cell) -> str:
     """Metric of the expected score of guessing, the mean of 1 / number of options over the target's items."""
     return on_target("chance", cell)
+
+
+def chance_p(cell: Cell) -> str:
+    """Metric of a baseline: the exact one-sided p-value of a score so low, or lower, by guessing."""
+    return on_target("chance_p", cell)
 
 
 def cut_questions(cell: Cell) -> str:
@@ -266,15 +288,33 @@ def tuned(quantity: str, source: Cell) -> str:
 
 
 def usage_metrics(phase: str, *, seconds: float, tokens: int, flop: float, peak_memory_gb: float) -> dict[str, float]:
-    """Metrics of what a phase, ``train`` or ``score``, took: wall time, tokens, TFLOP, both per second, memory."""
-    return {
+    """Metrics of what a phase took: ``train``, ``validation`` or ``score``.
+
+    Parameters
+    ----------
+    seconds : float
+        In which its tokens went through the model, and so what tokens and operations are divided by. A run's own
+        duration, which MLflow has, also holds loading, recording and waiting.
+    """
+    took = {
         f"seconds/{phase}": seconds,
         f"tokens/{phase}": tokens,
-        f"tokens_per_second/{phase}": tokens / seconds,
         f"tflop/{phase}": flop / 1e12,
-        f"tflop_per_second/{phase}": flop / 1e12 / seconds,
         f"peak_memory_gb/{phase}": peak_memory_gb,
     }
+    if seconds > 0:
+        took |= {f"tokens_per_second/{phase}": tokens / seconds, f"tflop_per_second/{phase}": flop / 1e12 / seconds}
+    return took
+
+
+def tokens_of(phase: str) -> str:
+    """Metric of how many tokens went through the model in a phase."""
+    return f"tokens/{phase}"
+
+
+def seconds_of(phase: str) -> str:
+    """Metric of the seconds in which they did."""
+    return f"seconds/{phase}"
 
 
 def is_of(metric: str, quantity: str) -> bool:

@@ -62,6 +62,7 @@ class Search:
             quantization=study.quantization,
             chat_template=study.chat_template if transfer else None,
             seed=self.seed,
+            **({"headlines": dict(items.headlines)} if transfer and items.headlines else {}),
             **(facts.deciding_scores if transfer else facts.deciding_training),
         )
 

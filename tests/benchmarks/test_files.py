@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval.api.task import TaskConfig
 
 from registry.benchmarks import Item, align, load_benchmark
 from registry.cells import Cell
@@ -103,6 +104,47 @@ def test_words_stand_for_values(write: Write) -> None:
     assert "words.kind for 'cuase'; nearest: cause" in refusal(
         write("id\ttext\tkind\tlabel\n1\tRain.\tcuase\tsports\n"), question="{text} {kind}", words=words
     )
+
+
+def test_operations_change_what_a_template_holds(write: Write) -> None:
+    row = {"id": 7, "a": "It rained.", "kind": "cause", "x": "The street is wet", "y": "Élodie sang", "label": 1}
+    words = {"kind": {"cause": {"en": "Because"}}}
+    (item,) = read(
+        write(json.dumps(row), "jsonl"),
+        suffix="jsonl",
+        question="{a | drop_last} {kind|lower_first}",
+        options=("{x|lower_first}", "{y|lower_first}!"),
+        answer_is="index",
+        words=words,
+    )
+    assert item == Item("7", "It rained because", ("the street is wet", "élodie sang!"), 1)
+
+
+def test_operations_change_listed_options_and_the_answer(write: Write) -> None:
+    row = {"id": 7, "text": "Q", "endings": ["The cat.", "A dog。"], "label": "A Dog"}
+    (item,) = read(
+        write(json.dumps(row), "jsonl"),
+        suffix="jsonl",
+        options=("{endings|drop_punctuation|lower}",),
+        answer="{label|lower}",
+    )
+    assert (item.options, item.answer) == (("the cat", "a dog"), 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"text": "."}, "train.jsonl:1: {text|drop_last} leaves nothing of '.'"),
+        ({"x": "A"}, "train.jsonl:1: {x|drop_last} leaves nothing of 'A'"),
+        ({"y": "x"}, "train.jsonl:1: {y|drop_last} leaves nothing of 'x'"),  # not taken for an option that is not there
+        ({"x": "", "y": "xx"}, "train.jsonl:1: item '1': an option is empty"),
+        ({"x": "ab", "y": "ac"}, "train.jsonl:1: item '1': two options are equal"),
+    ],
+)
+def test_operations_leave_something(write: Write, row: dict[str, str], expected: str) -> None:
+    folder = write(json.dumps({"id": 1, "text": "Q?", "x": "one", "y": "two", "label": 0} | row), "jsonl")
+    task = {"question": "{text|drop_last}", "options": ("{x|drop_last}", "{y|drop_last}"), "answer_is": "index"}
+    assert expected in refusal(folder, suffix="jsonl", **task)
 
 
 def test_a_column_taken_from_another_language(write: Write) -> None:
@@ -218,6 +260,15 @@ def test_a_missing_folder_says_how_to_name_another(tmp_path: Path) -> None:
         ({"question": "{text.__class__}"}, "there is no column 'text.__class__'; there are: id, label, text"),
         ({"question": "{text!r}"}, "there is no column 'text!r'"),
         ({"question": "{}"}, "there is no column ''"),
+        (
+            {"question": "{text|shout}"},
+            "topic.question: {text|shout}: there is no operation 'shout'; there are: drop_last",
+        ),
+        ({"question": "{text|lower_frist}"}, "there is no operation 'lower_frist'; nearest: lower_first"),
+        ({"question": "{text|}"}, "{text|}: there is no operation ''"),
+        ({"question": "{txt|strip}"}, "there is no column 'txt'; nearest: text"),
+        ({"options": ("{text|strp}", "label")}, "topic.options: {text|strp}: there is no operation 'strp'"),
+        ({"answer": "{label|strp}"}, "topic.answer: {label|strp}: there is no operation 'strp'"),
         ({"words": {"txt": {}}}, "topic.words: there is no column in question or options 'txt'; there is only: text"),
         ({"columns_from": {"lable": "en"}}, "topic.columns_from: there is no column that is read 'lable'"),
     ],
@@ -245,6 +296,27 @@ def test_published_connectives() -> None:
     causes = [item.question.endswith(" çünkü") for item in turkish]
     assert causes == [item.question.endswith(" sest") for item in estonian]
     assert sum(causes) == 52  # the Turkish file itself says effect for all 100
+
+
+@pytest.mark.parametrize("language", ["it", "id", "tr", "sw", "zh", "vi", "et"])
+def test_xcopa_is_put_as_the_harness_puts_it(language: str, tmp_path: Path) -> None:
+    """Every published row, by the functions of the harness's own task, which takes each file's own `question`."""
+    if not (DATA / "xcopa").is_dir():
+        pytest.skip(f"the published files are not here: {DATA / 'xcopa'}")
+    harness = pytest.importorskip("lm_eval.tasks.xcopa.utils")
+    doc_to_text = getattr(harness, f"doc_to_text_{language}")
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: xcopa\nbenchmark: {tasks: {xcopa: {columns_from: null}}}\n", encoding="utf-8")
+    benchmark = load_benchmark(load_study(str(own), data=str(DATA / "xcopa")).benchmark)
+    delimiter = TaskConfig().target_delimiter
+    for split, file in (("train", "val"), ("test", "test")):
+        rows = (DATA / "xcopa" / language / f"{file}.jsonl").read_text(encoding="utf-8").split("\n")
+        docs = [json.loads(row) for row in rows if row]
+        queries = [benchmark.prompts["xcopa"].query(item) for item in benchmark.pool(Cell("xcopa", language), split)]
+        assert [query.context for query in queries] == [doc_to_text(doc) for doc in docs]
+        expected = [tuple(delimiter + choice for choice in harness.doc_to_choice(doc)) for doc in docs]
+        assert [query.continuations for query in queries] == expected
+        assert [query.answer for query in queries] == [doc["label"] for doc in docs]
 
 
 @pytest.mark.parametrize(

@@ -141,6 +141,25 @@ def test_acc_is_the_score_of_a_task_without_acc_norm(read, folder: Path, frames)
     assert found.loc[("pair", "en"), "score"] == ours.loc[("pair", "en"), "acc"]
     assert found.loc[("pair", "en"), "acc_norm"] == ours.loc[("pair", "en"), "acc_norm"]  # counted from the samples
     assert found.loc[("pair", "tr"), "score"] == ours.loc[("pair", "tr"), "acc_norm"]
+    assert any(note.startswith("The score of pair is acc_norm where") for note in read().notes)
+
+
+def test_the_manifest_chooses_the_accuracy_that_is_the_score(read, folder: Path, frames) -> None:
+    change(folder / "manifest.yaml", lambda told: told.update(headline={"pair": "acc"}))
+    found, key = read(), ["target_task", "target_language"]
+    ours = frames[0].observations.set_index(key)
+    for row in found.observations.itertuples():
+        wanted = "acc" if row.target_task == "pair" else "acc_norm"
+        assert row.score == ours.loc[(row.target_task, row.target_language), wanted]
+        assert row.delta == pytest.approx(100 * (row.score - row.baseline), abs=1e-9)
+    assert (ours["acc"] != ours["acc_norm"]).any()
+    assert found.headlines == {"kind": "acc_norm", "pair": "acc"}
+    change(folder / "manifest.yaml", lambda told: told.update(headline={"piar": "acc"}))
+    with pytest.raises(Refused, match=r"manifest.yaml: headline: there is no task 'piar'; nearest: pair"):
+        read()
+    change(folder / "manifest.yaml", lambda told: told.update(headline={"pair": "acc_nrom"}))
+    with pytest.raises(Refused, match=r"headline.pair: there is no accuracy 'acc_nrom'; there are: acc_norm, acc"):
+        read()
 
 
 def test_the_newest_of_several_files_counts(read, folder: Path) -> None:

@@ -145,6 +145,7 @@ def forgotten() -> Iterator[None]:
 @pytest.mark.usefixtures("forgotten")
 def test_a_store_that_cannot_be_opened_is_told_with_what_helps(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(store, "_PAUSES", (0.01,))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # what MLflow itself writes there is taken back
     (tmp_path / "text.db").write_text("no database")
     for uri, told in {
         str(tmp_path): "is a folder",
