@@ -123,7 +123,7 @@ def history(client: MlflowClient, experiment_id: str, name: str, alias: str) -> 
 
 
 def weights_problem(client: MlflowClient, adapter: RegisteredAdapter) -> str:
-    """Say what is wrong with a version's stored weights against the digest recorded with it; empty for nothing."""
+    """Say how a version's stored files differ from what its training run recorded; empty where they do not."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             download_adapter(client, adapter, Path(folder))

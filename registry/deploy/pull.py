@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import errno
-import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from registry.adapterfiles import CONFIG, WEIGHTS, config_text, read_config
 from registry.deploy.card import Facts, card
 from registry.deploy.dtypes import Dtype
 from registry.deploy.folder import CARD, Identity, check_target, is_ours, is_same, placed, refresh_card, seal
@@ -24,11 +24,11 @@ from registry.deploy.versions import alias_target
 from registry.models import trained_base
 from registry.refusal import Refused
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
-from registry.tracking.names import Tag
+from registry.tracking.verification import Recorded, check_recipe, on_record, read_description, run_of
 
 __all__ = ["Pulled", "default_folder", "pull"]
 
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -85,11 +85,11 @@ def pull(
     """
     target = target.expanduser().absolute()
     check_target(target)
-    run = _training_run(client, chosen)
-    identity = Identity(chosen.adapter.uri, chosen.tags.get(Tag.DIGEST, ""), merged or "")
+    run = run_of(client, chosen.run_id)
+    identity = Identity(chosen.adapter.uri, _recorded(client, chosen).weights, merged or "")
     if _stands(target):
-        if is_same(target, identity):
-            return _kept(client, chosen, run, target, identity)
+        if is_same(target, identity) and _is_as_recorded(client, chosen, target, identity):
+            return _kept(client, chosen, run, target, identity, say)
         _refuse_replacing(target, identity, overwrite=overwrite)
     try:
         with placed(target) as new:
@@ -116,10 +116,44 @@ def _refuse_replacing(target: Path, identity: Identity, *, overwrite: bool) -> N
         )
 
 
-def _kept(client: MlflowClient, chosen: Chosen, run: Run | None, target: Path, identity: Identity) -> Pulled:
+def _recorded(client: MlflowClient, chosen: Chosen) -> Recorded:
+    """Look up what is recorded of the version; one that was deleted since it was chosen is refused."""
+    try:
+        recorded = on_record(client, chosen.adapter.name, chosen.adapter.version)
+    except MlflowException as error:
+        raise _told(error, chosen.adapter, Path()) from error
+    if not recorded.run_tags:
+        _log.warning("%s: the run that trained it was removed; only its own tags say what it is", recorded.uri)
+    return recorded
+
+
+def _is_as_recorded(client: MlflowClient, chosen: Chosen, target: Path, identity: Identity) -> bool:
+    """Whether an adapter's configuration, in a folder that an earlier version may have pulled, is the recorded one."""
+    if identity.merged:
+        return True
+    try:
+        check_recipe(read_config(target), _recorded(client, chosen))
+    except Refused:
+        return False
+    return True
+
+
+def _kept(
+    client: MlflowClient,
+    chosen: Chosen,
+    run: Run | None,
+    target: Path,
+    identity: Identity,
+    say: Callable[[str], None],
+) -> Pulled:
     """Leave a folder as it is, but for results that its card does not tell yet."""
     facts = _facts(chosen, run, _serving(chosen), identity.merged)
-    return Pulled(target, facts, kept=True, refreshed=refresh_card(target, _card(client, chosen, facts)))
+    try:
+        refreshed = refresh_card(target, _card(client, chosen, facts))
+    except OSError as error:  # the adapter is there all the same
+        say(f"its card could not be brought up to date: {_brief(error)}")
+        refreshed = False
+    return Pulled(target, facts, kept=True, refreshed=refreshed)
 
 
 def _made(
@@ -136,9 +170,8 @@ def _made(
     say(f"downloading {chosen.adapter.uri}")
     (new / "download").mkdir()
     adapter = _fetched(client, chosen.adapter, new / "download")
-    serving = _metadata(adapter)
+    serving = read_description(adapter)
     facts = _facts(chosen, run, serving, merged or "")
-    _check_config(adapter, facts, chosen.adapter)
     if merged:
         from registry.deploy.merge import write_merged  # it brings torch
 
@@ -150,22 +183,18 @@ def _made(
             say(f"trained and scored on the base in {quantised}; merged into its full weights it may do otherwise")
         write_merged(found, adapter, new, merged)
     else:
-        for name in (_CONFIG, _WEIGHTS):
-            (adapter / name).rename(new / name)
+        (new / CONFIG).write_text(config_text(read_config(adapter)), encoding="utf-8")
+        (adapter / WEIGHTS).rename(new / WEIGHTS)
     shutil.rmtree(new / "download")
     return facts
 
 
 def _fetched(client: MlflowClient, adapter: RegisteredAdapter, folder: Path) -> Path:
-    """Download what is stored, checked by digest."""
+    """Download what is stored, held against what was recorded."""
     try:
-        path = download_adapter(client, adapter, folder)
+        return download_adapter(client, adapter, folder)
     except MlflowException as error:
         raise _told(error, adapter, folder) from error
-    missing = [name for name in (_CONFIG, "MLmodel") if not (path / name).is_file()]
-    if missing:
-        raise Refused(f"{adapter.uri}: {' and '.join(missing)} are gone from the artifact store; train it again")
-    return path
 
 
 def _told(error: Exception, adapter: RegisteredAdapter, place: Path) -> Refused:
@@ -184,16 +213,6 @@ def _brief(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-def _check_config(folder: Path, facts: Facts, adapter: RegisteredAdapter) -> None:
-    """Hold the configuration, which the recorded digest does not cover, against the run's parameters."""
-    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    for key, parameter in (("r", "lora.rank"), ("lora_alpha", "lora.alpha")):
-        wanted = facts.parameters.get(parameter)
-        if wanted is not None and float(config.get(key, "nan")) != float(wanted):
-            told = f"its adapter_config.json says {key} {config.get(key)}, {wanted} was recorded"
-            raise Refused(f"{adapter.uri}: {told}; train it again")
-
-
 def _check_alias(client: MlflowClient, chosen: Chosen) -> None:
     """Refuse what was pulled for an alias that stands for another version by now."""
     if not chosen.alias:
@@ -206,15 +225,6 @@ def _check_alias(client: MlflowClient, chosen: Chosen) -> None:
 
 def _card(client: MlflowClient, chosen: Chosen, facts: Facts) -> str:
     return card(facts, results_of(client, f"{chosen.adapter.name}/{chosen.adapter.version}"))
-
-
-def _training_run(client: MlflowClient, chosen: Chosen) -> Run | None:
-    try:
-        return client.get_run(chosen.run_id)
-    except MlflowException as error:  # a version outlives its run
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
 
 
 def _facts(chosen: Chosen, run: Run | None, serving: Mapping[str, Any], merged: str) -> Facts:
@@ -236,9 +246,7 @@ def _serving(chosen: Chosen) -> Mapping[str, Any]:
             path = mlflow.artifacts.download_artifacts(f"{chosen.adapter.uri}/MLmodel", dst_path=folder)
         except (MlflowException, OSError) as error:
             raise _told(error, chosen.adapter, Path(folder)) from error
-        return _metadata(Path(path).parent)
-
-
-def _metadata(folder: Path) -> Mapping[str, Any]:
-    told: Mapping[str, Any] = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["metadata"]
-    return told
+        try:
+            return read_description(Path(path).parent)
+        except Refused as error:
+            raise Refused(f"{chosen.adapter.uri}: {error}") from None

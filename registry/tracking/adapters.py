@@ -9,7 +9,6 @@ its own, not an adapter of a base, and is not registered as a version.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -28,10 +27,20 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 from registry.cells import Cell
 from registry.project import PROJECT
-from registry.refusal import Refused
 from registry.tracking.names import Tag, registered_model
-from registry.tracking.recording import Recording, store_folder
+from registry.tracking.recording import Recording, local_folder, store_folder
 from registry.tracking.signature import SIGNATURE
+from registry.tracking.verification import (
+    FULL_LOADER,
+    LOADER,
+    Recorded,
+    check_places,
+    digest_tags,
+    on_record,
+    run_of,
+    verify,
+    weights_digest,
+)
 
 __all__ = [
     "RecordedModel",
@@ -41,12 +50,6 @@ __all__ = [
     "register_adapter",
     "weights_digest",
 ]
-
-#: Module whose ``_load_pyfunc`` MLflow calls to serve an adapter.
-LOADER = "registry.serving"
-
-#: The same for a full fine-tune.
-FULL_LOADER = "registry.serving_full"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +118,11 @@ def register_adapter(
         What serving needs to know, written into ``MLmodel``: base, its revision, prompt style.
     """
     client = recording.client
-    texts = {key: str(value) for key, value in tags.items()} | {Tag.DIGEST: weights_digest(folder)}
-    model_id = _log_model(
+    texts = {key: str(value) for key, value in tags.items()}
+    model_id, found = _log_model(
         recording, folder, name=name, tags=texts, metadata=metadata, kind="lora-adapter", loader=LOADER
     )
+    texts |= found
     _ensure_registered_model(client, name, tags)
     version = client.create_model_version(
         name,
@@ -132,7 +136,7 @@ def register_adapter(
         _drop_leftovers(client, version, texts)
     # As `mlflow.register_model` does: by this tag the UI tells which version a model is.
     versions = json.dumps([{"name": name, "version": version.version}])
-    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: versions, MLFLOW_RUN_NOTE: description})
+    client.set_logged_model_tags(model_id, found | {MLFLOW_MODEL_VERSIONS: versions, MLFLOW_RUN_NOTE: description})
     return RegisteredAdapter(name, str(version.version), model_id)
 
 
@@ -172,36 +176,45 @@ def record_full_model(
     description: str,
 ) -> RecordedModel:
     """Store a whole model's folder as a LoggedModel of the run; parameters as in :func:`register_adapter`."""
-    texts = {key: str(value) for key, value in tags.items()} | {Tag.DIGEST: weights_digest(folder)}
-    texts[MLFLOW_RUN_NOTE] = description
-    model_id = _log_model(
+    texts = {key: str(value) for key, value in tags.items()} | {MLFLOW_RUN_NOTE: description}
+    model_id, found = _log_model(
         recording, folder, name=name, tags=texts, metadata=metadata, kind="full-fine-tune", loader=FULL_LOADER
     )
+    recording.client.set_logged_model_tags(model_id, found)
     return RecordedModel(name, model_id, model_id)
 
 
-def download_adapter(client: MlflowClient, adapter: RegisteredAdapter, folder: Path) -> Path:
-    """Download an adapter's or a full fine-tune's folder and check its weights against the digest recorded with it."""
+def download_adapter(client: MlflowClient, adapter: RegisteredAdapter, folder: Path, *, run: Run | None = None) -> Path:
+    """Download an adapter's or a full fine-tune's folder, and see that it is what its training run recorded.
+
+    Parameters
+    ----------
+    run
+        The training run that names it; by default the one that the version names.
+
+    Raises
+    ------
+    Refused
+        If it is not, with what differs; see `registry.tracking.verification`.
+    """
+    recorded, place = _on_record(client, adapter, run)
+    local = local_folder(place)
+    if local is not None:
+        check_places(local, adapter.uri)
     path = Path(mlflow.artifacts.download_artifacts(adapter.uri, dst_path=str(folder)))
-    if isinstance(adapter, RecordedModel):
-        recorded = client.get_logged_model(adapter.model_id).tags
-    else:
-        recorded = client.get_model_version(adapter.name, adapter.version).tags
-    if not any(path.glob("*.safetensors")):
-        raise Refused(f"{adapter.uri}: its weights are gone from the artifact store; train it again")
-    wanted, found = recorded.get(Tag.DIGEST), weights_digest(path)
-    if found != wanted:
-        raise Refused(f"{adapter.uri}: its weights have SHA-256 {found}, {wanted} was recorded; train it again")
+    verify(path, recorded)
     return path
 
 
-def weights_digest(folder: Path) -> str:
-    """SHA-256 of the one safetensors file of a folder, or over those of its files in the order of their names."""
-    digests = []
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as content:
-            digests.append(hashlib.file_digest(content, "sha256").hexdigest())
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+def _on_record(client: MlflowClient, adapter: RegisteredAdapter, run: Run | None) -> tuple[Recorded, str]:
+    """Return what is recorded of an adapter, and the address of its files."""
+    if not isinstance(adapter, RecordedModel):
+        recorded = on_record(client, adapter.name, adapter.version, run=run)
+        return recorded, client.get_model_version_download_uri(adapter.name, adapter.version)
+    model = client.get_logged_model(adapter.model_id)
+    trained = run or (run_of(client, model.source_run_id) if model.source_run_id else None)
+    of_run = ({}, {}) if trained is None else (trained.data.tags, trained.data.params)
+    return Recorded(adapter.uri, model.tags, *of_run, full=True), model.artifact_location
 
 
 def _log_model(
@@ -213,17 +226,23 @@ def _log_model(
     metadata: Mapping[str, Any],
     kind: str,
     loader: str,
-) -> str:
-    """Store a folder, with an ``MLmodel`` added, as a LoggedModel of the run, and return its id."""
+) -> tuple[str, dict[str, str]]:
+    """Store a folder, with an ``MLmodel`` added, as a LoggedModel of the run; return its id and the folder's digests.
+
+    The digests become tags of the run, and of whatever the caller makes of the model: the folder is later held against
+    them.
+    """
     client = recording.client
     logged = client.create_logged_model(
         recording.experiment_id, name=name, source_run_id=recording.run_id, tags=tags, model_type=kind
     )
     _write_mlmodel(folder, run_id=recording.run_id, model_id=logged.model_id, metadata=metadata, loader=loader)
+    found = digest_tags(folder)
+    recording.tags(found)
     store_folder(client, logged.artifact_location, folder)
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(recording.run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id)
+    return str(logged.model_id), found
 
 
 def _write_mlmodel(folder: Path, *, run_id: str, model_id: str, metadata: Mapping[str, Any], loader: str) -> None:

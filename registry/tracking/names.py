@@ -95,8 +95,9 @@ class Tag:
     MODEL_ID: Final = "model_id"
     #: Of a version: whether it was last evaluated in its base's chat template; it is served in the same way.
     CHAT_TEMPLATE: Final = "chat_template"
-    #: SHA-256 of the adapter's weights file.
+    #: SHA-256 of the adapter's weights file, and over all files of its folder; of the training run and of the version.
     DIGEST: Final = "adapter_sha256"
+    FILES_DIGEST: Final = "adapter_files_sha256"
     #: Seconds since the epoch at which the process doing the run was last alive, and that process, see `processes.py`.
     HEARTBEAT: Final = "heartbeat"
     WORKER: Final = "worker"

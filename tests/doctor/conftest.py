@@ -6,20 +6,22 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from safetensors.numpy import save_file
 
+from registry.adapterfiles import CONFIG, WEIGHTS, AdapterConfig, config_text, tensor_name
 from registry.cells import regime_of
 from registry.doctor.examination import Examination, examine
 from registry.doctor.findings import Finding, Level
 from registry.runner.experiment import Experiment, Job, prepare
+from registry.study import LoraSpec
 from registry.tracking.adapters import register_adapter
 from registry.tracking.names import Kind, Tag, delta, score
 from registry.tracking.recording import Recording
 from registry.tracking.store import experiment_id
-
-WEIGHTS = b"weights of an adapter"
 
 
 @dataclass(frozen=True)
@@ -70,15 +72,20 @@ class Book:
         """Register an adapter of a fine-tune, and return the folder it is stored in."""
         folder = self.scratch / run.info.run_id
         folder.mkdir()
-        (folder / "adapter_model.safetensors").write_bytes(WEIGHTS + run.info.run_id.encode())
+        spec = LoraSpec(rank=2, alpha=4.0, targets=("q_proj",))
+        drawn = np.random.default_rng(int(run.info.run_id, 16))
+        factors = {tensor_name("q_proj", letter): drawn.random((2, 2), dtype=np.float32) for letter in "AB"}
+        save_file(factors, folder / WEIGHTS)
+        (folder / CONFIG).write_text(config_text(AdapterConfig(spec, job.model)))
         cell = job.source_cell
         tags = {
             Tag.STUDY: "small", Tag.BASE_MODEL: job.model, Tag.MODEL_FAMILY: "llama",
             Tag.SOURCE_TASK: cell.task, Tag.SOURCE_LANGUAGE: cell.language, Tag.FINGERPRINT: job.finetune,
         }  # fmt: skip
+        metadata = {"base": {"name": job.model}, "source": str(cell)}
         recording = Recording(self.client, self.identity, run.info.run_id, run.info.artifact_uri)
         made = register_adapter(
-            recording, folder, name=f"tiny--{cell.task}--{cell.language}", tags=tags, metadata={}, description=""
+            recording, folder, name=f"tiny--{cell.task}--{cell.language}", tags=tags, metadata=metadata, description=""
         )
         recording.tags(made.tags)
         return self.folder / "models" / made.model_id / "artifacts"

@@ -150,12 +150,17 @@ def test_a_finished_run_that_lacks_a_part_is_named(book: Book, lost: str) -> Non
     assert fault.repair is None
 
 
-@pytest.mark.parametrize(("change", "told"), [("gone", "have no weights any more"), ("other", "have other weights")])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [("gone", "have no weights any more"), ("other", "have other weights"), ("settings", "have other files")],
+)
 def test_weights_that_are_gone_or_changed_are_found(book: Book, change: str, told: str) -> None:
     folder = next(iter(book.fill().values()))
     weights = folder / "adapter_model.safetensors"
     if change == "gone":
         weights.unlink()
+    elif change == "settings":
+        (folder / "adapter_config.json").write_text((folder / "adapter_config.json").read_text() + " ")
     else:
         content = bytearray(weights.read_bytes())
         content[0] ^= 1
@@ -164,6 +169,8 @@ def test_weights_that_are_gone_or_changed_are_found(book: Book, change: str, tol
     assert told in fault.text
     assert fault.places[0].startswith("tiny--kind--en/1")
     assert fault.repair is None
+    # What exists is never to be deleted or trained again.
+    assert ("backup" in fault.remedy, "delete" in fault.remedy) == (change != "gone", change == "gone")
 
 
 def test_an_adapter_that_was_never_registered_is_deleted(whole: Book) -> None:
