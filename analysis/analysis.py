@@ -18,6 +18,7 @@ from analysis.published import Options, publish
 from analysis.report import write_report
 from analysis.variants import VARIANT, by_variant
 from registry.refusal import unknown
+from registry.tracking.parquet import WITH_CHECKSUMS
 
 __all__ = ["Analysis", "analyze"]
 
@@ -134,7 +135,7 @@ def _files(drawings: list[Drawing]) -> list[Path]:
 def _write_parquet(output: Path, frames: dict[str, pd.DataFrame]) -> list[Path]:
     """Write frames as Parquet; return the files."""
     for name, table in frames.items():
-        table.to_parquet(output / f"{name}.parquet", index=False)
+        table.to_parquet(output / f"{name}.parquet", index=False, **WITH_CHECKSUMS)
     return [output / f"{name}.parquet" for name in frames]
 
 

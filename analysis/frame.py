@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from analysis.imported import read_import
 from analysis.numerals import counted
 from analysis.observations import cells, coverage_notes, newest
 from analysis.recorded import InconsistentRunError, Record
+from analysis.stored.cache import forget
 from analysis.stored.runs import StoredRuns, read_runs
 from analysis.stored.tables import baselines, observed
 from registry.cells import Cell
@@ -25,6 +27,8 @@ from registry.tracking.names import Kind, Tag
 from registry.tracking.store import shown_uri
 
 __all__ = ["EmptyStudyError", "Frame", "InconsistentRunError", "MixedStudyError", "cells", "load"]
+
+_log = logging.getLogger(__name__)
 
 _PAGE = 1000
 
@@ -85,6 +89,18 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
     InconsistentRunError
         If a run lacks a tag, or its delta is not its score minus its baseline's to 1e-6 pp.
     """
+    try:
+        return _load(client, study, cache)
+    except InconsistentRunError as error:
+        if cache is None:
+            raise
+        # What is kept on this machine may be at fault: no run is blamed before it was read from the store again.
+        _log.warning("%s; what is kept of the study in %s is dropped and read anew", error, cache)
+        forget(cache, client, study)
+        return _load(client, study, cache)
+
+
+def _load(client: MlflowClient, study: str, cache: Path | None) -> Frame:
     experiment = _experiment(client, study)
     runs = read_runs(client, str(experiment.experiment_id), cache=cache)
     evaluations = runs.of(Kind.EVALUATE)

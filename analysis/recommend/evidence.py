@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,13 +15,13 @@ from mlflow import MlflowClient
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.cells import adjusted, assumed_cells, measured_cells
 from analysis.corrected.shrinkage import shrink
-from analysis.frame import Frame
+from analysis.frame import Frame, load
 from analysis.observations import cell_names
 from analysis.observations import cells as averaged
 from analysis.recommend.components import components_of
 from analysis.recommend.expectation import noise_of
 from analysis.recommend.questions import stored_noise
-from analysis.stored.cache import cache_folder
+from analysis.stored.cache import cache_folder, forget
 from analysis.stored.collected import study_outcomes
 from analysis.stored.outcomes import stored_outcomes
 from registry.cells import Cell
@@ -34,7 +36,13 @@ COLUMNS = [
     "regime", "score", "baseline", "chance", "delta", "se", "low", "high", "p", "q", "shrunken", "shrunken_sd",
 ]  # fmt: skip
 
+_log = logging.getLogger(__name__)
+
 _SAME_PP = 1e-6
+
+
+class _ContradictionError(Refused):
+    """Answers give other deltas than the frame has."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +94,28 @@ def version_evidence(
     Refused
         If the study has no finished evaluation of the version, or its outcomes contradict what was recorded.
     """
+    way: dict[str, Any] = {"family": family, "shrunken": shrunken, "questions": questions, "cache": cache}
+    try:
+        return _evidence(client, frame, version, **way)
+    except _ContradictionError as error:
+        if cache is None:
+            raise
+        # The frame may come from what is kept on this machine: no run is blamed before it was read anew.
+        _log.warning("%s; what is kept of the study in %s is dropped and read anew", error, cache)
+        forget(cache, client, frame.study)
+        return _evidence(client, load(client, frame.study, cache=cache), version, **way)
+
+
+def _evidence(
+    client: MlflowClient,
+    frame: Frame,
+    version: str,
+    *,
+    family: Sequence[Cell],
+    shrunken: bool,
+    questions: int | Mapping[str, int],
+    cache: Path | None,
+) -> VersionEvidence:
     mine = frame.observations[frame.observations["model_version"] == version]
     if mine.empty:
         raise Refused(
@@ -124,7 +154,7 @@ def _tested(
     tested = measured_cells(study_outcomes(stored))
     both = cells[[*TARGET, "delta"]].merge(tested, on=TARGET, suffixes=("_recorded", ""), validate="one_to_one")
     if ((both["delta"] - both["delta_recorded"]).abs() > _SAME_PP).any():
-        raise Refused(
+        raise _ContradictionError(
             f"the answers of {version} give other deltas than were recorded (run {mine['run_id'].iloc[0]}): its files "
             "and its metrics are of different evaluations; delete the run and evaluate the version again"
         )

@@ -14,6 +14,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from analysis.recorded import InconsistentRunError
+from registry.tracking.parquet import CHECKED
 from registry.tracking.recording import local_folder
 
 __all__ = ["StoredTable"]
@@ -73,8 +74,8 @@ class StoredTable:
     def _table(self, path: Path, columns: Sequence[str]) -> pa.Table:
         try:
             with path.open("rb") as file:
-                return pq.read_table(file, columns=list(columns), use_threads=False)
-        except pa.ArrowException as error:
+                return pq.read_table(file, columns=list(columns), use_threads=False, **CHECKED)
+        except (pa.ArrowException, OSError) as error:
             raise InconsistentRunError(
                 f"run {self.run_id}: its artifact {self.name} cannot be read ({error}); delete the run"
             ) from None

@@ -121,7 +121,7 @@ class PackedCache:
             self._rows[row["run"]] = (row["stamp"], row["headlines"], Packed(row["test_set"], row["bits"]))
         for test_set in {packed.test_set for _, _, packed in self._rows.values()}:
             questions = self._file(test_set).read()
-            if len(questions):
+            if len(questions) and _digest(questions) == test_set:
                 self.test_sets[test_set] = questions
 
     def find(self, run: str, stamp: str, headlines: str) -> Packed | None:
@@ -129,7 +129,7 @@ class PackedCache:
         row = self._rows.get(run)
         if row is None or row[:2] != (stamp, headlines) or row[2].test_set not in self.test_sets:
             return None
-        return row[2]
+        return row[2] if len(row[2].bits) == (len(self.test_sets[row[2].test_set]) + 7) // 8 else None
 
     def add(self, run: str, stamp: str, headlines: str, packed: Packed, questions: pa.Table) -> None:
         """Keep a run."""

@@ -18,6 +18,7 @@ from registry.refusal import Refused, unknown
 from registry.tracking import names
 from registry.tracking.evaluations import recorded_scores
 from registry.tracking.names import Kind, Tag
+from registry.tracking.parquet import CHECKED
 from registry.tracking.store import all_runs
 
 __all__ = ["SHRUNKEN", "SHRUNKEN_SD", "Best", "best_for"]
@@ -137,7 +138,11 @@ def _shrunken_note(client: MlflowClient, best: _Measured, target: Cell) -> list[
         return []
     newest = max(analyses, key=lambda run: run.info.start_time)
     model = best.run.data.tags[Tag.BASE_MODEL]
-    value = _shrunken(client, newest.info.run_id, model, best.source, target)
+    try:
+        value = _shrunken(client, newest.info.run_id, model, best.source, target)
+    except (OSError, ValueError) as error:  # damaged, or not there any more
+        told = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        return [f"no shrunken estimate: {_TABLE} of the analysis {newest.info.run_id} cannot be read ({told})"]
     if value is None:
         return []
     mean, deviation = value
@@ -158,7 +163,7 @@ def _shrunken(client: MlflowClient, run_id: str, model: str, source: Cell, targe
         "target_language": target.language,
     }
     with tempfile.TemporaryDirectory() as folder:
-        table = pd.read_parquet(client.download_artifacts(run_id, _TABLE, folder))
+        table = pd.read_parquet(client.download_artifacts(run_id, _TABLE, folder), **CHECKED)
     if not {SHRUNKEN, SHRUNKEN_SD, *key} <= set(table):
         return None
     for column, value in key.items():

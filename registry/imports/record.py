@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from registry.imports.imported import Imported, counts
 from registry.refusal import Refused
 from registry.tracking.names import Artifact, Kind, Tag, count, run_name
+from registry.tracking.parquet import WITH_CHECKSUMS
 from registry.tracking.runs import recorded
 from registry.tracking.store import all_runs, experiment_id
 
@@ -62,8 +63,8 @@ def record_import(client: MlflowClient, study: str, imported: Imported) -> tuple
 def write_frame(imported: Imported, folder: Path) -> None:
     """Write what an import's run holds: the frame, the baselines, notes, and the outcomes where there are any."""
     folder.mkdir(parents=True, exist_ok=True)
-    imported.observations.to_parquet(folder / Artifact.OBSERVATIONS, index=False)
-    imported.baselines.to_parquet(folder / Artifact.BASELINES, index=False)
+    imported.observations.to_parquet(folder / Artifact.OBSERVATIONS, index=False, **WITH_CHECKSUMS)
+    imported.baselines.to_parquet(folder / Artifact.BASELINES, index=False, **WITH_CHECKSUMS)
     about = {"seed_averaged": imported.seed_averaged, "notes": list(imported.notes)}
     (folder / Artifact.ABOUT).write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
     if imported.outcomes is not None:

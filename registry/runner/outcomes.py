@@ -15,6 +15,7 @@ from registry.cells import Cell
 from registry.lora.score import choose
 from registry.runner.experiment import Experiment
 from registry.tracking.evaluations import TargetScore
+from registry.tracking.parquet import WITH_CHECKSUMS
 
 __all__ = ["Outcomes", "Questions"]
 
@@ -127,4 +128,4 @@ class Outcomes:
 
     def write(self, path: Path) -> None:
         """Write :meth:`frame` as Parquet."""
-        self.frame().to_parquet(path, index=False, compression="zstd")
+        self.frame().to_parquet(path, index=False, compression="zstd", **WITH_CHECKSUMS)

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
@@ -197,6 +199,75 @@ def test_a_broken_file_is_made_anew(
     caplog.clear()
     same(load(recorder.client, recorder.study, cache=tmp_path), expected)
     assert not caplog.text
+
+
+def test_a_flipped_bit_in_what_is_kept_changes_nothing(recorder: Recorder, tmp_path: Path) -> None:
+    record(recorder)
+    expected = load(recorder.client, recorder.study, cache=tmp_path)
+    file = cache_folder(tmp_path, recorder.client.tracking_uri, recorder.experiment) / "runs.parquet"
+    whole = file.read_bytes()
+    for place in np.random.default_rng(0).choice(len(whole), 6, replace=False):
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 8)
+        file.write_bytes(content)
+        same(load(recorder.client, recorder.study, cache=tmp_path), expected)
+
+
+def test_no_flipped_bit_of_a_file_gives_another_number(tmp_path: Path) -> None:
+    kept = CachedTable(tmp_path / "t.parquet", SCHEMA, "1")
+    kept.write(pa.table({"number": np.random.default_rng(1).random(200)}, SCHEMA))
+    whole, expected = kept.path.read_bytes(), kept.read()
+    refused = 0
+    for place in np.random.default_rng(0).choice(len(whole), 500, replace=False):
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 8)
+        kept.path.write_bytes(content)
+        found = kept.read()
+        refused += len(found) == 0
+        assert len(found) == 0 or found.equals(expected)
+    assert refused > 300
+
+
+def test_no_run_is_blamed_for_what_is_kept(
+    recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record(recorder)
+    expected = load(recorder.client, recorder.study, cache=tmp_path)
+    folder = cache_folder(tmp_path, recorder.client.tracking_uri, recorder.experiment)
+    kept = CachedTable(folder / "runs.parquet", runs._SCHEMA, runs._VERSION)
+    rows = kept.read().to_pylist()
+    rows[-1]["delta"][0] += 1.0
+    kept.write(pa.Table.from_pylist(rows, runs._SCHEMA))
+    with caplog.at_level(logging.WARNING):
+        same(load(recorder.client, recorder.study, cache=tmp_path), expected)
+    assert "is dropped and read anew" in caplog.text
+    caplog.clear()
+    same(load(recorder.client, recorder.study, cache=tmp_path), expected)
+    assert not caplog.text
+    wrong = Metric("delta/MT-CL/arc/en", 25.0, 9_000, 0)  # of a run that is itself at fault
+    recorder.client.log_batch(rows[-1]["run_id"], metrics=[wrong])
+    with pytest.raises(InconsistentRunError, match="delta on arc/en is recorded as 25"):
+        load(recorder.client, recorder.study, cache=tmp_path)
+
+
+def test_a_file_without_checksums_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = CachedTable(tmp_path / "t.parquet", SCHEMA, "1")
+    table = pa.table({"number": [1.0]}, SCHEMA).replace_schema_metadata({b"cache_version": b"1"})
+    pq.write_table(table, kept.path)
+    assert len(kept.read()) == 0
+    assert "is made anew" in caplog.text
+    kept.write(table)
+    assert kept.read()["number"].to_pylist() == [1.0]
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    kept = CachedTable(tmp_path / "t.parquet", SCHEMA, "1")
+    old, new = (tmp_path / f".t-{name}.part" for name in ("old", "new"))
+    for left in (old, new):
+        left.write_bytes(b"PAR1")
+    os.utime(old, (0, 0))
+    kept.write(pa.table({"number": [1.0]}, SCHEMA))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, "t.parquet"]
 
 
 def test_a_cache_that_cannot_be_written_is_said_and_done_without(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,13 @@ from analysis.recorded import InconsistentRunError
 from analysis.stored import asked, outcomes
 from analysis.stored.cache import cache_folder
 from analysis.stored.outcomes import StoredOutcomes, stored_outcomes
-from analysis.stored.packed import pack
+from analysis.stored.packed import PackedCache, pack
 from registry.cells import Cell, regime_of
 from registry.imports.imported import Imported
 from registry.imports.record import record_import
 from registry.tracking.columns import BASELINE_COLUMNS, STORED_COLUMNS
 from registry.tracking.names import Tag, outcomes_file
+from registry.tracking.parquet import WITH_CHECKSUMS
 
 if TYPE_CHECKING:
     from tests.analysis.conftest import Recorder
@@ -156,6 +158,57 @@ def test_lost_and_broken_files_are_made_anew(recorder: Recorder, tmp_path: Path,
     folder = cache_folder(tmp_path / "cache", recorder.client.tracking_uri, recorder.experiment)
     (file,) = folder.glob(f"{lost}*")
     file.write_bytes(b"PAR1")
+    found = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    assert changes(collect(found, found.headlines)) == changes(collect(expected, expected.headlines))
+
+
+@pytest.mark.parametrize("kept", ["outcomes.parquet", "questions"])
+def test_a_flipped_bit_in_what_is_kept_changes_no_answer(recorder: Recorder, tmp_path: Path, kept: str) -> None:
+    study(recorder, tmp_path)
+    frame = load(recorder.client, recorder.study)
+    expected = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    folder = cache_folder(tmp_path / "cache", recorder.client.tracking_uri, recorder.experiment)
+    (file,) = folder.glob(f"{kept}*")
+    whole = file.read_bytes()
+    for place in np.random.default_rng(0).choice(len(whole), 8, replace=False):
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 8)
+        file.write_bytes(content)
+        found = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+        assert changes(collect(found, found.headlines)) == changes(collect(expected, expected.headlines))
+
+
+def test_a_flipped_bit_in_a_runs_own_file_gives_no_other_answer(recorder: Recorder, tmp_path: Path) -> None:
+    _, runs = study(recorder, tmp_path)
+    frame = load(recorder.client, recorder.study)
+    expected = stored_outcomes(recorder.client, frame)
+    run = runs[RunKey(ONE, ARC, 2)]
+    options(2).to_parquet(tmp_path / "outcomes.parquet", index=False, compression="zstd", **WITH_CHECKSUMS)
+    whole = (tmp_path / "outcomes.parquet").read_bytes()
+    refused = 0
+    for place in np.random.default_rng(0).choice(len(whole), 12, replace=False):
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 8)
+        (tmp_path / "outcomes.parquet").write_bytes(content)
+        recorder.client.log_artifact(run, str(tmp_path / "outcomes.parquet"))
+        try:
+            found = stored_outcomes(recorder.client, frame)
+        except InconsistentRunError as error:
+            assert f"run {run}" in str(error)
+            refused += 1
+        else:
+            assert changes(collect(found, found.headlines)) == changes(collect(expected, expected.headlines))
+    assert refused
+
+
+def test_bits_that_are_too_few_for_the_questions_do_not_count(recorder: Recorder, tmp_path: Path) -> None:
+    study(recorder, tmp_path)
+    frame = load(recorder.client, recorder.study)
+    expected = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    kept = PackedCache(cache_folder(tmp_path / "cache", recorder.client.tracking_uri, recorder.experiment))
+    for run, (*marks, packed) in list(kept._rows.items()):
+        kept.add(run, *marks, replace(packed, bits=packed.bits[:1]), kept.test_sets[packed.test_set])
+    kept.save()
     found = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
     assert changes(collect(found, found.headlines)) == changes(collect(expected, expected.headlines))
 
