@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -27,8 +26,6 @@ from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.verification import Recorded, check_recipe, on_record, read_description, run_of
 
 __all__ = ["Pulled", "default_folder", "pull"]
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,12 +116,9 @@ def _refuse_replacing(target: Path, identity: Identity, *, overwrite: bool) -> N
 def _recorded(client: MlflowClient, chosen: Chosen) -> Recorded:
     """Look up what is recorded of the version; one that was deleted since it was chosen is refused."""
     try:
-        recorded = on_record(client, chosen.adapter.name, chosen.adapter.version)
+        return on_record(client, chosen.adapter.name, chosen.adapter.version)
     except MlflowException as error:
         raise _told(error, chosen.adapter, Path()) from error
-    if not recorded.run_tags:
-        _log.warning("%s: the run that trained it was removed; only its own tags say what it is", recorded.uri)
-    return recorded
 
 
 def _is_as_recorded(client: MlflowClient, chosen: Chosen, target: Path, identity: Identity) -> bool:

@@ -8,6 +8,7 @@ that decide a result are compared with what their run recorded.
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from mlflow.exceptions import MlflowException
 from registry.adapterfiles import CONFIG, WEIGHTS, AdapterConfig, check_weights, read_config
 from registry.models import BUILT_IN, hub_revision
 from registry.refusal import Refused
-from registry.tracking.names import Tag
+from registry.tracking.names import Kind, Tag
 from registry.yamltext import read_yaml
 
 __all__ = [
@@ -40,6 +41,8 @@ __all__ = [
     "verify",
     "weights_digest",
 ]
+
+_log = logging.getLogger(__name__)
 
 #: Module whose ``_load_pyfunc`` MLflow calls to serve an adapter, and a full fine-tune.
 LOADER, FULL_LOADER = "registry.serving", "registry.serving_full"
@@ -117,7 +120,7 @@ def on_record(client: MlflowClient, name: str, version: str, *, run: Run | None 
     Raises
     ------
     Refused
-        If the version and the run do not name each other.
+        If it names no training run, or another than the one given.
     """
     found, uri = client.get_model_version(name, version), f"models:/{name}/{version}"
     if not found.run_id:
@@ -127,6 +130,8 @@ def on_record(client: MlflowClient, name: str, version: str, *, run: Run | None 
     trained = run or run_of(client, found.run_id)
     if trained is None:
         return Recorded(uri, found.tags)
+    if trained.data.tags.get(Tag.KIND) != Kind.FINETUNE:
+        raise Refused(f"{uri} was not registered by a study: run {found.run_id}, which it names, trained nothing")
     return Recorded(uri, found.tags, trained.data.tags, trained.data.params)
 
 
@@ -186,13 +191,15 @@ def _weights(found: Mapping[str, str]) -> str:
 
 
 def verify(folder: Path, recorded: Recorded) -> None:
-    """See that a folder is what was recorded.
+    """See that a folder is what was recorded; where the training run was removed, that is logged.
 
     Raises
     ------
     Refused
         If not, with what differs.
     """
+    if not recorded.run_tags:
+        _log.warning("%s: the run that trained it was removed; only its own tags say what it is", recorded.uri)
     try:
         found, wanted = _digests(folder), recorded.tag(Tag.FILES_DIGEST)
         _check_names(folder, found, full=recorded.full, known=wanted is not None)

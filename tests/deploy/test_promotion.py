@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import false_discovery_control, ttest_1samp
 
+from analysis.frame import load
+from analysis.recommend.evidence import version_evidence
 from registry.cells import Cell
 from registry.deploy.promotion import carriers, promote, with_section
 from registry.deploy.resolve import Asked, choose
@@ -52,6 +54,19 @@ def test_a_version_that_passes_carries_the_alias_with_all_its_numbers(study: Rec
     assert told["passed"] and len(told["targets"]) == 4
     assert told["targets"]["kind/tr"]["q"] is None
     assert told["adapter_sha256"] == version.tags[Tag.DIGEST]
+
+
+def test_no_version_is_refused_for_what_is_kept_on_this_machine(study: Recorded, tmp_path: Path, caplog) -> None:
+    adapter = study.adapter(study.baseline())
+    frame = load(study.client, "small", cache=tmp_path / "kept")
+    version = f"{adapter.name}/{adapter.version}"
+    expected = version_evidence(study.client, frame, version, family=[], cache=tmp_path / "kept")
+    frame.observations["delta"] += 1.0  # as a damaged file would have it
+    found = version_evidence(study.client, frame, version, family=[], cache=tmp_path / "kept")
+    pd.testing.assert_frame_equal(found.table, expected.table, check_exact=True)
+    assert "is dropped and read anew" in caplog.text
+    with pytest.raises(Refused, match="give other deltas than were recorded"):
+        version_evidence(study.client, frame, version, family=[])
 
 
 SINGLE_REASONS = {

@@ -314,6 +314,9 @@ def test_a_version_and_its_training_run_must_name_each_other(client, made, tmp_p
     with pytest.raises(Refused, match="names no training run"):
         download_adapter(client, RegisteredAdapter(NAME, "2", ""), tmp_path / "found")
     other = client.create_run(experiment_id(client, "small"))
+    client.create_model_version(NAME, source=str(folder), run_id=other.info.run_id, tags=version.tags)
+    with pytest.raises(Refused, match=f"run {other.info.run_id}, which it names, trained nothing"):
+        download_adapter(client, RegisteredAdapter(NAME, "3", ""), tmp_path / "found")
     with pytest.raises(Refused, match=f"run {other.info.run_id} names models:/{NAME}/1, which run {version.run_id}"):
         download_adapter(client, adapter, tmp_path / "found", run=other)
 
