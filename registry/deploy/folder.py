@@ -19,7 +19,18 @@ import psutil
 from registry.adapterfiles import WEIGHTS
 from registry.refusal import Refused
 
-__all__ = ["CARD", "MANIFEST", "Identity", "check_target", "is_ours", "is_same", "placed", "refresh_card", "seal"]
+__all__ = [
+    "CARD",
+    "MANIFEST",
+    "Identity",
+    "check_target",
+    "is_ours",
+    "is_same",
+    "placed",
+    "refresh_card",
+    "seal",
+    "tidy",
+]
 
 MANIFEST = "pulled.json"
 CARD = "README.md"
@@ -141,6 +152,12 @@ def _replace(new: Path, target: Path) -> None:
         old.rename(target)
         raise
     shutil.rmtree(old)
+
+
+def tidy(target: Path) -> None:
+    """Remove what killed processes left beside a folder that is whole."""
+    for replaced in (False, True):
+        _sweep(target.parent, replaced=replaced)
 
 
 def _sweep(parent: Path, *, replaced: bool = False) -> None:

@@ -16,14 +16,15 @@ from mlflow.exceptions import MlflowException
 from registry.adapterfiles import CONFIG, WEIGHTS, config_text, read_config
 from registry.deploy.card import Facts, card
 from registry.deploy.dtypes import Dtype
-from registry.deploy.folder import CARD, Identity, check_target, is_ours, is_same, placed, refresh_card, seal
+from registry.deploy.folder import CARD, Identity, check_target, is_ours, is_same, placed, refresh_card, seal, tidy
 from registry.deploy.resolve import Chosen
 from registry.deploy.results import results_of
 from registry.deploy.versions import alias_target
 from registry.models import trained_base
 from registry.refusal import Refused
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
-from registry.tracking.verification import Recorded, check_recipe, on_record, read_description, run_of
+from registry.tracking.folders import read_description
+from registry.tracking.verification import Recorded, check_recipe, on_record, run_of
 
 __all__ = ["Pulled", "default_folder", "pull"]
 
@@ -142,6 +143,7 @@ def _kept(
 ) -> Pulled:
     """Leave a folder as it is, but for results that its card does not tell yet."""
     facts = _facts(chosen, run, _serving(chosen), identity.merged)
+    tidy(target)
     try:
         refreshed = refresh_card(target, _card(client, chosen, facts))
     except OSError as error:  # the adapter is there all the same

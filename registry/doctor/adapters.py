@@ -19,8 +19,9 @@ from registry.doctor.records import Records, watched
 from registry.doctor.store import local_folder
 from registry.refusal import Refused
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
+from registry.tracking.folders import check_places
 from registry.tracking.names import Tag
-from registry.tracking.verification import Recorded, check_places, verify
+from registry.tracking.verification import Recorded, verify
 
 __all__ = ["check_adapters", "check_folders", "check_unregistered"]
 

@@ -19,8 +19,9 @@ from registry.models import trained_base
 from registry.refusal import Refused
 from registry.serving.model import AdapterModel
 from registry.serving.shelf import InMemory, Shelf, read_told
+from registry.tracking.folders import META
 from registry.tracking.names import Tag
-from registry.tracking.verification import META, check_folder, on_record, verify
+from registry.tracking.verification import on_record, verify, verify_as_found
 from registry.yamltext import read_yaml
 
 __all__ = ["AdapterModel", "device"]
@@ -96,7 +97,7 @@ def _as_registered(folder: Path) -> tuple[str, ModelVersion | None]:
 def _check(folder: Path, version: ModelVersion | None) -> None:
     """Hold a folder against what is recorded of its version, or see at least that it is one of a study's."""
     if version is None:
-        check_folder(folder)
+        verify_as_found(folder, MlflowClient())
         return
     try:
         verify(folder, on_record(MlflowClient(), version.name, str(version.version)))

@@ -22,8 +22,8 @@ from registry.refusal import Refused
 from registry.serving.lookup import FRESH_SECONDS, Lookup, Marks, marks_of, read_name
 from registry.study import Quantization
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
+from registry.tracking.folders import DESCRIPTION, read_description
 from registry.tracking.names import Tag
-from registry.tracking.verification import DESCRIPTION, read_description
 
 __all__ = ["InMemory", "Served", "Shelf", "Told", "read_told"]
 

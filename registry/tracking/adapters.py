@@ -27,20 +27,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 from registry.cells import Cell
 from registry.project import PROJECT
+from registry.tracking.folders import FULL_LOADER, LOADER, check_places, digest_tags, weights_digest
 from registry.tracking.names import Tag, registered_model
 from registry.tracking.recording import Recording, local_folder, store_folder
 from registry.tracking.signature import SIGNATURE
-from registry.tracking.verification import (
-    FULL_LOADER,
-    LOADER,
-    Recorded,
-    check_places,
-    digest_tags,
-    on_record,
-    run_of,
-    verify,
-    weights_digest,
-)
+from registry.tracking.verification import Recorded, model_on_record, on_record, verify
 
 __all__ = [
     "RecordedModel",
@@ -211,10 +202,8 @@ def _on_record(client: MlflowClient, adapter: RegisteredAdapter, run: Run | None
     if not isinstance(adapter, RecordedModel):
         recorded = on_record(client, adapter.name, adapter.version, run=run)
         return recorded, client.get_model_version_download_uri(adapter.name, adapter.version)
-    model = client.get_logged_model(adapter.model_id)
-    trained = run or (run_of(client, model.source_run_id) if model.source_run_id else None)
-    of_run = ({}, {}) if trained is None else (trained.data.tags, trained.data.params)
-    return Recorded(adapter.uri, model.tags, *of_run, full=True), model.artifact_location
+    recorded = model_on_record(client, adapter.model_id, full=True, run=run)
+    return recorded, client.get_logged_model(adapter.model_id).artifact_location
 
 
 def _log_model(

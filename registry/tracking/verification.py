@@ -7,10 +7,9 @@ that decide a result are compared with what their run recorded.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,47 +18,37 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from registry.adapterfiles import CONFIG, WEIGHTS, AdapterConfig, check_weights, read_config
+from registry.adapterfiles import CONFIG, AdapterConfig, check_weights, read_config
 from registry.models import BUILT_IN, hub_revision
 from registry.refusal import Refused
+from registry.tracking.folders import (
+    BACKUP,
+    DESCRIPTION,
+    check_names,
+    digests_of,
+    files_digest,
+    files_of,
+    read_description,
+    weights_of,
+)
 from registry.tracking.names import Kind, Tag
 from registry.yamltext import read_yaml
 
 __all__ = [
-    "DESCRIPTION",
-    "FULL_LOADER",
-    "LOADER",
-    "META",
     "Recorded",
     "check_folder",
-    "check_places",
     "check_recipe",
-    "digest_tags",
+    "model_on_record",
     "on_record",
-    "read_description",
     "run_of",
     "verify",
-    "weights_digest",
+    "verify_as_found",
 ]
 
 _log = logging.getLogger(__name__)
 
-#: Module whose ``_load_pyfunc`` MLflow calls to serve an adapter, and a full fine-tune.
-LOADER, FULL_LOADER = "registry.serving", "registry.serving_full"
-
-#: MLflow's description of a model, and what it writes into every folder that it downloads for a registered version.
-DESCRIPTION, META = "MLmodel", "registered_model_meta"
-
-_NAMES = frozenset({CONFIG, WEIGHTS, DESCRIPTION, "conda.yaml", "README.md"})
-_FULL_NAMES = frozenset({DESCRIPTION, "conda.yaml", "README.md"})
-_FULL_KINDS = frozenset({".json", ".safetensors", ".model", ".txt", ".jinja"})
-
-#: Keys of MLflow's flavour that name code or pickles to load; a study writes none.
-_CODE = ("code", "data", "model_code_path", "python_model", "cloudpickle_version", "artifacts")
-
 _SHARED = (Tag.BASE_MODEL, Tag.BASE_REVISION, Tag.SOURCE_TASK, Tag.SOURCE_LANGUAGE, Tag.SEED)
 _WAYS = ("precision", "quantization", "chat_template")  # of training and asking; of the MLmodel and of runs
-_BACKUP = "put the recorded files back from a backup"
 
 
 @dataclass(frozen=True)
@@ -135,6 +124,38 @@ def on_record(client: MlflowClient, name: str, version: str, *, run: Run | None 
     return Recorded(uri, found.tags, trained.data.tags, trained.data.params)
 
 
+def model_on_record(client: MlflowClient, model_id: str, *, full: bool, run: Run | None = None) -> Recorded:
+    """Look up what is recorded of a LoggedModel: a full fine-tune, or an adapter that is loaded by its model's address.
+
+    Parameters
+    ----------
+    run
+        The training run that names it; by default the one that the model names.
+    """
+    model = client.get_logged_model(model_id)
+    trained = run or (run_of(client, model.source_run_id) if model.source_run_id else None)
+    if trained is None:
+        return Recorded(f"models:/{model_id}", model.tags, full=full)
+    return Recorded(f"models:/{model_id}", model.tags, trained.data.tags, trained.data.params, full)
+
+
+def verify_as_found(folder: Path, client: MlflowClient, *, full: bool = False) -> None:
+    """Hold a folder against the LoggedModel that its ``MLmodel`` names; where none is known, see what it tells itself.
+
+    Raises
+    ------
+    Refused
+        If it is not what was recorded, or nothing that a study wrote.
+    """
+    check_folder(folder, full=full)
+    _, content = read_yaml(folder / DESCRIPTION)
+    try:
+        recorded = model_on_record(client, str(content.get("model_id")), full=full)
+    except MlflowException:  # a folder that was carried away from its store
+        return
+    verify(folder, recorded)
+
+
 def run_of(client: MlflowClient, run_id: str) -> Run | None:
     """Return a run; None where it was removed for good, which a version outlives."""
     try:
@@ -143,51 +164,6 @@ def run_of(client: MlflowClient, run_id: str) -> Run | None:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
         return None
-
-
-def check_places(folder: Path, uri: str) -> None:
-    """Refuse links in a folder of artifacts on this machine, which a download would follow to other files.
-
-    Raises
-    ------
-    Refused
-        With the link's name.
-    """
-    for path in (folder, *folder.rglob("*")):
-        if path.is_symlink() and (path != folder):
-            raise Refused(f"{uri}: {path.relative_to(folder)} in its folder is a link to elsewhere; {_BACKUP}")
-
-
-def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of every file of a folder by its name, but for what MLflow adds to a download."""
-    return {name: _digest(folder / name) for name in _files(folder)}
-
-
-def digest_tags(folder: Path) -> dict[str, str]:
-    """Return the tags of a run that say what its folder holds."""
-    found = _digests(folder)
-    return {Tag.DIGEST: _weights(found), Tag.FILES_DIGEST: _all(found)}
-
-
-def _all(found: Mapping[str, str]) -> str:
-    """SHA-256 over the names and digests of a folder's files."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(found.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
-
-
-def weights_digest(folder: Path) -> str:
-    """SHA-256 of the one safetensors file of a folder, or over those of its files in the order of their names."""
-    return _weights({path.name: _digest(path) for path in folder.glob("*.safetensors")})
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
-
-
-def _weights(found: Mapping[str, str]) -> str:
-    weights = [found[name] for name in sorted(found) if name.endswith(".safetensors") and "/" not in name]
-    return weights[0] if len(weights) == 1 else hashlib.sha256("".join(weights).encode()).hexdigest()
 
 
 def verify(folder: Path, recorded: Recorded) -> None:
@@ -201,21 +177,21 @@ def verify(folder: Path, recorded: Recorded) -> None:
     if not recorded.run_tags:
         _log.warning("%s: the run that trained it was removed; only its own tags say what it is", recorded.uri)
     try:
-        found, wanted = _digests(folder), recorded.tag(Tag.FILES_DIGEST)
-        _check_names(folder, found, full=recorded.full, known=wanted is not None)
-        if _weights(found) != recorded.weights:
-            raise Refused(f"its weights have SHA-256 {_weights(found)}, {recorded.weights} was recorded")
+        found, wanted = digests_of(folder), recorded.tag(Tag.FILES_DIGEST)
+        check_names(folder, found, full=recorded.full, known=wanted is not None)
+        if weights_of(found) != recorded.weights:
+            raise Refused(f"its weights have SHA-256 {weights_of(found)}, {recorded.weights} was recorded")
         _check_description(read_description(folder, full=recorded.full), recorded)
         if not recorded.full:
             check_recipe(read_config(folder), recorded)
-        if wanted is not None and _all(found) != wanted:
-            raise Refused(f"its files have SHA-256 {_all(found)} in all, {wanted} was recorded")
+        if wanted is not None and files_digest(found) != wanted:
+            raise Refused(f"its files have SHA-256 {files_digest(found)} in all, {wanted} was recorded")
         if not recorded.full:
             check_weights(folder, read_config(folder).spec)
     except Refused as error:
         reason = str(error).removeprefix(f"{recorded.uri}: ")
         named = reason if reason.startswith(recorded.uri) else f"{recorded.uri}: {reason}"
-        raise Refused(named if "gone from" in reason else f"{named}; {_BACKUP}") from None
+        raise Refused(named if "gone from" in reason else f"{named}; {BACKUP}") from None
 
 
 def check_folder(folder: Path, *, full: bool = False) -> None:
@@ -227,69 +203,12 @@ def check_folder(folder: Path, *, full: bool = False) -> None:
         If it holds something else, or would have foreign code loaded.
     """
     try:
-        _check_names(folder, _files(folder), full=full, known=full)
+        check_names(folder, files_of(folder), full=full, known=full)
         read_description(folder, full=full)
         if not full:
             check_weights(folder, read_config(folder).spec)
     except Refused as error:
         raise Refused(f"{folder}: {error}") from None
-
-
-def _files(folder: Path) -> list[str]:
-    names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [name for name in names if name != META]
-
-
-def _check_names(folder: Path, found: Collection[str], *, full: bool, known: bool) -> None:
-    """Refuse links and files that a study never writes; of a full fine-tune, unless their digest is ``known``."""
-    for path in folder.rglob("*"):
-        if path.is_symlink() or not (path.is_file() or path.is_dir()):
-            raise Refused(f"{path.relative_to(folder)} is no plain file")
-    needed = {DESCRIPTION} if full else {DESCRIPTION, CONFIG, WEIGHTS}
-    lacking = sorted(needed - set(found))
-    if full and not any(name.endswith(".safetensors") for name in found):
-        lacking.append("weights")
-    if lacking:
-        raise Refused(
-            f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} gone from the artifact store; "
-            "put the files back from a backup, or train it again"
-        )
-    if full and known:
-        return
-    strange = sorted(name for name in found if not (_is_of_full(name) if full else name in _NAMES))
-    if strange:
-        more = f" and {len(strange) - 1} more" if len(strange) > 1 else ""
-        raise Refused(f"{strange[0]!r}{more} in its folder is no file that a study writes")
-
-
-def _is_of_full(name: str) -> bool:
-    return name in _FULL_NAMES or Path(name).suffix in _FULL_KINDS
-
-
-def read_description(folder: Path, *, full: bool = False) -> Mapping[str, Any]:
-    """Read the metadata of a folder's ``MLmodel``.
-
-    Raises
-    ------
-    Refused
-        If it is malformed, or names another loader than this project's: MLflow would run that code.
-    """
-    try:
-        _, content = read_yaml(folder / DESCRIPTION)
-    except Refused as error:
-        raise Refused(str(error).replace(str(folder / DESCRIPTION), DESCRIPTION)) from None
-    flavors = content.get("flavors") if isinstance(content, dict) else None
-    function = flavors.get("python_function") if isinstance(flavors, dict) else None
-    if flavors is None or not isinstance(function, dict) or not isinstance(content.get("metadata"), dict):
-        raise Refused(f"{DESCRIPTION} is not what a study of this project writes")
-    loader = FULL_LOADER if full else LOADER
-    others = [str(name) for name in flavors if name != "python_function"]
-    named = [key for key in _CODE if function.get(key) is not None]
-    if function.get("loader_module") != loader or others or named:
-        told = others[0] if others else named[0] if named else function.get("loader_module")
-        raise Refused(f"{DESCRIPTION} names foreign code to load it with ({str(told)[:80]!r}), not {loader}")
-    metadata: Mapping[str, Any] = content["metadata"]
-    return metadata
 
 
 def _check_description(metadata: Mapping[str, Any], recorded: Recorded) -> None:

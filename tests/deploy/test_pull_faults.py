@@ -109,3 +109,15 @@ def test_what_was_being_replaced_goes_only_once_there_is_something_new(tmp_path:
     with placed(tmp_path / "adapter") as new:
         seal(new, Identity("models:/x/1", "0"))
     assert names(tmp_path) == ["adapter"]
+
+
+def test_what_a_killed_replacement_left_is_removed_by_a_pull_that_finds_the_folder_whole(
+    client, uri, register, places
+) -> None:
+    register()
+    target = places[0] / "adapter"
+    pull_into(uri, target)
+    for suffix in ("", ".old"):
+        (places[0] / f".pulling-{socket.gethostname()}-{2**22 + 5}-01234567{suffix}").mkdir()
+    pull_into(uri, target)
+    assert names(places[0]) == ["adapter"]

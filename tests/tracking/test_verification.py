@@ -19,10 +19,11 @@ from safetensors.torch import save_file
 from registry.adapterfiles import CONFIG, WEIGHTS, tensor_name
 from registry.refusal import Refused
 from registry.tracking.adapters import RegisteredAdapter, download_adapter, record_full_model
+from registry.tracking.folders import weights_digest
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id, open_store
-from registry.tracking.verification import Recorded, check_folder, on_record, verify, weights_digest
+from registry.tracking.verification import Recorded, check_folder, on_record, verify, verify_as_found
 from tests.tracking.test_adapters import NAME, registered
 
 METADATA = {"base": {"name": "tiny"}, "source": "kind/en"}
@@ -337,9 +338,24 @@ def test_a_full_fine_tune_is_held_against_its_run_too(client: MlflowClient, uri:
     for tag in (Tag.DIGEST, Tag.FILES_DIGEST):
         client.delete_tag(run.info.run_id, tag)
     client.delete_logged_model_tag(model.model_id, Tag.FILES_DIGEST)
+    verify_as_found(config.parent, client, full=True)
     (config.parent / "evil.py").write_text("import os")
     with pytest.raises(Refused, match=r"'evil\.py' in its folder is no file that a study writes"):
+        verify_as_found(config.parent, client, full=True)
+    with pytest.raises(Refused, match=r"'evil\.py' in its folder is no file that a study writes"):
         download_adapter(client, model, tmp_path / "found")
+
+
+def test_a_folder_is_held_against_the_model_that_it_names_where_that_is_known(
+    once, stored: Stored, client: MlflowClient
+) -> None:
+    verify_as_found(stored.folder, once[0])
+    verify_as_found(stored.folder, client)  # another store, which knows nothing of it
+    with (stored.folder / "conda.yaml").open("a") as file:
+        file.write("- evil\n")
+    verify_as_found(stored.folder, client)
+    with pytest.raises(Refused, match="its files have SHA-256"):
+        verify_as_found(stored.folder, once[0])
 
 
 def test_a_folder_alone_is_checked_as_far_as_it_tells(stored: Stored) -> None:
