@@ -23,6 +23,7 @@ from analysis.stored import over_api, runs
 from analysis.stored.cache import CachedTable, cache_folder, cache_root
 from analysis.stored.over_sql import SchemaError
 from registry.cells import Cell
+from registry.tracking.duplicates import ConflictError
 from registry.tracking.names import Tag, score
 from tests.mlflow_process import MlflowProcess
 
@@ -123,6 +124,40 @@ def test_whatever_is_done_to_runs_is_seen(recorder: Recorder, way: str, tmp_path
     client.delete_run(ids[0])
     with pytest.raises(EmptyStudyError):
         load(client, recorder.study, cache=tmp_path)
+
+
+def check_twins(recorder: Recorder, cache: Path | None) -> None:
+    """Record twins of runs, honest and invented, and see what counts and what is refused."""
+    client = recorder.client
+    base, ids = record(recorder)
+    expected = load(client, recorder.study, cache=cache)
+    again = add(recorder, base, 1), recorder.baseline(ONE, BASELINE)
+    for _ in range(2):
+        found = load(client, recorder.study, cache=cache)
+        pd.testing.assert_frame_equal(found.observations, expected.observations, check_exact=True)
+        (note,) = found.left_out
+        assert "Counted once: 2 runs with the fingerprint and the results of an earlier one" in note
+        assert f"{again[0]} repeats {ids[1]}" in note and f"{again[1]} repeats {base}" in note
+    invented = dict.fromkeys(TARGETS, 0.99)
+    for add_twin in (
+        lambda: recorder.evaluation(ONE, TARGETS[0], 1, invented, BASELINE, base),
+        lambda: recorder.baseline(ONE, invented),
+        lambda: recorder.evaluation(ONE, TARGETS[1], 1, BASELINE, BASELINE, base, fingerprint=f"{ONE} {TARGETS[0]} 1"),
+    ):
+        recorder.clock -= 10  # it says that it began before the genuine one
+        twin = add_twin()
+        with pytest.raises(ConflictError) as refused:
+            load(client, recorder.study, cache=cache)
+        assert twin in str(refused.value)
+        assert base in str(refused.value) or ids[1] in str(refused.value)
+        client.delete_run(twin)
+        assert set(load(client, recorder.study, cache=cache).observations["run_id"]) == set(ids)
+    client.delete_run(ids[1])  # its duplicate takes its place
+    assert again[0] in set(load(client, recorder.study, cache=cache).observations["run_id"])
+
+
+def test_a_twin_never_takes_the_place_of_the_first(recorder: Recorder, way: str, tmp_path: Path) -> None:
+    check_twins(recorder, tmp_path)
 
 
 def test_what_is_kept_is_not_read_again(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -274,3 +309,19 @@ def test_a_server_is_followed_too(server: MlflowClient, request: pytest.FixtureR
 
     test_whatever_is_done_to_runs_is_seen(Recorder(server, "over http"), "interface", tmp_path)
     check_outcomes(Recorder(server, "outcomes over http"), tmp_path)
+    check_twins(Recorder(server, "twins over http"), tmp_path)
+
+
+@pytest.mark.slow
+def test_twins_in_postgresql(tmp_path: Path) -> None:
+    import pgserver
+
+    from registry.tracking.store import open_store
+    from tests.analysis.conftest import Recorder
+
+    database = pgserver.get_server(tmp_path / "pg", cleanup_mode="delete")
+    try:
+        client = open_store(database.get_uri().replace("postgresql://", "postgresql+psycopg://"))
+        check_twins(Recorder(client, "twins"), tmp_path / "cache")
+    finally:
+        database.cleanup()

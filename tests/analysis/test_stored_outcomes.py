@@ -182,7 +182,7 @@ def test_without_its_base_a_model_is_left_out(recorder: Recorder, tmp_path: Path
 def test_of_two_bases_the_one_measured_against_most_is_taken(recorder: Recorder, tmp_path: Path) -> None:
     first, _ = study(recorder, tmp_path)
     other = options(9)
-    second = recorder.baseline(ONE, scores(other))
+    second = recorder.baseline(ONE, scores(other), fingerprint="another")
     log(recorder, second, other, tmp_path)
     run = recorder.evaluation(ONE, MMLU, 1, scores(options(1)), scores(other), second)
     log(recorder, run, options(1), tmp_path)
@@ -196,7 +196,8 @@ def test_of_two_bases_the_one_measured_against_most_is_taken(recorder: Recorder,
 def test_a_run_counts_only_for_targets_that_no_newer_run_measured(recorder: Recorder, tmp_path: Path) -> None:
     base_run, runs = study(recorder, tmp_path)
     newer = options(50, cells=[MMLU])
-    run = recorder.evaluation(ONE, ARC, 1, scores(newer), scores(options(0)), base_run, **told())
+    changed = {Tag.FINGERPRINT: "changed"}
+    run = recorder.evaluation(ONE, ARC, 1, scores(newer), scores(options(0)), base_run, **told(), **changed)
     log(recorder, run, newer, tmp_path)
     found = stored_outcomes(recorder.client, load(recorder.client, recorder.study))
     assert {one.run: one.targets for one in found.runs if one.key.seed == 1} == {
