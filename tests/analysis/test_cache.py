@@ -305,10 +305,11 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
 @pytest.mark.slow
 def test_a_server_is_followed_too(server: MlflowClient, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     from tests.analysis.conftest import Recorder
-    from tests.analysis.test_stored_outcomes import check_outcomes
+    from tests.analysis.test_stored_outcomes import check_outcomes, check_swaps
 
     test_whatever_is_done_to_runs_is_seen(Recorder(server, "over http"), "interface", tmp_path)
     check_outcomes(Recorder(server, "outcomes over http"), tmp_path)
+    check_swaps(Recorder(server, "swaps over http"), tmp_path)
     check_twins(Recorder(server, "twins over http"), tmp_path)
 
 
