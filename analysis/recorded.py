@@ -18,7 +18,8 @@ __all__ = ["DELTA_TOLERANCE_PP", "InconsistentRunError", "Record", "observations
 DELTA_TOLERANCE_PP = 1e-6
 
 
-_MOST = 2**63
+_MOST = 2**63  # seeds are below it
+_ENDLESS = 1e300
 
 
 class InconsistentRunError(Refused):
@@ -117,6 +118,8 @@ def _on_target(
         )
     metrics = evaluation.metrics
     score = metrics.get(names.score(target), math.nan)
+    if abs(score) >= _ENDLESS or abs(delta) >= _ENDLESS:  # databases keep infinity as their largest number
+        raise InconsistentRunError(f"{evaluation}: score {score:.6g} and delta {delta:.6g} pp on {target} are no such")
     reference = math.nan if baseline is None else baseline.get(target, math.nan)
     _check_delta(evaluation, target, delta, delta if baseline is None else 100.0 * (score - reference))
     return {

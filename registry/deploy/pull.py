@@ -89,12 +89,12 @@ def pull(
     identity = Identity(chosen.adapter.uri, chosen.tags.get(Tag.DIGEST, ""), merged or "")
     if _stands(target):
         if is_same(target, identity):
-            return _kept(client, chosen, run, target, identity)
+            return _kept(client, chosen, run, target, identity, say)
         _refuse_replacing(target, identity, overwrite=overwrite)
     try:
         with placed(target) as new:
             facts = _made(client, chosen, run, new, merged=merged, base=base, say=say)
-            (new / CARD).write_text(_card(client, chosen, facts), encoding="utf-8")
+            (new / CARD).write_text(_card(client, chosen, facts, say), encoding="utf-8")
             seal(new, identity)
             _check_alias(client, chosen)
     except OSError as error:
@@ -116,10 +116,17 @@ def _refuse_replacing(target: Path, identity: Identity, *, overwrite: bool) -> N
         )
 
 
-def _kept(client: MlflowClient, chosen: Chosen, run: Run | None, target: Path, identity: Identity) -> Pulled:
+def _kept(
+    client: MlflowClient,
+    chosen: Chosen,
+    run: Run | None,
+    target: Path,
+    identity: Identity,
+    say: Callable[[str], None],
+) -> Pulled:
     """Leave a folder as it is, but for results that its card does not tell yet."""
     facts = _facts(chosen, run, _serving(chosen), identity.merged)
-    return Pulled(target, facts, kept=True, refreshed=refresh_card(target, _card(client, chosen, facts)))
+    return Pulled(target, facts, kept=True, refreshed=refresh_card(target, _card(client, chosen, facts, say)))
 
 
 def _made(
@@ -204,8 +211,11 @@ def _check_alias(client: MlflowClient, chosen: Chosen) -> None:
         raise Refused(f"{moved} meanwhile; nothing was kept, pull again")
 
 
-def _card(client: MlflowClient, chosen: Chosen, facts: Facts) -> str:
-    return card(facts, results_of(client, f"{chosen.adapter.name}/{chosen.adapter.version}"))
+def _card(client: MlflowClient, chosen: Chosen, facts: Facts, say: Callable[[str], None]) -> str:
+    results = results_of(client, f"{chosen.adapter.name}/{chosen.adapter.version}")
+    for note in results.notes if results else ():
+        say(f"not on its card: {note}")
+    return card(facts, results)
 
 
 def _training_run(client: MlflowClient, chosen: Chosen) -> Run | None:

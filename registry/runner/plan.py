@@ -14,7 +14,7 @@ from registry.tracking.names import Kind
 from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import open_store, sqlite_file, tracking_uri
 
-__all__ = ["OnRecord", "Plan", "Step", "look_up", "make_plan", "on_record", "plan_beside"]
+__all__ = ["OnRecord", "Plan", "Step", "look_up", "make_plan", "on_record", "plan_beside", "present_store"]
 
 #: Finished runs of each kind that a plan has, by fingerprint.
 OnRecord = Mapping[Kind, Mapping[str, Run]]
@@ -87,14 +87,18 @@ def look_up(study: str, *, strict: bool = True) -> OnRecord:
 
     A deleted experiment has nothing, though running the study would restore it. For ``strict`` see :func:`on_record`.
     """
+    client = present_store()
+    experiment = None if client is None else client.get_experiment_by_name(study)
+    if client is None or experiment is None:
+        return {kind: {} for kind in _KINDS}
+    return on_record(client, experiment.experiment_id, strict=strict)
+
+
+def present_store() -> MlflowClient | None:
+    """Return a client of the store; None while there is no embedded one, which is not made."""
     uri = tracking_uri()
     file = sqlite_file(uri)
-    if file is None or file.exists():
-        client = open_store(uri)
-        experiment = client.get_experiment_by_name(study)
-        if experiment is not None:
-            return on_record(client, experiment.experiment_id, strict=strict)
-    return {kind: {} for kind in _KINDS}
+    return open_store(uri) if file is None or file.exists() else None
 
 
 def make_plan(
