@@ -44,7 +44,7 @@ def cell_names(rows: pd.DataFrame, end: str) -> pd.Series:
 
 
 def _repetition_notes(superseded: pd.DataFrame, kept: pd.DataFrame, key: list[str]) -> list[str]:
-    """Say how many runs gave way to a newer one; of runs of one fingerprint none does, see `analysis.stored.counted`."""
+    """Say which runs gave way to a newer one; of runs of one fingerprint none does, see `analysis.stored.counted`."""
     if superseded.empty:
         return []
     pairs = superseded.merge(kept[[*key, "run_id"]], on=key, suffixes=("", "_kept"))

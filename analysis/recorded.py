@@ -43,9 +43,7 @@ class Record:
     def tag(self, name: str) -> str:
         """Return a tag that the run must have."""
         if name not in self.tags:
-            raise InconsistentRunError(
-                f"{self} has no tag {name!r}, so its place in the study is unknown"
-            )
+            raise InconsistentRunError(f"{self} has no tag {name!r}, so its place in the study is unknown")
         return self.tags[name]
 
     def number(self, name: str) -> float:

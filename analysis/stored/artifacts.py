@@ -86,6 +86,6 @@ class StoredTable:
                 return pq.read_table(file, columns=list(columns), use_threads=False)
         except (OSError, pa.ArrowException) as error:  # of a broken page it is an OSError
             raise InconsistentRunError(
-                f"run {self.run_id}: its artifact {self.name} cannot be read ({error}); put it back from a backup of the "
-                "artifacts"
+                f"run {self.run_id}: its artifact {self.name} cannot be read ({error}); put it back from a backup of "
+                "the artifacts"
             ) from None

@@ -18,6 +18,7 @@ from analysis.frame import Frame
 from analysis.imported import outcomes_of
 from analysis.stored.artifacts import StoredTable
 from analysis.stored.packed import COLUMNS
+from analysis.stored.runs import StoredRuns
 from registry.cells import Cell
 from registry.tracking.evaluations import recorded_scores
 from registry.tracking.names import Artifact, Tag, outcomes_file
@@ -84,16 +85,13 @@ def _of_runs(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
         yield Asked(key, run_id, frozenset(scores), 0, file.stamp, file.local is not None, headlines, scores, read)
         measured[key.model, tags[run_id].get(Tag.BASELINE_RUN, "")] += 1
     for (model, run_id), weight in sorted(measured.items()):
-        if run_id in folders:
-            record = frame.runs.record(run_id)
-            folder, of_run, scores = folders[run_id], tags[run_id], record.by_target("score")
-        else:
-            folder, of_run, scores = _elsewhere(client, run_id)
+        here = run_id in folders
+        folder, of_run, scored = _here(frame.runs, run_id) if here else _elsewhere(client, run_id)
         file = _file(client, run_id, folder, of_run)
         headlines = fallback | _headlines_tag(of_run)
-        read = partial(file.read, COLUMNS) if folder else _nothing
+        answers = partial(file.read, COLUMNS) if folder else _nothing
         watched = file.local is not None
-        yield Asked(RunKey(model), run_id, None, weight, file.stamp, watched, headlines, scores, read)
+        yield Asked(RunKey(model), run_id, None, weight, file.stamp, watched, headlines, scored, answers)
 
 
 def _file(client: MlflowClient, run_id: str, folder: str, tags: Mapping[str, str]) -> StoredTable:
@@ -116,6 +114,11 @@ def _headlines(observations: pd.DataFrame) -> dict[str, str]:
     """Return which accuracy the scores of each task are, for runs that do not say it."""
     normalised = (observations["score"] == observations["acc_norm"]).groupby(observations["target_task"]).all()
     return {str(task): "acc_norm" if every else "acc" for task, every in normalised.items()}
+
+
+def _here(runs: StoredRuns, run_id: str) -> tuple[str, Mapping[str, str], Mapping[Cell, float]]:
+    """Return where the artifacts of a baseline of the study are, its tags and its scores."""
+    return runs.folders[run_id], runs.tags[run_id], runs.record(run_id).by_target("score")
 
 
 def _elsewhere(client: MlflowClient, run_id: str) -> tuple[str, Mapping[str, str], Mapping[Cell, float]]:

@@ -63,8 +63,9 @@ class StoredRuns:
     ----------
     table
         One row per run: ``run_id``, ``name``, ``kind``, ``started`` (milliseconds since the epoch), ``artifacts``
-        (address), ``tags`` (JSON), ``fault`` (why it cannot be read; empty for a run that can), and lists over its targets: ``task``, ``language``, ``regime``, ``score``,
-        ``acc``, ``acc_norm``, ``chance`` (proportions) and ``delta`` (pp).
+        (address), ``tags`` (JSON), ``fault`` (why it cannot be read; empty for a run that can), and lists over its
+        targets: ``task``, ``language``, ``regime``, ``score``, ``acc``, ``acc_norm``, ``chance`` (proportions) and
+        ``delta`` (pp).
     """
 
     table: pa.Table

@@ -1,4 +1,4 @@
-"""Runs that share a fingerprint: those that repeat another, which may go, and those that contradict it, which may not."""
+"""Runs that share a fingerprint: those that repeat another may go, those that contradict it may not."""
 
 from __future__ import annotations
 

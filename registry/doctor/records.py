@@ -86,4 +86,3 @@ def _deleted(client: MlflowClient, experiment: Experiment) -> frozenset[str]:
 def described(run: Run) -> str:
     """Return a run's id and name."""
     return f"{run.info.run_id}  {run.info.run_name}"
-

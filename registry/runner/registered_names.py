@@ -1,8 +1,8 @@
 """Registered names of a study's adapters: no two pairs of base and source cell may share one, nor take another's.
 
-MLflow allows neither ``/`` nor ``:`` in a registered name, so ``own/er`` and ``own-er`` come out the same; so may a base
-that ends as a task begins, since ``--`` joins them. Names that differ in case alone are one to some databases and to
-the file systems that adapters are pulled to.
+MLflow allows neither ``/`` nor ``:`` in a registered name, so ``own/er`` and ``own-er`` come out the same; so may a
+base that ends as a task begins, since ``--`` joins them. Names that differ in case alone are one to some databases and
+to the file systems that adapters are pulled to.
 """
 
 from __future__ import annotations

@@ -266,9 +266,7 @@ def require_own_name(name: str, recorded: Mapping[str, str], wanted: Mapping[str
     Refused
         With both bases and cells.
     """
-    theirs, ours = (
-        {tag: str(tags[tag]) for tag in _SUBJECT if tag in tags} for tags in (recorded, wanted)
-    )
+    theirs, ours = ({tag: str(tags[tag]) for tag in _SUBJECT if tag in tags} for tags in (recorded, wanted))
     if any(value != ours.get(tag) for tag, value in theirs.items()):
         raise Refused(
             f"the registered name {name} holds adapters of {'/'.join(theirs.values())}, and those of "

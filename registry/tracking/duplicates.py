@@ -168,9 +168,7 @@ def resolve(results: Iterable[Result], same_files: SameFiles = lambda _first, _s
             duplicates[other.run_id] = first.run_id
             if same:
                 verified.add(other.run_id)
-    return Resolution(
-        frozenset(counting), duplicates, frozenset(verified), frozenset(incomplete), tuple(conflicts)
-    )
+    return Resolution(frozenset(counting), duplicates, frozenset(verified), frozenset(incomplete), tuple(conflicts))
 
 
 def resolve_runs(client: MlflowClient, runs: Sequence[Run]) -> Resolution:
@@ -265,5 +263,3 @@ def _written(values: Mapping[str, float], name: str) -> str:
 
 def _equal(first: float, second: float) -> bool:
     return first == second or (math.isnan(first) and math.isnan(second))
-
-

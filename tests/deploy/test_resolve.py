@@ -293,6 +293,6 @@ def test_bases_whose_registered_names_are_the_same_are_told_apart(client, regist
     assert chosen(**asked | {"model": "own/er"}).adapter.version == "1"
     with pytest.raises(Refused, match="not of own-er"):
         chosen(**asked, version="1")
-    with pytest.raises(Refused, match="own-er on pair/tr and own/er on pair/tr.*say which is meant"):
+    with pytest.raises(Refused, match=r"own-er on pair/tr and own/er on pair/tr.*say which is meant"):
         chosen(name=name)
     assert chosen(name=name, version="2").adapter.version == "2"

@@ -7,8 +7,8 @@ import shutil
 import pytest
 from mlflow.entities import Run
 
-from registry.doctor.findings import Finding, Level, Section
 from registry.doctor.examination import mended
+from registry.doctor.findings import Finding, Level, Section
 from registry.runner.experiment import Job
 from registry.tracking.names import Kind, Tag
 from registry.tracking.outcomes import file_digest

@@ -104,7 +104,11 @@ def test_only_results_are_compared() -> None:
 
 def answers(seed: int = 0) -> pd.DataFrame:
     """Outcomes of four questions with two options each; ``seed`` decides the log-likelihoods alone."""
-    rows = [("kind", "en", f"q{n}", option, option == 0, option == n % 2, option == 0) for n in range(4) for option in (0, 1)]
+    rows = [
+        ("kind", "en", f"q{n}", option, option == 0, option == n % 2, option == 0)
+        for n in range(4)
+        for option in (0, 1)
+    ]
     columns = ["task", "language", "question", "option", "right", "chosen", "chosen_norm"]
     random = np.random.default_rng(seed)
     return pd.DataFrame(rows, columns=columns).assign(loglikelihood=random.normal(size=len(rows)))
