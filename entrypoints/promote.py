@@ -186,7 +186,7 @@ def _evidence(client: MlflowClient, study: Study, chosen: Chosen, terms: Terms) 
 
 
 def _say_history(client: MlflowClient, experiment: str, name: str, alias: str) -> None:
-    from registry.deploy.promotion import history
+    from registry.deploy.alias_history import history
     from registry.tracking.store import shown_uri
 
     moves = history(client, experiment, name, alias)

@@ -161,10 +161,12 @@ def _begun(records: Records) -> bool:
 
 def _adapters(records: Records, what: Examination) -> Iterator[Finding]:
     from registry.doctor.adapters import check_adapters, check_folders, check_unregistered
+    from registry.doctor.aliases import check_aliases
 
     if records.versions or records.models:
         yield from check_adapters(records, download=bool(what.digests), hashing=what.digests is not False)
         yield from check_unregistered(records)
+        yield from check_aliases(records)
     yield from check_folders(records)
 
 
