@@ -33,6 +33,8 @@ _METRICS = (
     "harm_posterior_pct",
 )  # fmt: skip
 
+_TAG_LENGTH = 4_000  # every store takes so much
+
 #: Parameters of a run that say how adapters were trained, and what the report calls them.
 _RECIPE = {
     "lora.rank": "LoRA rank",
@@ -104,7 +106,7 @@ def record_analysis(
         experiment_id(client, study),
         kind=Kind.ANALYZE,
         name=run_name(Kind.ANALYZE, study),
-        tags={Tag.STUDY: study},
+        tags={Tag.STUDY: study} | _left_out(result),
         description=f"Tables, figures and report of study `{study}`: open `report.html` among the artifacts.",
     ) as recording:
         recording.files(output)
@@ -118,6 +120,11 @@ def _outcomes(client: MlflowClient, frame: Frame, cache: Path) -> tuple[StudyOut
     """Return the outcomes of single questions, None if no run has any, and notes on them."""
     stored = stored_outcomes(client, frame, cache=cache)
     return (study_outcomes(stored) if len(stored) else None), stored.notes
+
+
+def _left_out(result: Analysis) -> dict[str, str]:
+    """Return the tag that says which runs do not count, as long as a tag may be."""
+    return {Tag.RUNS_LEFT_OUT: " ".join(result.runs_left_out)[:_TAG_LENGTH]} if result.runs_left_out else {}
 
 
 def _recipe(client: MlflowClient, frame: Frame) -> Mapping[str, str]:

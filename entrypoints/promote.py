@@ -168,9 +168,12 @@ def _evidence(client: MlflowClient, study: Study, chosen: Chosen, terms: Terms) 
     from registry.deploy.promotion import weights_problem
     from registry.tracking.names import Tag
 
+    frame = load(client, study.name, cache=cache_root())
+    for note in frame.left_out:
+        print(f"  {note}")
     found = version_evidence(
         client,
-        load(client, study.name, cache=cache_root()),
+        frame,
         f"{chosen.adapter.name}/{chosen.adapter.version}",
         family=terms.protect,
         shrunken=terms.policy.gain_by == "shrunken",

@@ -25,6 +25,7 @@ from analysis.stored.outcomes import stored_outcomes
 from registry.cells import Cell
 from registry.refusal import Refused
 from registry.tracking.columns import ADAPTER, BLOCK, TARGET
+from registry.tracking.names import Tag
 from registry.tracking.store import experiment_id
 
 __all__ = ["COLUMNS", "VersionEvidence", "version_evidence"]
@@ -88,10 +89,7 @@ def version_evidence(
     """
     mine = frame.observations[frame.observations["model_version"] == version]
     if mine.empty:
-        raise Refused(
-            f"study {frame.study} has no evaluation of {version} that counts: none has finished, or another version of "
-            "the same base, source and seed was evaluated later; evaluate it (again) with -e evaluate"
-        )
+        raise _no_evaluation(frame, version)
     cells = averaged(mine)
     tested, noise = _tested(client, frame, mine, cells, version, questions)
     table = cells.merge(tested[[*TARGET, "se", "low", "high", "p"]], on=TARGET, how="left", validate="one_to_one")
@@ -102,6 +100,22 @@ def version_evidence(
         estimates = _estimates(client, frame, table, questions, cache)
         table[["shrunken", "shrunken_sd"]] = estimates.reindex(table.index)
     return VersionEvidence(table[COLUMNS], ", ".join(sorted(set(mine["run_id"].astype(str)))), noise)
+
+
+def _no_evaluation(frame: Frame, version: str) -> Refused:
+    """Say why no evaluation of a version counts, and which version's does in its place."""
+    told = f"study {frame.study} has no evaluation of {version} that counts"
+    tags = [] if frame.runs is None else list(frame.runs.tags.values())
+    marks = {of_run.get(Tag.FINGERPRINT) for of_run in tags if of_run.get(Tag.MODEL_VERSION) == version}
+    counting = frame.observations[["run_id", "model_version"]].drop_duplicates()
+    for run_id, other in counting.itertuples(index=False):
+        if frame.runs is not None and frame.runs.tags[run_id].get(Tag.FINGERPRINT) in marks:
+            name, _, number = str(other).rpartition("/")
+            return Refused(f"{told}: it repeats {other}, which was evaluated first: -P name={name} -P version={number}")
+    return Refused(
+        f"{told}: none has finished, or another version of the same base, source and seed was evaluated later; "
+        "evaluate it (again) with -e evaluate"
+    )
 
 
 def _tested(

@@ -119,6 +119,8 @@ class Tag:
     ALIAS: Final = "alias"
     VERDICT: Final = "verdict"
     ALIAS_BEFORE: Final = "alias_before"
+    #: Of an analysis: which runs of the study do not count, and why; absent where all do.
+    RUNS_LEFT_OUT: Final = "runs_left_out"
     #: Of a set of items that a run read: the regime, or "baseline" or "training".
     REGIME: Final = "regime"
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ class Killer:
 
     def copy(self, name: object) -> str:
         file = self.folder / f"{name}.db"
-        shutil.copyfile(self.template, file)
+        with closing(sqlite3.connect(self.template)) as source, closing(sqlite3.connect(file)) as target:
+            source.backup(target)  # with what is still in the write-ahead log
         return f"sqlite:///{file}"
 
     def promote(self, store: str, arguments: list[str], *, die: int = 0) -> dict[str, int]:
