@@ -85,9 +85,7 @@ def history(client: MlflowClient, experiment_id: str, name: str, alias: str) -> 
     return lines[::-1]
 
 
-def differences(
-    aliases: Mapping[str, Mapping[str, str]], runs: Sequence[Run]
-) -> list[Difference]:
+def differences(aliases: Mapping[str, Mapping[str, str]], runs: Sequence[Run]) -> list[Difference]:
     """Compare the aliases of registered names with what promotions recorded of them.
 
     Parameters
@@ -115,13 +113,14 @@ def unfinished_claims(
 
     Parameters are as of :func:`differences`.
     """
-    status = {run.info.run_id: run.info.status for run in runs if not _is_alive(run)}
+    unfinished = {run.info.run_id for run in runs if run.info.status != "FINISHED" and not _is_alive(run)}
     found = []
     for version in versions:
         for tag, text in version.tags.items():
-            by = _RUN.search(text) if tag.startswith(names.promotion("")) and text.startswith(PASSED) else None
             alias = tag.removeprefix(names.promotion(""))
-            if by and status.get(by[1], "FINISHED") != "FINISHED" and aliases.get(version.name, {}).get(alias) != str(version.version):
+            by = _RUN.search(text) if alias != tag and text.startswith(PASSED) else None
+            carried = aliases.get(version.name, {}).get(alias) == str(version.version)
+            if by and by[1] in unfinished and not carried:
                 found.append((version, alias))
     return found
 
