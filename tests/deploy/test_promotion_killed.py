@@ -131,9 +131,8 @@ def test_killed_at_every_write(study: Recorded, killer: Killer, command, case: s
         assert carriers(client, alias) == (after if moved else before), die
         if moved:
             assert "interrupted" not in history(client, experiment, name, alias)[0]
-        if (
-            not moved and len(again) < 2 or case == "promote" and die == whole["writes"]
-        ):  # the same command, given again
+        last = case == "promote" and die == whole["writes"]
+        if last or (not moved and len(again) < 2):  # the same command, given again
             again.append(die)
             assert killer.promote(store, arguments)["code"] == 0
             assert carriers(client, alias) == after
