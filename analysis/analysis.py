@@ -43,6 +43,8 @@ class Analysis:
         Parts this grid did not allow, with reasons.
     notes
         What a reader must know about the data.
+    runs_left_out
+        Those of the notes that say which runs of the study do not count.
     """
 
     output: Path
@@ -53,6 +55,7 @@ class Analysis:
     corrected: Corrected
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
+    runs_left_out: tuple[str, ...] = ()
 
 
 def analyze(
@@ -125,7 +128,8 @@ def analyze(
     files = (*written, *_files(drawings), report)
     tables = layer.tables
     notes = (*frame.notes, *layer.notes)
-    return Analysis(output, report, files, tables["regimes"], tables["contrasts"], layer, left_out, notes)
+    headline = (tables["regimes"], tables["contrasts"])
+    return Analysis(output, report, files, *headline, layer, left_out, notes, frame.left_out)
 
 
 def _files(drawings: list[Drawing]) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from analysis.numerals import counted
 from analysis.observations import cells, coverage_notes, newest
 from analysis.recorded import InconsistentRunError, Record
 from analysis.stored.cache import forget
+from analysis.stored.counted import counting_runs, readable_runs
 from analysis.stored.runs import StoredRuns, read_runs
 from analysis.stored.tables import baselines, observed
 from registry.cells import Cell
@@ -60,7 +62,9 @@ class Frame:
         Whether the observations are an import's means over seeds: they have the columns `AVERAGED_COLUMNS` besides,
         and ``seed`` tells nothing.
     runs
-        The evaluations and baselines it was made of; None of an import.
+        The evaluations and baselines of the study; None of an import.
+    left_out
+        Those of the notes that say which runs do not count.
     """
 
     study: str
@@ -70,6 +74,7 @@ class Frame:
     notes: tuple[str, ...]
     seed_averaged: bool = False
     runs: StoredRuns | None = None
+    left_out: tuple[str, ...] = ()
 
 
 def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Frame:
@@ -87,7 +92,9 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
     MixedStudyError
         If it has both, which no average may mix.
     InconsistentRunError
-        If a run lacks a tag, or its delta is not its score minus its baseline's to 1e-6 pp.
+        If a run's delta is not its score minus its baseline's to 1e-6 pp.
+    ConflictError
+        If runs that share a fingerprint differ in their results.
     """
     try:
         return _load(client, study, cache)
@@ -102,24 +109,28 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
 
 def _load(client: MlflowClient, study: str, cache: Path | None) -> Frame:
     experiment = _experiment(client, study)
-    runs = read_runs(client, str(experiment.experiment_id), cache=cache)
-    evaluations = runs.of(Kind.EVALUATE)
+    runs, left_out = readable_runs(read_runs(client, str(experiment.experiment_id), cache=cache))
+    counting, repetitions = counting_runs(client, study, runs)
+    left_out += repetitions
+    evaluations = counting.of(Kind.EVALUATE)
     imports = _search(client, experiment, Kind.IMPORT, "attributes.status = 'FINISHED'")
     if imports:
         return _imported(client, study, imports, len(evaluations))
     unfinished = _search(client, experiment, Kind.EVALUATE, "attributes.status != 'FINISHED'")
     if not len(evaluations):
-        raise EmptyStudyError(_nothing(client, study, f"no finished evaluation{_statuses(unfinished)}"))
+        raise EmptyStudyError(_nothing(client, study, f"no finished evaluation{_statuses(unfinished)}", left_out))
     scores, unchecked = _baseline_scores(client, runs)
     recorded = observed(evaluations, scores)
     if recorded.empty:
         raise EmptyStudyError(_nothing(client, study, "finished evaluations, but none has a delta"))
-    observations, repetitions = newest(recorded)
-    table, baseline_notes = baselines(runs.of(Kind.BASELINE))
-    notes = [*repetitions, *coverage_notes(observations), *baseline_notes, *unchecked]
+    observations, superseded = newest(recorded)
+    table, baseline_notes = baselines(counting.of(Kind.BASELINE))
+    left_out += superseded
+    notes = [*left_out, *coverage_notes(observations), *baseline_notes, *unchecked]
     if unfinished:
         notes.append(f"Unfinished evaluations do not count: {_statuses(unfinished).strip(' ()')}.")
-    return Frame(study, shown_uri(client.tracking_uri), observations, table, tuple(notes), runs=runs)
+    store = shown_uri(client.tracking_uri)
+    return Frame(study, store, observations, table, tuple(notes), runs=runs, left_out=tuple(left_out))
 
 
 # --- imports
@@ -180,7 +191,7 @@ def _record(run: Run) -> Record:
     return Record(info.run_id, info.run_name, info.status, info.start_time, data.tags, data.metrics)
 
 
-def _nothing(client: MlflowClient, study: str, found: str) -> str:
+def _nothing(client: MlflowClient, study: str, found: str, notes: Sequence[str] = ()) -> str:
     """Word the error for a study without results: where it was looked for, what is there, how to fill it."""
     present = sorted(experiment.name for experiment in client.search_experiments(max_results=_PAGE))
     near = difflib.get_close_matches(study, [name for name in present if name != study], n=3)
@@ -189,6 +200,7 @@ def _nothing(client: MlflowClient, study: str, found: str) -> str:
         lines.append(f"Did you mean {' or '.join(map(repr, near))}?")
     elif study not in present:
         lines.append("No experiment has a similar name.")
+    lines += notes
     lines.append(f"Experiments in this store: {', '.join(present) or 'none'}.")
     lines.append("To run a study: mlflow run . -e study --env-manager local -P study=<its name or file>")
     return "\n".join(lines)

@@ -19,7 +19,7 @@ from analysis.published import Options
 from analysis.published.vectors import read_vectors
 from analysis.stored.cache import cache_root
 from analysis.stored.collected import study_outcomes
-from analysis.stored.outcomes import stored_outcomes
+from analysis.stored.outcomes import read_study
 from registry.tracking.names import Kind, Tag, analyzed, run_name
 from registry.tracking.overview import describe_study
 from registry.tracking.runs import recorded
@@ -32,6 +32,8 @@ _METRICS = (
     "mean", "se", "low", "high", "median", "positive_pct", "positive_posterior_pct", "harm_pct", "harm_by_chance_pct",
     "harm_posterior_pct",
 )  # fmt: skip
+
+_TAG_LENGTH = 4_000  # every store takes so much
 
 #: Parameters of a run that say how adapters were trained, and what the report calls them.
 _RECIPE = {
@@ -81,14 +83,13 @@ def record_analysis(
         What was written, and the run's id. The regime table's numbers are the run's metrics too.
     """
     cache = cache_root()
-    frame = load(client, study, cache=cache)
+    frame, outcomes, notes = _read(client, study, cache, corrected=corrected)
     options = Options(
         mixed_models=mixed_models,
         vectors=read_vectors(vectors) if vectors else None,
         against={other: cells(load(client, other, cache=cache).observations) for other in compare},
         name=study,
     )
-    outcomes, notes = _outcomes(client, frame, cache) if corrected else (None, ())
     result = analyze(
         replace(frame, notes=(*frame.notes, *notes)),
         output,
@@ -104,7 +105,7 @@ def record_analysis(
         experiment_id(client, study),
         kind=Kind.ANALYZE,
         name=run_name(Kind.ANALYZE, study),
-        tags={Tag.STUDY: study},
+        tags={Tag.STUDY: study} | _left_out(result),
         description=f"Tables, figures and report of study `{study}`: open `report.html` among the artifacts.",
     ) as recording:
         recording.files(output)
@@ -114,10 +115,19 @@ def record_analysis(
     return result, recording.run_id
 
 
-def _outcomes(client: MlflowClient, frame: Frame, cache: Path) -> tuple[StudyOutcomes | None, tuple[str, ...]]:
-    """Return the outcomes of single questions, None if no run has any, and notes on them."""
-    stored = stored_outcomes(client, frame, cache=cache)
-    return (study_outcomes(stored) if len(stored) else None), stored.notes
+def _read(
+    client: MlflowClient, study: str, cache: Path, *, corrected: bool
+) -> tuple[Frame, StudyOutcomes | None, tuple[str, ...]]:
+    """Return a study's frame, the outcomes of single questions, None if no run has any, and notes on them."""
+    if not corrected:
+        return load(client, study, cache=cache), None, ()
+    frame, stored = read_study(client, study, cache=cache)
+    return frame, (study_outcomes(stored) if len(stored) else None), stored.notes
+
+
+def _left_out(result: Analysis) -> dict[str, str]:
+    """Return the tag that says which runs do not count, as long as a tag may be."""
+    return {Tag.RUNS_LEFT_OUT: " ".join(result.runs_left_out)[:_TAG_LENGTH]} if result.runs_left_out else {}
 
 
 def _recipe(client: MlflowClient, frame: Frame) -> Mapping[str, str]:

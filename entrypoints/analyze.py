@@ -68,6 +68,8 @@ def main() -> None:
             questions=given.questions,
         )
         print(regimes_as_text(result.regimes))
+        for note in result.runs_left_out:
+            print(f"note:    {note}")
         print(f"report:  {result.report}")
         if result.left_out:
             print(f"         {counted(len(result.left_out), 'part')} left out, listed at its end with the reasons")

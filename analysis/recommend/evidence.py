@@ -21,12 +21,14 @@ from analysis.observations import cells as averaged
 from analysis.recommend.components import components_of
 from analysis.recommend.expectation import noise_of
 from analysis.recommend.questions import stored_noise
+from analysis.recorded import InconsistentRunError
 from analysis.stored.cache import cache_folder, forget
 from analysis.stored.collected import study_outcomes
 from analysis.stored.outcomes import stored_outcomes
 from registry.cells import Cell
 from registry.refusal import Refused
 from registry.tracking.columns import ADAPTER, BLOCK, TARGET
+from registry.tracking.names import Tag
 from registry.tracking.store import experiment_id
 
 __all__ = ["COLUMNS", "VersionEvidence", "version_evidence"]
@@ -41,7 +43,7 @@ _log = logging.getLogger(__name__)
 _SAME_PP = 1e-6
 
 
-class _ContradictionError(Refused):
+class _ContradictionError(InconsistentRunError):
     """Answers give other deltas than the frame has."""
 
 
@@ -97,7 +99,7 @@ def version_evidence(
     way: dict[str, Any] = {"family": family, "shrunken": shrunken, "questions": questions, "cache": cache}
     try:
         return _evidence(client, frame, version, **way)
-    except _ContradictionError as error:
+    except InconsistentRunError as error:
         if cache is None:
             raise
         # The frame may come from what is kept on this machine: no run is blamed before it was read anew.
@@ -118,10 +120,7 @@ def _evidence(
 ) -> VersionEvidence:
     mine = frame.observations[frame.observations["model_version"] == version]
     if mine.empty:
-        raise Refused(
-            f"study {frame.study} has no evaluation of {version} that counts: none has finished, or another version of "
-            "the same base, source and seed was evaluated later; evaluate it (again) with -e evaluate"
-        )
+        raise _no_evaluation(frame, version)
     cells = averaged(mine)
     tested, noise = _tested(client, frame, mine, cells, version, questions)
     table = cells.merge(tested[[*TARGET, "se", "low", "high", "p"]], on=TARGET, how="left", validate="one_to_one")
@@ -132,6 +131,22 @@ def _evidence(
         estimates = _estimates(client, frame, table, questions, cache)
         table[["shrunken", "shrunken_sd"]] = estimates.reindex(table.index)
     return VersionEvidence(table[COLUMNS], ", ".join(sorted(set(mine["run_id"].astype(str)))), noise)
+
+
+def _no_evaluation(frame: Frame, version: str) -> Refused:
+    """Say why no evaluation of a version counts, and which version's does in its place."""
+    told = f"study {frame.study} has no evaluation of {version} that counts"
+    tags = [] if frame.runs is None else list(frame.runs.tags.values())
+    marks = {of_run.get(Tag.FINGERPRINT) for of_run in tags if of_run.get(Tag.MODEL_VERSION) == version}
+    counting = frame.observations[["run_id", "model_version"]].drop_duplicates()
+    for run_id, other in counting.itertuples(index=False):
+        if frame.runs is not None and frame.runs.tags[run_id].get(Tag.FINGERPRINT) in marks:
+            name, _, number = str(other).rpartition("/")
+            return Refused(f"{told}: it repeats {other}, which was evaluated first: -P name={name} -P version={number}")
+    return Refused(
+        f"{told}: none has finished, or another version of the same base, source and seed was evaluated later; "
+        "evaluate it (again) with -e evaluate"
+    )
 
 
 def _tested(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,16 +16,21 @@ from mlflow import MlflowClient
 from tqdm import tqdm
 
 from analysis.corrected.outcomes import RunKey
-from analysis.frame import Frame
+from analysis.frame import Frame, load
 from analysis.numerals import counted
+from analysis.recorded import InconsistentRunError
+from analysis.stored.agreement import refuse_other_answers
 from analysis.stored.asked import Asked, asked
-from analysis.stored.cache import cache_folder
+from analysis.stored.cache import cache_folder, forget
 from analysis.stored.packed import Packed, PackedCache, pack
 from registry.cells import Cell
 
-__all__ = ["Answered", "StoredOutcomes", "stored_outcomes"]
+__all__ = ["Answered", "StoredOutcomes", "read_study", "stored_outcomes"]
+
+_log = logging.getLogger(__name__)
 
 _THREADS = 4
+_AGAIN = 16  # files on a server that an analysis reads again though it has kept them
 _LISTED = 5  # how many runs or models a note spells out
 
 
@@ -92,6 +98,26 @@ class _Questions:
         return table.assign(right=right, chosen=True, chosen_norm=True)
 
 
+def read_study(client: MlflowClient, study: str, *, cache: Path | None = None) -> tuple[Frame, StoredOutcomes]:
+    """Read a study's frame and its outcomes, as `analysis.frame.load` and :func:`stored_outcomes` do.
+
+    Raises
+    ------
+    InconsistentRunError
+        If they contradict each other; what is kept in ``cache`` is read from the store again before any run is blamed.
+    """
+    frame = load(client, study, cache=cache)
+    try:
+        return frame, stored_outcomes(client, frame, cache=cache)
+    except InconsistentRunError as error:
+        if cache is None:
+            raise
+        _log.warning("%s; what is kept of the study in %s is dropped and read anew", error, cache)
+        forget(cache, client, study)
+    frame = load(client, study, cache=cache)
+    return frame, stored_outcomes(client, frame, cache=cache)
+
+
 def stored_outcomes(client: MlflowClient, frame: Frame, *, cache: Path | None = None) -> StoredOutcomes:
     """Read the outcomes of every run that counts in a study's frame, and of the bases they are compared with.
 
@@ -105,23 +131,43 @@ def stored_outcomes(client: MlflowClient, frame: Frame, *, cache: Path | None = 
     Raises
     ------
     InconsistentRunError
-        If a run's outcomes are not one right and one chosen option per question.
+        If a run's outcomes are not those that it recorded or was scored by, or not one right and one chosen option per
+        question.
     """
     experiment = None if cache is None else client.get_experiment_by_name(frame.study)
     folder = None
     if cache is not None and experiment is not None:
         folder = cache_folder(cache, client.tracking_uri, str(experiment.experiment_id))
     kept, wanted = PackedCache(folder), asked(client, frame)
-    runs, notes = _compared(_read(wanted, kept))
+    read = _read(wanted, kept)
+    refuse_other_answers(frame.study, read, kept.test_sets)
+    runs, notes = _compared(read)
     test_sets = {run.packed.test_set: kept.test_sets[run.packed.test_set] for run in runs}
     return StoredOutcomes(tuple(runs), test_sets, tuple(notes))
 
 
 def _read(wanted: Sequence[Asked], kept: PackedCache) -> list[tuple[Asked, Packed | None]]:
-    """Return each run's packed outcomes, from the cache or, several at once, from the server."""
+    """Return each run's packed outcomes, from the cache or, several at once, from the server.
+
+    A server does not say when a file was swapped. So those that were not looked at for longest are read again each
+    time, and if one is another, all are: a swap stays unseen for as many analyses as there are such portions at most.
+    """
     found = {one.run: kept.find(one.run, one.stamp, one.counts) for one in wanted}
-    absent = [one for one in wanted if found[one.run] is None]
     kept.prune(found)
+    try:
+        unwatched = [one for one in wanted if not one.watched and found[one.run] is not None]
+        again = sorted(unwatched, key=lambda one: (kept.checked(one.run), one.run))[:_AGAIN]
+        before = {one.run: found[one.run] for one in again}
+        _fetch([one for one in wanted if found[one.run] is None or one.run in before], found, kept)
+        if any(found[run] != packed for run, packed in before.items()):
+            _fetch([one for one in unwatched if one.run not in before], found, kept)
+    finally:
+        kept.save()
+    return [(one, found[one.run]) for one in wanted]
+
+
+def _fetch(absent: Sequence[Asked], found: dict[str, Packed | None], kept: PackedCache) -> None:
+    """Read some runs from their files, into ``found`` and the cache."""
     with (
         tqdm(desc="reading outcomes", total=len(absent), unit=" runs", file=sys.stderr, delay=2, leave=False) as bar,
         ThreadPoolExecutor(_THREADS) as threads,
@@ -129,13 +175,11 @@ def _read(wanted: Sequence[Asked], kept: PackedCache) -> list[tuple[Asked, Packe
         try:
             for one, read in zip(absent, threads.map(_packed, absent), strict=True):
                 bar.update()
+                found[one.run] = None if read is None else read[0]
                 if read is not None:
-                    found[one.run] = read[0]
                     kept.add(one.run, one.stamp, one.counts, *read)
         finally:
             threads.shutdown(cancel_futures=True)
-            kept.save()
-    return [(one, found[one.run]) for one in wanted]
 
 
 def _packed(one: Asked) -> tuple[Packed, pa.Table] | None:

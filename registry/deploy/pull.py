@@ -92,7 +92,7 @@ def pull(
     try:
         with placed(target) as new:
             facts = _made(client, chosen, run, new, merged=merged, base=base, say=say)
-            (new / CARD).write_text(_card(client, chosen, facts), encoding="utf-8")
+            (new / CARD).write_text(_card(client, chosen, facts, say), encoding="utf-8")
             seal(new, identity)
             _check_alias(client, chosen)
     except OSError as error:
@@ -145,7 +145,7 @@ def _kept(
     facts = _facts(chosen, run, _serving(chosen), identity.merged)
     tidy(target)
     try:
-        refreshed = refresh_card(target, _card(client, chosen, facts))
+        refreshed = refresh_card(target, _card(client, chosen, facts, say))
     except OSError as error:  # the adapter is there all the same
         say(f"its card could not be brought up to date: {_brief(error)}")
         refreshed = False
@@ -219,8 +219,11 @@ def _check_alias(client: MlflowClient, chosen: Chosen) -> None:
         raise Refused(f"{moved} meanwhile; nothing was kept, pull again")
 
 
-def _card(client: MlflowClient, chosen: Chosen, facts: Facts) -> str:
-    return card(facts, results_of(client, f"{chosen.adapter.name}/{chosen.adapter.version}"))
+def _card(client: MlflowClient, chosen: Chosen, facts: Facts, say: Callable[[str], None]) -> str:
+    results = results_of(client, f"{chosen.adapter.name}/{chosen.adapter.version}")
+    for note in results.notes if results else ():
+        say(f"not on its card: {note}")
+    return card(facts, results)
 
 
 def _facts(chosen: Chosen, run: Run | None, serving: Mapping[str, Any], merged: str) -> Facts:

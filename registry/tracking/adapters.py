@@ -27,6 +27,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 from registry.cells import Cell
 from registry.project import PROJECT
+from registry.refusal import Refused
 from registry.tracking.folders import FULL_LOADER, LOADER, check_places, digest_tags, weights_digest
 from registry.tracking.names import Tag, registered_model
 from registry.tracking.recording import Recording, local_folder, store_folder
@@ -39,8 +40,12 @@ __all__ = [
     "download_adapter",
     "record_full_model",
     "register_adapter",
+    "require_own_name",
     "weights_digest",
 ]
+
+#: Tags that tell one registered model from another whose name is the same.
+_SUBJECT = (Tag.BASE_MODEL, Tag.SOURCE_TASK, Tag.SOURCE_LANGUAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +247,7 @@ def _write_mlmodel(folder: Path, *, run_id: str, model_id: str, metadata: Mappin
 
 
 def _ensure_registered_model(client: MlflowClient, name: str, tags: Mapping[str, object]) -> None:
-    shared = (Tag.BASE_MODEL, Tag.MODEL_FAMILY, Tag.SOURCE_TASK, Tag.SOURCE_LANGUAGE)
+    shared = (*_SUBJECT, Tag.MODEL_FAMILY)
     description = (
         f"LoRA adapters of **{tags[Tag.BASE_MODEL]}** fine-tuned on "
         f"**{tags[Tag.SOURCE_TASK]}/{tags[Tag.SOURCE_LANGUAGE]}**: a version for each seed and recipe."
@@ -252,3 +257,28 @@ def _ensure_registered_model(client: MlflowClient, name: str, tags: Mapping[str,
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+        require_own_name(name, client.get_registered_model(name).tags, tags)
+
+
+def require_own_name(name: str, recorded: Mapping[str, str], wanted: Mapping[str, object]) -> None:
+    """Refuse a registered name that holds adapters of another base or source cell.
+
+    Parameters
+    ----------
+    recorded
+        Tags of the registered model; one that was made by hand may have none.
+    wanted
+        Tags of the adapter that is to be registered.
+
+    Raises
+    ------
+    Refused
+        With both bases and cells.
+    """
+    theirs, ours = ({tag: str(tags[tag]) for tag in _SUBJECT if tag in tags} for tags in (recorded, wanted))
+    if any(value != ours.get(tag) for tag, value in theirs.items()):
+        raise Refused(
+            f"the registered name {name} holds adapters of {'/'.join(theirs.values())}, and those of "
+            f"{'/'.join(ours.values())} would get the same; give the base another name in the study: "
+            "models: [{name: <another>, path: <its folder or hub id>}]"
+        )

@@ -25,6 +25,7 @@ from analysis.stored import over_api, runs
 from analysis.stored.cache import CachedTable, cache_folder, cache_root
 from analysis.stored.over_sql import SchemaError
 from registry.cells import Cell
+from registry.tracking.duplicates import ConflictError
 from registry.tracking.names import Tag, score
 from tests.mlflow_process import MlflowProcess
 
@@ -125,6 +126,40 @@ def test_whatever_is_done_to_runs_is_seen(recorder: Recorder, way: str, tmp_path
     client.delete_run(ids[0])
     with pytest.raises(EmptyStudyError):
         load(client, recorder.study, cache=tmp_path)
+
+
+def check_twins(recorder: Recorder, cache: Path | None) -> None:
+    """Record twins of runs, honest and invented, and see what counts and what is refused."""
+    client = recorder.client
+    base, ids = record(recorder)
+    expected = load(client, recorder.study, cache=cache)
+    again = add(recorder, base, 1), recorder.baseline(ONE, BASELINE)
+    for _ in range(2):
+        found = load(client, recorder.study, cache=cache)
+        pd.testing.assert_frame_equal(found.observations, expected.observations, check_exact=True)
+        (note,) = found.left_out
+        assert "Counted once: 2 runs with the fingerprint and the results of an earlier one" in note
+        assert f"{again[0]} repeats {ids[1]}" in note and f"{again[1]} repeats {base}" in note
+    invented = dict.fromkeys(TARGETS, 0.99)
+    for add_twin in (
+        lambda: recorder.evaluation(ONE, TARGETS[0], 1, invented, BASELINE, base),
+        lambda: recorder.baseline(ONE, invented),
+        lambda: recorder.evaluation(ONE, TARGETS[1], 1, BASELINE, BASELINE, base, fingerprint=f"{ONE} {TARGETS[0]} 1"),
+    ):
+        recorder.clock -= 10  # it says that it began before the genuine one
+        twin = add_twin()
+        with pytest.raises(ConflictError) as refused:
+            load(client, recorder.study, cache=cache)
+        assert twin in str(refused.value)
+        assert base in str(refused.value) or ids[1] in str(refused.value)
+        client.delete_run(twin)
+        assert set(load(client, recorder.study, cache=cache).observations["run_id"]) == set(ids)
+    client.delete_run(ids[1])  # its duplicate takes its place
+    assert again[0] in set(load(client, recorder.study, cache=cache).observations["run_id"])
+
+
+def test_a_twin_never_takes_the_place_of_the_first(recorder: Recorder, way: str, tmp_path: Path) -> None:
+    check_twins(recorder, tmp_path)
 
 
 def test_what_is_kept_is_not_read_again(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,6 +285,22 @@ def test_no_run_is_blamed_for_what_is_kept(
         load(recorder.client, recorder.study, cache=tmp_path)
 
 
+def test_runs_that_differ_only_by_what_is_kept_are_no_conflict(
+    recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base, _ = record(recorder)
+    again = add(recorder, base, 1)
+    expected = load(recorder.client, recorder.study, cache=tmp_path)
+    folder = cache_folder(tmp_path, recorder.client.tracking_uri, recorder.experiment)
+    kept = CachedTable(folder / "runs.parquet", runs._SCHEMA, runs._VERSION)
+    rows = kept.read().to_pylist()
+    (twin,) = (row for row in rows if row["run_id"] == again)
+    twin["score"][0] += 0.1
+    kept.write(pa.Table.from_pylist(rows, runs._SCHEMA))
+    same(load(recorder.client, recorder.study, cache=tmp_path), expected)
+    assert "is dropped and read anew" in caplog.text
+
+
 def test_a_file_without_checksums_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     kept = CachedTable(tmp_path / "t.parquet", SCHEMA, "1")
     table = pa.table({"number": [1.0]}, SCHEMA).replace_schema_metadata({b"cache_version": b"1"})
@@ -341,7 +392,24 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
 @pytest.mark.slow
 def test_a_server_is_followed_too(server: MlflowClient, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     from tests.analysis.conftest import Recorder
-    from tests.analysis.test_stored_outcomes import check_outcomes
+    from tests.analysis.test_stored_outcomes import check_outcomes, check_swaps
 
     test_whatever_is_done_to_runs_is_seen(Recorder(server, "over http"), "interface", tmp_path)
     check_outcomes(Recorder(server, "outcomes over http"), tmp_path)
+    check_swaps(Recorder(server, "swaps over http"), tmp_path)
+    check_twins(Recorder(server, "twins over http"), tmp_path)
+
+
+@pytest.mark.slow
+def test_twins_in_postgresql(tmp_path: Path) -> None:
+    import pgserver
+
+    from registry.tracking.store import open_store
+    from tests.analysis.conftest import Recorder
+
+    database = pgserver.get_server(tmp_path / "pg", cleanup_mode="delete")
+    try:
+        client = open_store(database.get_uri().replace("postgresql://", "postgresql+psycopg://"))
+        check_twins(Recorder(client, "twins"), tmp_path / "cache")
+    finally:
+        database.cleanup()

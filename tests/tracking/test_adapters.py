@@ -64,6 +64,12 @@ def test_each_registration_is_a_version_of_its_own_with_its_tags(client, tmp_pat
     }  # fmt: skip
 
 
+def test_a_name_that_another_base_took_meanwhile_is_refused(client, tmp_path: Path) -> None:
+    client.create_registered_model(NAME, {Tag.BASE_MODEL: "ti/ny"})
+    with pytest.raises(Refused, match=f"the registered name {NAME} holds adapters of ti/ny"):
+        registered(client, tmp_path / "x")
+
+
 def test_what_a_killed_process_or_a_lost_answer_left_is_dropped_and_what_counts_is_not(
     client, tmp_path: Path, monkeypatch
 ) -> None:
