@@ -18,6 +18,7 @@ from analysis.published import Options, publish
 from analysis.report import write_report
 from analysis.variants import VARIANT, by_variant
 from registry.refusal import unknown
+from registry.tracking.parquet import WITH_CHECKSUMS
 
 __all__ = ["Analysis", "analyze"]
 
@@ -44,6 +45,8 @@ class Analysis:
         What a reader must know about the data.
     noise_notes
         What a reader must know about the outcomes of questions.
+    runs_left_out
+        Those of the notes that say which runs of the study do not count.
     """
 
     output: Path
@@ -55,6 +58,7 @@ class Analysis:
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
     noise_notes: tuple[str, ...] = ()
+    runs_left_out: tuple[str, ...] = ()
 
     @property
     def noise(self) -> str:
@@ -135,7 +139,8 @@ def analyze(
     files = (*written, *_files(drawings), report)
     tables = layer.tables
     notes = (*frame.notes, *layer.notes)
-    return Analysis(output, report, files, tables["regimes"], tables["contrasts"], layer, left_out, notes)
+    headline = (tables["regimes"], tables["contrasts"])
+    return Analysis(output, report, files, *headline, layer, left_out, notes, frame.left_out)
 
 
 def _files(drawings: list[Drawing]) -> list[Path]:
@@ -145,7 +150,7 @@ def _files(drawings: list[Drawing]) -> list[Path]:
 def _write_parquet(output: Path, frames: dict[str, pd.DataFrame]) -> list[Path]:
     """Write frames as Parquet; return the files."""
     for name, table in frames.items():
-        table.to_parquet(output / f"{name}.parquet", index=False)
+        table.to_parquet(output / f"{name}.parquet", index=False, **WITH_CHECKSUMS)
     return [output / f"{name}.parquet" for name in frames]
 
 

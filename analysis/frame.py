@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -20,6 +20,8 @@ from analysis.imported import read_import
 from analysis.numerals import counted
 from analysis.observations import cells, coverage_notes, newest
 from analysis.recorded import InconsistentRunError, Record
+from analysis.stored.cache import forget
+from analysis.stored.counted import counting_runs, readable_runs
 from analysis.stored.headlines import MixedHeadlinesError, one_headline
 from analysis.stored.runs import StoredRuns, read_runs
 from analysis.stored.tables import baselines, observed
@@ -37,6 +39,8 @@ __all__ = [
     "cells",
     "load",
 ]
+
+_log = logging.getLogger(__name__)
 
 _log = logging.getLogger(__name__)
 
@@ -75,9 +79,11 @@ class Frame:
         Whether the observations are an import's means over seeds: they have the columns `AVERAGED_COLUMNS` besides,
         and ``seed`` tells nothing.
     runs
-        The evaluations and baselines it was made of; None of an import.
+        The evaluations and baselines of the study; None of an import.
     headlines
         Task → the accuracy that its score is, as far as its runs say it.
+    left_out
+        Those of the notes that say which runs do not count.
     """
 
     study: str
@@ -88,6 +94,7 @@ class Frame:
     seed_averaged: bool = False
     runs: StoredRuns | None = None
     headlines: Mapping[str, str] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
 
 def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Frame:
@@ -109,34 +116,59 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
     MixedPromptsError
         If an evaluation that counts and its baseline had their questions put behind different chat headers.
     InconsistentRunError
-        If a run lacks a tag, or its delta is not its score minus its baseline's to 1e-6 pp.
+        If a run's delta is not its score minus its baseline's to 1e-6 pp.
+    ConflictError
+        If runs that share a fingerprint differ in their results.
     """
+    try:
+        return _load(client, study, cache)
+    except InconsistentRunError as error:
+        if cache is None:
+            raise
+        # What is kept on this machine may be at fault: no run is blamed before it was read from the store again.
+        _log.warning("%s; what is kept of the study in %s is dropped and read anew", error, cache)
+        forget(cache, client, study)
+        return _load(client, study, cache)
+
+
+def _load(client: MlflowClient, study: str, cache: Path | None) -> Frame:
     experiment = _experiment(client, study)
-    runs = read_runs(client, str(experiment.experiment_id), cache=cache)
-    evaluations = runs.of(Kind.EVALUATE)
+    runs, left_out = readable_runs(read_runs(client, str(experiment.experiment_id), cache=cache))
+    counting, repetitions = counting_runs(client, study, runs)
+    left_out += repetitions
+    evaluations = counting.of(Kind.EVALUATE)
     imports = _search(client, experiment, Kind.IMPORT, "attributes.status = 'FINISHED'")
     if imports:
         return _imported(client, study, imports, len(evaluations))
     unfinished = _search(client, experiment, Kind.EVALUATE, "attributes.status != 'FINISHED'")
     if not len(evaluations):
-        raise EmptyStudyError(_nothing(client, study, f"no finished evaluation{_statuses(unfinished)}"))
+        raise EmptyStudyError(_nothing(client, study, f"no finished evaluation{_statuses(unfinished)}", left_out))
     measured, unchecked = _measured_against(client, runs)
     recorded = observed(evaluations, {run_id: record.by_target("score") for run_id, record in measured.items()})
     if recorded.empty:
         raise EmptyStudyError(_nothing(client, study, "finished evaluations, but none has a delta"))
-    observations, repetitions = newest(recorded)
+    observations, superseded = newest(recorded)
     _require_same_prompts(study, evaluations, observations, measured)
     observations, headlines, other = one_headline(observations, evaluations, measured, study)
     for note in other:
         _log.warning("%s", note)
-    counting = {evaluations.tags[run].get(Tag.BASELINE_RUN, "") for run in observations["run_id"].unique()}
-    table, baseline_notes = baselines(runs.of(Kind.BASELINE), headlines, counting)
+    used = {evaluations.tags[run].get(Tag.BASELINE_RUN, "") for run in observations["run_id"].unique()}
+    table, baseline_notes = baselines(counting.of(Kind.BASELINE), headlines, used)
+    left_out += superseded
     copies = copy_notes(evaluations.tags.values())
-    notes = [*copies, *repetitions, *other, *coverage_notes(observations), *baseline_notes, *unchecked]
+    notes = [*copies, *left_out, *other, *coverage_notes(observations), *baseline_notes, *unchecked]
     if unfinished:
         notes.append(f"Unfinished evaluations do not count: {_statuses(unfinished).strip(' ()')}.")
-    store = shown_uri(client.tracking_uri)
-    return Frame(study, store, observations, table, tuple(notes), runs=runs, headlines=headlines)
+    return Frame(
+        study,
+        shown_uri(client.tracking_uri),
+        observations,
+        table,
+        tuple(notes),
+        runs=runs,
+        headlines=headlines,
+        left_out=tuple(left_out),
+    )
 
 
 # --- imports
@@ -198,7 +230,7 @@ def _record(run: Run) -> Record:
     return Record(info.run_id, info.run_name, info.status, info.start_time, data.tags, data.metrics)
 
 
-def _nothing(client: MlflowClient, study: str, found: str) -> str:
+def _nothing(client: MlflowClient, study: str, found: str, notes: Sequence[str] = ()) -> str:
     """Word the error for a study without results: where it was looked for, what is there, how to fill it."""
     present = sorted(experiment.name for experiment in client.search_experiments(max_results=_PAGE))
     near = difflib.get_close_matches(study, [name for name in present if name != study], n=3)
@@ -207,6 +239,7 @@ def _nothing(client: MlflowClient, study: str, found: str) -> str:
         lines.append(f"Did you mean {' or '.join(map(repr, near))}?")
     elif study not in present:
         lines.append("No experiment has a similar name.")
+    lines += notes
     lines.append(f"Experiments in this store: {', '.join(present) or 'none'}.")
     lines.append("To run a study: mlflow run . -e study --env-manager local -P study=<its name or file>")
     return "\n".join(lines)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 from mlflow import MlflowClient
 
 from analysis.numerals import counted
@@ -23,6 +24,7 @@ from registry.tracking.columns import (
     TEST_COLUMNS,
 )
 from registry.tracking.names import Artifact, Tag, headlines_of, outcomes_file
+from registry.tracking.parquet import CHECKED
 
 __all__ = ["ImportedFrame", "outcomes_of", "read_import"]
 
@@ -73,7 +75,7 @@ def outcomes_of(
     if path not in {file.path for file in client.list_artifacts(run_id, folder)}:
         return None
     with tempfile.TemporaryDirectory() as name:
-        return pd.read_parquet(client.download_artifacts(run_id, path, name))
+        return _read(f"run {run_id}", path, client.download_artifacts(run_id, path, name))
 
 
 def _file(client: MlflowClient, record: Record, artifact: str, folder: Path) -> Path:
@@ -90,6 +92,16 @@ def _about(record: Record, path: Path) -> dict[str, Any]:
         raise InconsistentRunError(f"{record}: {path.name} is not readable ({error}); delete the run") from None
 
 
+def _read(run: str, artifact: str, path: Path | str) -> pd.DataFrame:
+    """Read a table that was downloaded."""
+    try:
+        return pd.read_parquet(path, **CHECKED)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        raise InconsistentRunError(
+            f"{run}: its artifact {artifact} cannot be read ({str(error)[:200]}); put it back from a backup"
+        ) from None
+
+
 def _table(
     client: MlflowClient,
     record: Record,
@@ -99,7 +111,7 @@ def _table(
     maybe: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Read a table with the columns it must have, and those that one written by an older version may lack."""
-    table = pd.read_parquet(_file(client, record, artifact, folder))
+    table = _read(str(record), artifact, _file(client, record, artifact, folder))
     lacking = [column for column in columns if column not in table.columns]
     if lacking or table.empty:
         what = f"lacks {counted(len(lacking), 'column')} ({', '.join(lacking)})" if lacking else "holds no rows"

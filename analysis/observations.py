@@ -44,21 +44,14 @@ def cell_names(rows: pd.DataFrame, end: str) -> pd.Series:
 
 
 def _repetition_notes(superseded: pd.DataFrame, kept: pd.DataFrame, key: list[str]) -> list[str]:
-    """Say how many runs gave way to a newer one, apart for equal and for different fingerprints."""
+    """Say which runs gave way to a newer one; of runs of one fingerprint none does, see `analysis.stored.counted`."""
     if superseded.empty:
         return []
-    pairs = superseded.merge(kept[[*key, "fingerprint"]], on=key, suffixes=("", "_kept"))
-    same = pairs["fingerprint"] == pairs["fingerprint_kept"]
-    again = "was measured again by a newer run, and only the newest counts"
-    notes = []
-    if same.any():
-        notes.append(f"The fingerprint of {_runs(pairs.loc[same, 'run_id'])} {again}.")
-    if (~same).any():
-        notes.append(
-            f"What {_runs(pairs.loc[~same, 'run_id'])} measured {again}. The fingerprints differ: another recipe, "
-            "other data or another version of the code."
-        )
-    return notes
+    pairs = superseded.merge(kept[[*key, "run_id"]], on=key, suffixes=("", "_kept"))
+    return [
+        f"What {_runs(pairs['run_id'])} measured was measured again by {_runs(pairs['run_id_kept'])}, and only the "
+        "newest counts. The fingerprints differ: another recipe, other data or another version of the code."
+    ]
 
 
 def _runs(ids: pd.Series) -> str:

@@ -20,7 +20,7 @@ from analysis.published import Options
 from analysis.published.vectors import read_vectors
 from analysis.stored.cache import cache_root
 from analysis.stored.collected import study_outcomes
-from analysis.stored.outcomes import StoredOutcomes, stored_outcomes
+from analysis.stored.outcomes import StoredOutcomes, read_study
 from registry.outputs import Staging, staged
 from registry.refusal import Refused
 from registry.tracking.names import Kind, Tag, analyzed, headlines_tag, run_name
@@ -41,6 +41,7 @@ _ALWAYS = ("report.html", "cells.parquet", "observations.parquet", "regimes.csv"
 
 #: What the report of an analysis has in its head.
 _TITLE = b"<title>Donors and recipients: "
+_TAG_LENGTH = 4_000  # every store takes so much
 
 #: Parameters of a run that say how adapters were trained, and what the report calls them.
 _RECIPE = {
@@ -101,7 +102,7 @@ def record_analysis(
         If outcomes that were recorded cannot be read and no noise may be assumed.
     """
     cache = cache_root()
-    frame = load(client, study, cache=cache)
+    frame, outcomes, notes = _read(client, study, cache, corrected=corrected, assume_noise=assume_noise)
     experiment = experiment_id(client, study, writing=True)
     others = {other: load(client, other, cache=cache) for other in compare}
     for other in others.values():
@@ -112,7 +113,6 @@ def record_analysis(
         against={name: cells(other.observations) for name, other in others.items()},
         name=study,
     )
-    outcomes, notes = _outcomes(client, frame, cache, assume_noise) if corrected else (None, ())
     with staged(output, "analyze", is_former=_is_former) as staging:
         staging.check(_ALWAYS)
         result = analyze(
@@ -140,7 +140,8 @@ def _recorded(client: MlflowClient, experiment: str, frame: Frame, result: Analy
         kind=Kind.ANALYZE,
         name=run_name(Kind.ANALYZE, study),
         tags={Tag.STUDY: study, Tag.NOISE: result.noise}
-        | ({Tag.HEADLINES: headlines_tag(frame.headlines)} if frame.headlines else {}),
+        | ({Tag.HEADLINES: headlines_tag(frame.headlines)} if frame.headlines else {})
+        | _left_out(result),
         description=f"Tables, figures and report of study `{study}`: open `report.html` among the artifacts.",
     ) as recording:
         recording.files(staging.folder)
@@ -176,18 +177,26 @@ def require_one_headline(frame: Frame, other: Frame) -> None:
             )
 
 
-def _outcomes(
-    client: MlflowClient, frame: Frame, cache: Path, assume_noise: bool
-) -> tuple[StudyOutcomes | None, tuple[str, ...]]:
-    """Return the outcomes of single questions, None if no run has any, and notes on them."""
-    stored = stored_outcomes(client, frame, cache=cache, tolerant=assume_noise)
+def _read(
+    client: MlflowClient, study: str, cache: Path, *, corrected: bool, assume_noise: bool
+) -> tuple[Frame, StudyOutcomes | None, tuple[str, ...]]:
+    """Return a study's frame, the outcomes of single questions, None if no run has any, and notes on them."""
+    if not corrected:
+        return load(client, study, cache=cache), None, ()
+    frame, stored = read_study(client, study, cache=cache, tolerant=assume_noise)
+    outcomes = study_outcomes(stored) if len(stored) else None
     if not stored.lacking:
-        return (study_outcomes(stored) if len(stored) else None), stored.notes
+        return frame, outcomes, stored.notes
     if not assume_noise:
         raise Refused(_unreadable(frame.study, stored))
     count, first = len(stored.lacking), stored.lacking[0]
     note = f"Analysed with assume_noise=true: recorded outcomes of {counted(count, 'run')} cannot be read, as {first}."
-    return (study_outcomes(stored) if len(stored) else None), (note, *stored.notes)
+    return frame, outcomes, (note, *stored.notes)
+
+
+def _left_out(result: Analysis) -> dict[str, str]:
+    """Return the tag that says which runs do not count, as long as a tag may be."""
+    return {Tag.RUNS_LEFT_OUT: " ".join(result.runs_left_out)[:_TAG_LENGTH]} if result.runs_left_out else {}
 
 
 def _unreadable(study: str, stored: StoredOutcomes) -> str:

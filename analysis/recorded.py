@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.cells import Cell, Regime, regime_of
+from registry.refusal import Refused
 from registry.tracking import names
 from registry.tracking.names import Tag
 
@@ -17,7 +18,11 @@ __all__ = ["DELTA_TOLERANCE_PP", "InconsistentRunError", "Record", "observations
 DELTA_TOLERANCE_PP = 1e-6
 
 
-class InconsistentRunError(ValueError):
+_MOST = 2**63  # seeds are below it
+_ENDLESS = 1e300
+
+
+class InconsistentRunError(Refused):
     """A run contradicts itself, its baseline or the contract of names."""
 
 
@@ -38,18 +43,26 @@ class Record:
     def tag(self, name: str) -> str:
         """Return a tag that the run must have."""
         if name not in self.tags:
-            raise InconsistentRunError(
-                f"{self} has no tag {name!r}, so its place in the study is unknown; delete the run"
-            )
+            raise InconsistentRunError(f"{self} has no tag {name!r}, so its place in the study is unknown")
         return self.tags[name]
 
     def number(self, name: str) -> float:
         """Return a tag that must be a number."""
         text = self.tag(name)
         try:
-            return float(text)
+            found = float(text)
         except ValueError:
-            raise InconsistentRunError(f"{self}: tag {name!r} is {text!r}, which is not a number") from None
+            found = math.inf
+        if not math.isfinite(found):
+            raise InconsistentRunError(f"{self}: tag {name!r} is {text!r}, which is not a number")
+        return found
+
+    def seed(self) -> int:
+        """Return the seed; one may be written "17.0"."""
+        found = self.number(Tag.SEED)
+        if not found.is_integer() or abs(found) >= _MOST:
+            raise InconsistentRunError(f"{self}: tag {Tag.SEED!r} is {self.tag(Tag.SEED)!r}, which is no seed")
+        return int(found)
 
     def by_target(self, quantity: str) -> dict[Cell, float]:
         """Return the metrics of one quantity, such as ``score``, by target."""
@@ -79,7 +92,7 @@ def observations_of(evaluation: Record, baseline: Mapping[Cell, float] | None) -
         "model_size_b": evaluation.number(Tag.MODEL_SIZE_B),
         "source_task": source.task,
         "source_language": source.language,
-        "seed": int(evaluation.number(Tag.SEED)),
+        "seed": evaluation.seed(),
         "run_id": evaluation.run_id,
         "model_version": evaluation.tags.get(Tag.MODEL_VERSION, ""),
         "protocol": evaluation.tags.get(Tag.PROTOCOL, ""),
@@ -99,10 +112,12 @@ def _on_target(
     if regime is not regime_of(source, target):
         raise InconsistentRunError(
             f"{evaluation}: {names.delta(regime, target)} is misnamed: from {source} the regime is "
-            f"{regime_of(source, target)}; delete the run and evaluate the adapter again"
+            f"{regime_of(source, target)}"
         )
     metrics = evaluation.metrics
     score = metrics.get(names.score(target), math.nan)
+    if abs(score) >= _ENDLESS or abs(delta) >= _ENDLESS:  # databases keep infinity as their largest number
+        raise InconsistentRunError(f"{evaluation}: score {score:.6g} and delta {delta:.6g} pp on {target} are no such")
     reference = math.nan if baseline is None else baseline.get(target, math.nan)
     _check_delta(evaluation, target, delta, delta if baseline is None else 100.0 * (score - reference))
     return {

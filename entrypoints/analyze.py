@@ -81,6 +81,8 @@ def main() -> None:
         print(f"noise:   {result.noise}")
         for note in result.noise_notes:
             print(f"         {note}")
+        for note in result.runs_left_out:
+            print(f"note:    {note}")
         print(f"report:  {result.report}")
         if result.left_out:
             print(f"         {counted(len(result.left_out), 'part')} left out, listed at its end with the reasons")

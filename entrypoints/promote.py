@@ -168,9 +168,12 @@ def _evidence(client: MlflowClient, study: Study, chosen: Chosen, terms: Terms) 
     from registry.deploy.promotion import weights_problem
     from registry.tracking.names import Tag
 
+    frame = load(client, study.name, cache=cache_root())
+    for note in frame.left_out:
+        print(f"  {note}")
     found = version_evidence(
         client,
-        load(client, study.name, cache=cache_root()),
+        frame,
         f"{chosen.adapter.name}/{chosen.adapter.version}",
         family=terms.protect,
         shrunken=terms.policy.gain_by == "shrunken",
@@ -186,7 +189,7 @@ def _evidence(client: MlflowClient, study: Study, chosen: Chosen, terms: Terms) 
 
 
 def _say_history(client: MlflowClient, experiment: str, name: str, alias: str) -> None:
-    from registry.deploy.promotion import history
+    from registry.deploy.alias_history import history
     from registry.tracking.store import shown_uri
 
     moves = history(client, experiment, name, alias)

@@ -5,16 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mlflow import MlflowClient
+
 from registry.loading import load_base, load_tokenizer
 from registry.models import resolve_base
 from registry.serving import AdapterModel, device
 from registry.serving.shelf import InMemory, read_told
 from registry.study import BaseSpec
+from registry.tracking.verification import verify_as_found
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> AdapterModel:
     """Load a full fine-tune's folder; called by MLflow."""
-    told = read_told(Path(path))
+    verify_as_found(Path(path), MlflowClient(), full=True)
+    told = read_told(Path(path), full=True)
     base = resolve_base(BaseSpec(name=told.base, path=path))
     model = load_base(base, dtype=InMemory(told.precision).dtype, device=device(model_config or {}))
     return AdapterModel(model, load_tokenizer(base), told.prompt, base, chat=told.chat, day=told.day)

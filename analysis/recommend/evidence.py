@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,18 +15,20 @@ from mlflow import MlflowClient
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.cells import adjusted, assumed_cells, measured_cells
 from analysis.corrected.shrinkage import shrink
-from analysis.frame import Frame
+from analysis.frame import Frame, load
 from analysis.observations import cell_names
 from analysis.observations import cells as averaged
 from analysis.recommend.components import components_of
 from analysis.recommend.expectation import noise_of
 from analysis.recommend.questions import stored_noise
-from analysis.stored.cache import cache_folder
+from analysis.recorded import InconsistentRunError
+from analysis.stored.cache import cache_folder, forget
 from analysis.stored.collected import study_outcomes
 from analysis.stored.outcomes import stored_outcomes
 from registry.cells import Cell
 from registry.refusal import Refused
 from registry.tracking.columns import ADAPTER, BLOCK, TARGET
+from registry.tracking.names import Tag
 from registry.tracking.store import experiment_id
 
 __all__ = ["COLUMNS", "VersionEvidence", "version_evidence"]
@@ -36,7 +40,13 @@ COLUMNS = [
     "shrunken_sd",
 ]  # fmt: skip
 
+_log = logging.getLogger(__name__)
+
 _SAME_PP = 1e-6
+
+
+class _ContradictionError(InconsistentRunError):
+    """Answers give other deltas than the frame has."""
 
 
 @dataclass(frozen=True)
@@ -88,12 +98,31 @@ def version_evidence(
     Refused
         If the study has no finished evaluation of the version, or its outcomes contradict what was recorded.
     """
+    way: dict[str, Any] = {"family": family, "shrunken": shrunken, "questions": questions, "cache": cache}
+    try:
+        return _evidence(client, frame, version, **way)
+    except InconsistentRunError as error:
+        if cache is None:
+            raise
+        # The frame may come from what is kept on this machine: no run is blamed before it was read anew.
+        _log.warning("%s; what is kept of the study in %s is dropped and read anew", error, cache)
+        forget(cache, client, frame.study)
+        return _evidence(client, load(client, frame.study, cache=cache), version, **way)
+
+
+def _evidence(
+    client: MlflowClient,
+    frame: Frame,
+    version: str,
+    *,
+    family: Sequence[Cell],
+    shrunken: bool,
+    questions: int | Mapping[str, int],
+    cache: Path | None,
+) -> VersionEvidence:
     mine = frame.observations[frame.observations["model_version"] == version]
     if mine.empty:
-        raise Refused(
-            f"study {frame.study} has no evaluation of {version} that counts: none has finished, or another version of "
-            "the same base, source and seed was evaluated later; evaluate it (again) with -e evaluate"
-        )
+        raise _no_evaluation(frame, version)
     cells = averaged(mine)
     tested, noise = _tested(client, frame, mine, cells, version, questions)
     table = cells.merge(tested[[*TARGET, "se", "low", "high", "p"]], on=TARGET, how="left", validate="one_to_one")
@@ -109,6 +138,22 @@ def version_evidence(
         estimates = _estimates(client, frame, table, questions, cache)
         table[["shrunken", "shrunken_sd"]] = estimates.reindex(table.index)
     return VersionEvidence(table[COLUMNS], ", ".join(sorted(set(mine["run_id"].astype(str)))), noise)
+
+
+def _no_evaluation(frame: Frame, version: str) -> Refused:
+    """Say why no evaluation of a version counts, and which version's does in its place."""
+    told = f"study {frame.study} has no evaluation of {version} that counts"
+    tags = [] if frame.runs is None else list(frame.runs.tags.values())
+    marks = {of_run.get(Tag.FINGERPRINT) for of_run in tags if of_run.get(Tag.MODEL_VERSION) == version}
+    counting = frame.observations[["run_id", "model_version"]].drop_duplicates()
+    for run_id, other in counting.itertuples(index=False):
+        if frame.runs is not None and frame.runs.tags[run_id].get(Tag.FINGERPRINT) in marks:
+            name, _, number = str(other).rpartition("/")
+            return Refused(f"{told}: it repeats {other}, which was evaluated first: -P name={name} -P version={number}")
+    return Refused(
+        f"{told}: none has finished, or another version of the same base, source and seed was evaluated later; "
+        "evaluate it (again) with -e evaluate"
+    )
 
 
 def _tested(
@@ -131,7 +176,7 @@ def _tested(
     tested = measured_cells(study_outcomes(stored))
     both = cells[[*TARGET, "delta"]].merge(tested, on=TARGET, suffixes=("_recorded", ""), validate="one_to_one")
     if ((both["delta"] - both["delta_recorded"]).abs() > _SAME_PP).any():
-        raise Refused(
+        raise _ContradictionError(
             f"the answers of {version} give other deltas than were recorded (run {mine['run_id'].iloc[0]}): its files "
             "and its metrics are of different evaluations; delete the run and evaluate the version again"
         )

@@ -8,13 +8,12 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from analysis.frame import load
 from analysis.observations import cell_names
 from analysis.published.vectors import read_vectors, uriel_vectors
 from analysis.recommend.questions import stored_noise
 from analysis.recommend.recommendation import Recommendation, recommend
 from analysis.stored.cache import cache_folder, cache_root
-from analysis.stored.outcomes import stored_outcomes
+from analysis.stored.outcomes import read_study
 from registry.cells import Cell
 from registry.targets import chosen_targets
 from registry.tracking.store import experiment_id
@@ -48,11 +47,10 @@ def recommend_recorded(
         If the study, the base or a target is not there, or nothing is wanted.
     """
     given = read_vectors(vectors) if vectors else None
-    frame = load(client, study, cache=cache_root())
+    frame, stored = read_study(client, study, cache=cache_root())
     targets = sorted({Cell.parse(name) for name in cell_names(frame.observations, "target").unique()})
     wanted = chosen_targets(want, targets, where="want")
     protected = chosen_targets(protect, targets, where="protect")
-    stored = stored_outcomes(client, frame, cache=cache_root())
     kept = cache_folder(cache_root(), client.tracking_uri, experiment_id(client, study))
     languages = sorted({cell.language for cell in targets} | set(frame.observations["source_language"]))
     found = recommend(

@@ -14,6 +14,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from analysis.recorded import InconsistentRunError
+from registry.tracking.outcomes import file_digest
+from registry.tracking.parquet import CHECKED
 from registry.tracking.recording import local_folder
 
 __all__ = ["StoredTable"]
@@ -27,12 +29,15 @@ class StoredTable:
     ----------
     folder
         Where the run's artifacts are: its ``artifact_uri``.
+    digest
+        SHA-256 that the run recorded of the file; empty where it recorded none.
     """
 
     client: MlflowClient
     run_id: str
     folder: str
     name: str
+    digest: str = ""
 
     @property
     def local(self) -> Path | None:
@@ -47,11 +52,12 @@ class StoredTable:
 
     @property
     def stamp(self) -> str:
-        """What changes when the file does; empty where only the server could tell."""
+        """What changes when the file does, or what its run says of it; of a server's file the latter alone."""
         if self.local is None or not self.local.is_file():
-            return ""
+            return self.digest
         about = self.local.stat()
-        return f"{about.st_size} {about.st_mtime_ns}"
+        # The time of the last change of its status cannot be set: who swaps a file may keep its size and its age.
+        return f"{about.st_size} {about.st_mtime_ns} {about.st_ctime_ns} {self.digest}"
 
     def read(self, columns: Sequence[str]) -> pa.Table | None:
         """Return some of its columns, or None if the run has no such file.
@@ -59,7 +65,7 @@ class StoredTable:
         Raises
         ------
         InconsistentRunError
-            If it is not a Parquet file with these columns.
+            If it is not the file that was recorded, or no Parquet file with these columns.
         """
         if self.local is not None:
             return self._table(self.local, columns) if self.local.is_file() else None
@@ -76,10 +82,16 @@ class StoredTable:
             return self._table(Path(path), columns)
 
     def _table(self, path: Path, columns: Sequence[str]) -> pa.Table:
+        if self.digest and file_digest(path) != self.digest:
+            raise InconsistentRunError(
+                f"run {self.run_id}: its artifact {self.name} is not the file that was recorded (another SHA-256); put "
+                "it back from a backup of the artifacts"
+            )
         try:
             with path.open("rb") as file:
-                return pq.read_table(file, columns=list(columns), use_threads=False)
-        except (pa.ArrowException, OSError) as error:
+                return pq.read_table(file, columns=list(columns), use_threads=False, **CHECKED)
+        except (OSError, pa.ArrowException) as error:  # of a broken page it is an OSError
             raise InconsistentRunError(
-                f"run {self.run_id}: its artifact {self.place} cannot be read ({error}); restore that file"
+                f"run {self.run_id}: its artifact {self.place} cannot be read ({error}); put it back from a backup of "
+                "the artifacts"
             ) from None

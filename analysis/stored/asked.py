@@ -18,7 +18,9 @@ from analysis.frame import Frame
 from analysis.imported import outcomes_of
 from analysis.stored.artifacts import StoredTable
 from analysis.stored.packed import COLUMNS
+from analysis.stored.runs import StoredRuns
 from registry.cells import Cell
+from registry.tracking.evaluations import recorded_scores
 from registry.tracking.names import Artifact, Tag, headlines_of, outcomes_file
 
 __all__ = ["Asked", "asked"]
@@ -42,8 +44,12 @@ class Asked:
         Of a base's run: how many evaluations were measured against it.
     stamp
         Changes with the file, as far as that can be told without reading it.
+    watched
+        Whether the stamp says all, as of a file on this machine; else it is looked at again now and then.
     headlines
         By task, the accuracy that is the score.
+    scores
+        By target, the recorded score, a proportion.
     read
         Gets the options' outcomes, or None where the run came without.
     place
@@ -55,7 +61,9 @@ class Asked:
     targets: frozenset[Cell] | None
     weight: int
     stamp: str
+    watched: bool
     headlines: Mapping[str, str]
+    scores: Mapping[Cell, float]
     read: Callable[[], pa.Table | None]
     place: str = ""
 
@@ -74,25 +82,43 @@ def _of_runs(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
     assert frame.runs is not None
     tags, folders, fallback = frame.runs.tags, frame.runs.folders, _headlines(frame.observations)
     measured: Counter[tuple[str, str]] = Counter()
-    for run_id, key, targets in _adapters(frame.observations):
-        file = StoredTable(client, run_id, folders[run_id], Artifact.SCORING)
-        headlines = fallback | headlines_of(tags[run_id]) | dict(frame.headlines)
-        yield Asked(key, run_id, targets, 0, file.stamp, headlines, partial(file.read, COLUMNS), file.place)
+    for run_id, key, scores in _adapters(frame.observations):
+        file = _file(client, run_id, folders[run_id], tags[run_id])
+        headlines, read = _chosen(frame, fallback, tags[run_id]), partial(file.read, COLUMNS)
+        local = file.local is not None
+        yield Asked(key, run_id, frozenset(scores), 0, file.stamp, local, headlines, scores, read, file.place)
         measured[key.model, tags[run_id].get(Tag.BASELINE_RUN, "")] += 1
     for (model, run_id), weight in sorted(measured.items()):
-        folder = folders.get(run_id) or _elsewhere(client, run_id)
-        file = StoredTable(client, run_id, folder or "", Artifact.SCORING)
-        headlines = fallback | headlines_of(tags.get(run_id, {})) | dict(frame.headlines)
-        read = partial(file.read, COLUMNS) if folder else _nothing
-        yield Asked(RunKey(model), run_id, None, weight, file.stamp, headlines, read, file.place if folder else "")
+        here = run_id in folders
+        folder, of_run, recorded = _here(frame.runs, run_id) if here else _elsewhere(client, run_id)
+        file = _file(client, run_id, folder, of_run)
+        headlines, own = _chosen(frame, fallback, of_run), headlines_of(of_run)
+        # A score of another accuracy than the study's cannot be held against the answers.
+        scored = {
+            cell: score
+            for cell, score in recorded.items()
+            if own.get(cell.task, headlines.get(cell.task)) == headlines.get(cell.task)
+        }
+        answers, place = (partial(file.read, COLUMNS), file.place) if folder else (_nothing, "")
+        local = file.local is not None
+        yield Asked(RunKey(model), run_id, None, weight, file.stamp, local, headlines, scored, answers, place)
 
 
-def _adapters(observations: pd.DataFrame) -> Iterator[tuple[str, RunKey, frozenset[Cell]]]:
-    """Return each run with its adapter and the targets for which it is the one that counts."""
+def _chosen(frame: Frame, fallback: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the accuracy that is each task's score: the study's choice, else the run's own."""
+    return {**fallback, **headlines_of(tags), **frame.headlines}
+
+
+def _file(client: MlflowClient, run_id: str, folder: str, tags: Mapping[str, str]) -> StoredTable:
+    return StoredTable(client, run_id, folder, Artifact.SCORING, tags.get(Tag.OUTCOMES_DIGEST, ""))
+
+
+def _adapters(observations: pd.DataFrame) -> Iterator[tuple[str, RunKey, dict[Cell, float]]]:
+    """Return each run with its adapter, and its scores on the targets for which it is the one that counts."""
     cell = cache(Cell)  # a few, named a hundred thousand times
     for (model, task, language, seed, run_id), rows in observations.groupby(_BY_RUN, sort=True):
-        targets = frozenset(map(cell, rows["target_task"], rows["target_language"]))
-        yield run_id, RunKey(model, Cell(task, language), int(seed)), targets
+        scores = zip(map(cell, rows["target_task"], rows["target_language"]), rows["score"], strict=True)
+        yield run_id, RunKey(model, Cell(task, language), int(seed)), dict(scores)
 
 
 def _headlines(observations: pd.DataFrame) -> dict[str, str]:
@@ -101,14 +127,22 @@ def _headlines(observations: pd.DataFrame) -> dict[str, str]:
     return {str(task): "acc_norm" if every else "acc" for task, every in normalised.items()}
 
 
-def _elsewhere(client: MlflowClient, run_id: str) -> str | None:
-    """Return where the artifacts are of a baseline that was recorded under another study."""
+def _here(runs: StoredRuns, run_id: str) -> tuple[str, Mapping[str, str], Mapping[Cell, float]]:
+    """Return where the artifacts of a baseline of the study are, its tags and its scores."""
+    return runs.folders[run_id], runs.tags[run_id], runs.record(run_id).by_target("score")
+
+
+def _elsewhere(client: MlflowClient, run_id: str) -> tuple[str, Mapping[str, str], Mapping[Cell, float]]:
+    """Return where the artifacts are of a baseline that was recorded under another study, its tags and its scores."""
     try:
-        return str(client.get_run(run_id).info.artifact_uri) if run_id else None
+        run = client.get_run(run_id) if run_id else None
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             raise
-        return None  # of which the frame's notes tell
+        run = None  # of which the frame's notes tell
+    if run is None:
+        return "", {}, {}
+    return str(run.info.artifact_uri), run.data.tags, recorded_scores(run)
 
 
 def _nothing() -> None:
@@ -120,13 +154,13 @@ def _of_import(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
     headlines = _headlines(frame.observations) | dict(frame.headlines)
     held = Artifact.OUTCOMES in {file.path for file in client.list_artifacts(run_id)}
     models: Counter[str] = Counter()
-    for _, key, targets in _adapters(frame.observations):
+    for _, key, scores in _adapters(frame.observations):
         read = partial(_imported, client, run_id, key) if held else _nothing
-        yield Asked(key, _name(run_id, key), targets, 0, "", headlines, read)
+        yield Asked(key, _name(run_id, key), frozenset(scores), 0, "", False, headlines, scores, read)
         models[key.model] += 1
     for model, weight in sorted(models.items()):
         read = partial(_imported, client, run_id, RunKey(model)) if held else _nothing
-        yield Asked(RunKey(model), _name(run_id, RunKey(model)), None, weight, "", headlines, read)
+        yield Asked(RunKey(model), _name(run_id, RunKey(model)), None, weight, "", False, headlines, {}, read)
 
 
 def _name(run_id: str, key: RunKey) -> str:

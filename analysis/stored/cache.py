@@ -5,21 +5,31 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-__all__ = ["CachedResult", "CachedTable", "cache_folder", "cache_root"]
+from registry.tracking.parquet import CHECKED, WITH_CHECKSUMS
+
+if TYPE_CHECKING:  # slow to import
+    from mlflow import MlflowClient
+
+__all__ = ["CachedResult", "CachedTable", "cache_folder", "cache_root", "forget"]
 
 _log = logging.getLogger(__name__)
 
 _VERSION = b"cache_version"
 _OF = "of"
+_ABANDONED_SECONDS = 3600.0  # writing takes no longer
 
 
 def cache_root() -> Path:
@@ -31,6 +41,13 @@ def cache_root() -> Path:
 def cache_folder(root: Path, uri: str, experiment_id: str) -> Path:
     """Return the folder of one experiment of one server."""
     return root / hashlib.sha256(f"{uri}\n{experiment_id}".encode()).hexdigest()[:20]
+
+
+def forget(root: Path, client: MlflowClient, study: str) -> None:
+    """Drop what is kept of a study."""
+    experiment = client.get_experiment_by_name(study)
+    if experiment is not None:
+        shutil.rmtree(cache_folder(root, client.tracking_uri, str(experiment.experiment_id)), ignore_errors=True)
 
 
 @dataclass(frozen=True)
@@ -58,21 +75,21 @@ class CachedTable:
         """Return the rows; none if there is no file, or none that can be used, which is logged."""
         try:
             with self.path.open("rb") as file:
-                table = pq.read_table(file)
+                table = pq.read_table(file, **CHECKED)
         except FileNotFoundError:
             return self.schema.empty_table()
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, ValueError, MemoryError, OverflowError, pa.ArrowException) as error:
             return self._rebuilt(f"cannot be read ({error})")
         version = (table.schema.metadata or {}).get(_VERSION, b"none").decode(errors="replace")
-        if version != self.version:
-            return self._rebuilt(f"is of version {version}, not {self.version}")
+        if version != self._mark:
+            return self._rebuilt(f"is of version {version}, not {self._mark}")
         if not table.schema.equals(self.schema):
             return self._rebuilt("has other columns")
         return table.replace_schema_metadata(None)
 
     def write(self, table: pa.Table) -> None:
         """Replace the rows; a folder that cannot be written to is logged, and the next analysis reads them again."""
-        marked = table.cast(self.schema).replace_schema_metadata({_VERSION: self.version.encode()})
+        marked = table.cast(self.schema).replace_schema_metadata({_VERSION: self._mark.encode()})
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._replace(marked)
@@ -81,17 +98,30 @@ class CachedTable:
                 "nothing is kept in %s, so that the next analysis reads everything again: %s", self.path, error
             )
 
+    @property
+    def _mark(self) -> str:
+        """The version, and that pages have checksums: without them a flipped bit would give another number."""
+        return f"{self.version} with checksums"
+
     def _replace(self, table: pa.Table) -> None:
+        self._sweep()
         handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.stem}-", suffix=".part")
         try:
             with os.fdopen(handle, "wb") as file:
-                pq.write_table(table, file, compression="zstd")
+                pq.write_table(table, file, compression="zstd", **WITH_CHECKSUMS)
                 file.flush()
                 os.fsync(file.fileno())
             Path(name).replace(self.path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
+
+    def _sweep(self) -> None:
+        """Remove what processes were writing when they were killed."""
+        for left in self.path.parent.glob(f".{self.path.stem}-*.part"):
+            with suppress(OSError):
+                if time.time() - left.stat().st_mtime > _ABANDONED_SECONDS:
+                    left.unlink()
 
     def _rebuilt(self, reason: str) -> pa.Table:
         _log.warning("%s %s: it is made anew", self.path, reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,17 +16,21 @@ from mlflow import MlflowClient
 from tqdm import tqdm
 
 from analysis.corrected.outcomes import RunKey
-from analysis.frame import Frame
+from analysis.frame import Frame, load
 from analysis.numerals import counted
 from analysis.recorded import InconsistentRunError
+from analysis.stored.agreement import refuse_other_answers
 from analysis.stored.asked import Asked, asked
-from analysis.stored.cache import cache_folder
+from analysis.stored.cache import cache_folder, forget
 from analysis.stored.packed import Packed, PackedCache, pack
 from registry.cells import Cell
 
-__all__ = ["Answered", "StoredOutcomes", "stored_outcomes"]
+__all__ = ["Answered", "StoredOutcomes", "read_study", "stored_outcomes"]
+
+_log = logging.getLogger(__name__)
 
 _THREADS = 4
+_AGAIN = 16  # files on a server that an analysis reads again though it has kept them
 _LISTED = 5  # how many runs or models a note spells out
 
 
@@ -96,6 +101,28 @@ class _Questions:
         return table.assign(right=right, chosen=True, chosen_norm=True)
 
 
+def read_study(
+    client: MlflowClient, study: str, *, cache: Path | None = None, tolerant: bool = False
+) -> tuple[Frame, StoredOutcomes]:
+    """Read a study's frame and its outcomes, as `analysis.frame.load` and :func:`stored_outcomes` do.
+
+    Raises
+    ------
+    InconsistentRunError
+        If they contradict each other; what is kept in ``cache`` is read from the store again before any run is blamed.
+    """
+    frame = load(client, study, cache=cache)
+    try:
+        return frame, stored_outcomes(client, frame, cache=cache, tolerant=tolerant)
+    except InconsistentRunError as error:
+        if cache is None:
+            raise
+        _log.warning("%s; what is kept of the study in %s is dropped and read anew", error, cache)
+        forget(cache, client, study)
+    frame = load(client, study, cache=cache)
+    return frame, stored_outcomes(client, frame, cache=cache, tolerant=tolerant)
+
+
 def stored_outcomes(
     client: MlflowClient, frame: Frame, *, cache: Path | None = None, tolerant: bool = False
 ) -> StoredOutcomes:
@@ -113,7 +140,8 @@ def stored_outcomes(
     Raises
     ------
     InconsistentRunError
-        If a run's outcomes are not one right and one chosen option per question, unless that is tolerated.
+        If a run's outcomes are not those that it recorded or was scored by, or not one right and one chosen option per
+        question, unless that is tolerated.
     """
     experiment = None if cache is None else client.get_experiment_by_name(frame.study)
     folder = None
@@ -122,6 +150,7 @@ def stored_outcomes(
     kept, wanted = PackedCache(folder), asked(client, frame)
     faults: dict[str, str] = {}
     found = _read(wanted, kept, faults if tolerant else None)
+    refuse_other_answers(frame.study, found, kept.test_sets)
     runs, notes = _compared(found)
     test_sets = {run.packed.test_set: kept.test_sets[run.packed.test_set] for run in runs}
     # An import may come without outcomes; what was run here has them.
@@ -135,11 +164,32 @@ def _read(
 ) -> list[tuple[Asked, Packed | None]]:
     """Return each run's packed outcomes, from the cache or, several at once, from the server.
 
+    A server does not say when a file was swapped. So those that were not looked at for longest are read again each
+    time, and if one is another, all are: a swap stays unseen for as many analyses as there are such portions at most.
+
     Parameters
     ----------
     faults
         Takes why a run's file cannot be used; None raises it.
     """
+    found = {one.run: kept.find(one.run, one.stamp, one.counts) for one in wanted}
+    kept.prune(found)
+    try:
+        unwatched = [one for one in wanted if not one.watched and found[one.run] is not None]
+        again = sorted(unwatched, key=lambda one: (kept.checked(one.run), one.run))[:_AGAIN]
+        before = {one.run: found[one.run] for one in again}
+        _fetch([one for one in wanted if found[one.run] is None or one.run in before], found, kept, faults)
+        if any(found[run] != packed for run, packed in before.items()):
+            _fetch([one for one in unwatched if one.run not in before], found, kept, faults)
+    finally:
+        kept.save()
+    return [(one, found[one.run]) for one in wanted]
+
+
+def _fetch(
+    absent: Sequence[Asked], found: dict[str, Packed | None], kept: PackedCache, faults: dict[str, str] | None
+) -> None:
+    """Read some runs from their files, into ``found`` and the cache."""
 
     def packed(one: Asked) -> tuple[Packed, pa.Table] | None:
         try:
@@ -150,9 +200,6 @@ def _read(
             faults[one.run] = str(error)
             return None
 
-    found = {one.run: kept.find(one.run, one.stamp, one.counts) for one in wanted}
-    absent = [one for one in wanted if found[one.run] is None]
-    kept.prune(found)
     with (
         tqdm(desc="reading outcomes", total=len(absent), unit=" runs", file=sys.stderr, delay=2, leave=False) as bar,
         ThreadPoolExecutor(_THREADS) as threads,
@@ -160,13 +207,11 @@ def _read(
         try:
             for one, read in zip(absent, threads.map(packed, absent), strict=True):
                 bar.update()
+                found[one.run] = None if read is None else read[0]
                 if read is not None:
-                    found[one.run] = read[0]
                     kept.add(one.run, one.stamp, one.counts, *read)
         finally:
             threads.shutdown(cancel_futures=True)
-            kept.save()
-    return [(one, found[one.run]) for one in wanted]
 
 
 def _packed(one: Asked) -> tuple[Packed, pa.Table] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ __all__ = ["COLUMNS", "Packed", "PackedCache", "pack"]
 #: What is read of an artifact ``outcomes.parquet``: one row per question and option.
 COLUMNS = ("task", "language", "question", "right", "chosen", "chosen_norm")
 
-_VERSION = "1"
+_VERSION = "3"
 _ASKED = ["task", "language", "question"]
 _QUESTIONS = pa.schema([(name, pa.string()) for name in _ASKED])
 _BITS = pa.schema(
@@ -29,6 +30,7 @@ _BITS = pa.schema(
         ("run", pa.string()),
         ("stamp", pa.string()),
         ("headlines", pa.string()),
+        ("checked", pa.int64()),
         ("test_set", pa.string()),
         ("bits", pa.binary()),
     ]
@@ -73,7 +75,7 @@ def pack(run: str, options: pa.Table, headlines: Mapping[str, str]) -> tuple[Pac
         If a column or a headline is missing, or a question has not exactly one right and one chosen option.
     """
     if lacking := [name for name in COLUMNS if name not in options.column_names]:
-        raise InconsistentRunError(f"{run}: its outcomes have no column {', '.join(lacking)}; delete the run")
+        raise InconsistentRunError(f"{run}: its outcomes have no column {', '.join(lacking)}")
     tasks = _texts(options["task"])
     if unknown := sorted(set(pc.unique(tasks).to_pylist()) - set(headlines)):
         raise InconsistentRunError(f"{run} has outcomes of {', '.join(unknown)}, of which no headline score is known")
@@ -85,7 +87,7 @@ def pack(run: str, options: pa.Table, headlines: Mapping[str, str]) -> tuple[Pac
     questions = answered.select(_ASKED).combine_chunks()
     # In the order of the file: a question without a choice, or with two, makes one of them longer than the other.
     if not questions.equals(answers.select(_ASKED).combine_chunks()):
-        raise InconsistentRunError(f"{run}: a question has not exactly one right and one chosen option; delete the run")
+        raise InconsistentRunError(f"{run}: a question has not exactly one right and one chosen option")
     bits = np.packbits(answered["right"].to_numpy()).tobytes()
     return Packed(_digest(questions), bits), questions
 
@@ -111,25 +113,31 @@ class PackedCache:
 
     folder: Path | None
     test_sets: dict[str, pa.Table] = field(default_factory=dict)
-    _rows: dict[str, tuple[str, str, Packed]] = field(default_factory=dict)
+    _rows: dict[str, tuple[str, str, int, Packed]] = field(default_factory=dict)
     _unsaved: int = 0
 
     def __post_init__(self) -> None:
         if self.folder is None:
             return
         for row in CachedTable(self.folder / "outcomes.parquet", _BITS, _VERSION).read().to_pylist():
-            self._rows[row["run"]] = (row["stamp"], row["headlines"], Packed(row["test_set"], row["bits"]))
-        for test_set in {packed.test_set for _, _, packed in self._rows.values()}:
+            packed = Packed(row["test_set"], row["bits"])
+            self._rows[row["run"]] = (row["stamp"], row["headlines"], row["checked"], packed)
+        for test_set in {packed.test_set for *_, packed in self._rows.values()}:
             questions = self._file(test_set).read()
-            if len(questions):
+            if len(questions) and _digest(questions) == test_set:
                 self.test_sets[test_set] = questions
 
     def find(self, run: str, stamp: str, headlines: str) -> Packed | None:
         """Return a run as it was packed, unless its file or what counts changed since, or its questions are lost."""
         row = self._rows.get(run)
-        if row is None or row[:2] != (stamp, headlines) or row[2].test_set not in self.test_sets:
+        if row is None or row[:2] != (stamp, headlines) or row[3].test_set not in self.test_sets:
             return None
-        return row[2]
+        packed = row[3]
+        return packed if len(packed.bits) == (len(self.test_sets[packed.test_set]) + 7) // 8 else None
+
+    def checked(self, run: str) -> int:
+        """Return when a run was last read from its file, in milliseconds since the epoch; 0 for never."""
+        return self._rows[run][2] if run in self._rows else 0
 
     def add(self, run: str, stamp: str, headlines: str, packed: Packed, questions: pa.Table) -> None:
         """Keep a run."""
@@ -137,7 +145,7 @@ class PackedCache:
             self.test_sets[packed.test_set] = questions
             if self.folder is not None:  # before the rows that need it
                 self._file(packed.test_set).write(questions)
-        self._rows[run] = (stamp, headlines, packed)
+        self._rows[run] = (stamp, headlines, int(time.time() * 1000), packed)
         self._unsaved += 1
         if self._unsaved >= 200:
             self.save()
@@ -146,7 +154,7 @@ class PackedCache:
         """Write what was added."""
         if self.folder is None or not self._unsaved:
             return
-        rows = [(run, *row[:2], row[2].test_set, row[2].bits) for run, row in self._rows.items()]
+        rows = [(run, *row[:3], row[3].test_set, row[3].bits) for run, row in self._rows.items()]
         columns = list(zip(*rows, strict=True))
         table = pa.table([pa.array(column, kind.type) for column, kind in zip(columns, _BITS, strict=True)], _BITS)
         CachedTable(self.folder / "outcomes.parquet", _BITS, _VERSION).write(table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +16,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from mlflow import MlflowClient
 
-from analysis.recorded import Record, observations_of
+from analysis.recorded import InconsistentRunError, Record, observations_of
 from analysis.stored.cache import CachedTable, cache_folder
 from analysis.stored.changes import Changes, Known, Stated
 from analysis.stored.over_api import changes_over_api
 from analysis.stored.over_sql import SchemaError, changes_over_sql
 from registry.cells import Cell, Regime
 from registry.tracking import names
-from registry.tracking.names import Kind
+from registry.tracking.names import Kind, Tag
 from registry.tracking.store import is_database
 
 __all__ = ["StoredRuns", "read_runs"]
@@ -31,7 +31,7 @@ __all__ = ["StoredRuns", "read_runs"]
 _log = logging.getLogger(__name__)
 
 #: Raise it when a column comes to mean something else, or when runs that were refused are accepted.
-_VERSION = "2"
+_VERSION = "4"
 
 _NUMBERS = ("score", "acc", "acc_norm", "chance", "chance_p", "delta")
 
@@ -46,6 +46,7 @@ _SCHEMA = pa.schema(
         ("state", pa.string()),
         ("artifacts", pa.string()),
         ("tags", pa.string()),
+        ("fault", pa.string()),
         ("task", pa.list_(pa.string())),
         ("language", pa.list_(pa.string())),
         ("regime", pa.list_(pa.string())),
@@ -62,8 +63,9 @@ class StoredRuns:
     ----------
     table
         One row per run: ``run_id``, ``name``, ``kind``, ``started`` (milliseconds since the epoch), ``artifacts``
-        (address), ``tags`` (JSON), and lists over its targets: ``task``, ``language``, ``regime``, ``score``,
-        ``acc``, ``acc_norm``, ``chance`` (proportions), ``chance_p`` (p-values) and ``delta`` (pp).
+        (address), ``tags`` (JSON), ``fault`` (why it cannot be read; empty for a run that can), and lists over its
+        targets: ``task``, ``language``, ``regime``, ``score``, ``acc``, ``acc_norm``, ``chance`` (proportions),
+        ``chance_p`` (p-values) and ``delta`` (pp).
     """
 
     table: pa.Table
@@ -78,6 +80,19 @@ class StoredRuns:
     def folders(self) -> dict[str, str]:
         """Where the artifacts of each run are."""
         return dict(zip(self.table["run_id"].to_pylist(), self.table["artifacts"].to_pylist(), strict=True))
+
+    @cached_property
+    def faults(self) -> dict[str, str]:
+        """Why a run cannot be read, by run; empty for one that can."""
+        return dict(zip(self.table["run_id"].to_pylist(), self.table["fault"].to_pylist(), strict=True))
+
+    def only(self, run_ids: Collection[str]) -> StoredRuns:
+        """Return some of the runs."""
+        return StoredRuns(self.table.filter(pc.is_in(self.table["run_id"], pa.array(sorted(run_ids), pa.string()))))
+
+    def without(self, run_ids: Collection[str]) -> StoredRuns:
+        """Return the others."""
+        return self.only(set(self.tags) - set(run_ids))
 
     def of(self, kind: Kind) -> StoredRuns:
         """Return the runs of a kind."""
@@ -123,10 +138,7 @@ def read_runs(client: MlflowClient, experiment_id: str, *, cache: Path | None = 
     cache
         Root of the folders that keep what was read; None reads everything and keeps nothing.
 
-    Raises
-    ------
-    InconsistentRunError
-        If an evaluation lacks a tag, or a delta stands under the wrong regime.
+    A run that lacks a tag, or whose tags and metrics contradict each other, is there with its ``fault``.
     """
     kept = None
     if cache is not None:
@@ -168,8 +180,11 @@ def _updated(table: pa.Table, changes: Changes) -> pa.Table:
 
 
 def _row(stated: Stated) -> dict[str, Any]:
-    record = stated.record
-    targets = _evaluated(record) if stated.kind is Kind.EVALUATE else _baseline(record)
+    record, fault = stated.record, ""
+    try:
+        targets = _evaluated(record) if stated.kind is Kind.EVALUATE else _baseline(record)
+    except ValueError as error:  # whoever recorded it, it is no run of a study
+        targets, fault = [], str(error) if isinstance(error, InconsistentRunError) else f"{record}: {error}"
     columns = zip(*targets, strict=True) if targets else ([] for _ in range(3 + len(_NUMBERS)))
     return {
         "run_id": record.run_id,
@@ -180,6 +195,7 @@ def _row(stated: Stated) -> dict[str, Any]:
         "state": stated.state,
         "artifacts": stated.artifacts,
         "tags": json.dumps(dict(sorted(record.tags.items())), ensure_ascii=False),
+        "fault": fault,
         **dict(zip(("task", "language", "regime", *_NUMBERS), map(list, columns), strict=True)),
     }
 
@@ -202,6 +218,7 @@ def _evaluated(record: Record) -> list[tuple[Any, ...]]:
 
 def _baseline(record: Record) -> list[tuple[Any, ...]]:
     """Return a baseline's targets."""
+    record.tag(Tag.BASE_MODEL)
     others = [record.by_target(name) for name in ("acc", "acc_norm", "chance", "chance_p")]
     return [
         (

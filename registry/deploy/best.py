@@ -13,11 +13,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from registry.cells import Cell, Regime, regime_of
-from registry.deploy.queries import experiments, quoted
+from registry.deploy.evaluations import Evaluation, evaluations
 from registry.refusal import Refused, unknown
-from registry.tracking import names
-from registry.tracking.evaluations import recorded_scores
+from registry.tracking.duplicates import refuse_conflicts
 from registry.tracking.names import Kind, Tag, headlines_of
+from registry.tracking.parquet import CHECKED
 from registry.tracking.store import all_runs
 
 __all__ = ["SHRUNKEN", "SHRUNKEN_SD", "Best", "best_for"]
@@ -41,6 +41,7 @@ class _Measured:
     """One adapter's newest evaluation on the target; ``delta`` in pp."""
 
     run: Run
+    version: str
     source: Cell
     regime: Regime
     delta: float
@@ -54,31 +55,33 @@ def best_for(client: MlflowClient, target: Cell, *, model: str = "", study: str 
     Raises
     ------
     Refused
-        If nothing was evaluated on the target, adapters of several bases were and none is named, or evaluations took
-        different accuracies for its score.
+        If nothing was evaluated on the target, adapters of several bases were and none is named, evaluations took
+        different accuracies for its score, or runs of one fingerprint differ in their results.
     """
-    runs = all_runs(client, experiments(client, study), _wanted(model))
-    runs = [run for run in runs if Tag.MODEL_VERSION in run.data.tags]  # others scored full fine-tunes
-    if not runs:
-        raise _nothing(client, model, study)
-    ranked = _ranked(runs, target)
+    found = evaluations(client, study=study, model=model)
+    refuse_conflicts(found.conflicts, f"best_for={target}")
+    if not found.found:
+        raise _nothing(client, model, study, found.notes)
+    ranked = _ranked(found.found, target)
     if not ranked:
-        offered = {str(cell) for run in runs for cell in recorded_scores(run)}
-        raise unknown("evaluated target", str(target), offered, where=f"best_for, base {' and '.join(_bases(runs))}")
+        offered = {str(cell) for one in found.found for cell in one.scores}
+        bases = _bases(one.run for one in found.found)
+        raise unknown("evaluated target", str(target), offered, where=f"best_for, base {' and '.join(bases)}")
     bases = _bases(measured.run for measured in ranked)
     if len(bases) > 1:
         told = f"best_for={target}: adapters of {len(bases)} bases were evaluated on it"
         raise Refused(f"{told}; add {' or '.join(f'-P model={base}' for base in bases)}")
     _require_one_headline(ranked, target)
     for place, measured in enumerate(ranked, 1):
-        name, _, number = measured.run.data.tags[Tag.MODEL_VERSION].rpartition("/")
+        name, _, number = measured.version.rpartition("/")
         try:
             version = client.get_model_version(name, number)
         except MlflowException as error:  # a better one may have been deleted since it was scored
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             continue
-        return Best(version, (*_notes(target, ranked, place), *_shrunken_note(client, measured, target)))
+        notes = (*_notes(target, ranked, place), *found.notes, *_shrunken_note(client, measured, target))
+        return Best(version, notes)
     raise Refused(f"best_for={target}: every adapter that was evaluated on it has been deleted from the registry")
 
 
@@ -86,32 +89,24 @@ def _bases(runs: Iterable[Run]) -> list[str]:
     return sorted({run.data.tags[Tag.BASE_MODEL] for run in runs})
 
 
-def _wanted(model: str) -> str:
-    wanted = f"tags.{Tag.KIND} = '{Kind.EVALUATE}' AND attributes.status = 'FINISHED'"
-    return wanted + (f" AND tags.{Tag.BASE_MODEL} = {quoted(model)}" if model else "")
-
-
-def _nothing(client: MlflowClient, model: str, study: str) -> Refused:
-    every = all_runs(client, experiments(client, study), _wanted(""))
-    bases = {run.data.tags[Tag.BASE_MODEL] for run in every if Tag.MODEL_VERSION in run.data.tags}
+def _nothing(client: MlflowClient, model: str, study: str, notes: Sequence[str]) -> Refused:
+    bases = _bases(one.run for one in evaluations(client, study=study).found)
     where = f"study {study}" if study else "the store"
     if model and bases:
         return unknown("base with evaluated adapters", model, bases, where=where)
-    return Refused(f"{where} holds no finished evaluation of an adapter; run -e evaluate, or -e study, first")
+    told = f"{where} holds no finished evaluation of an adapter; run -e evaluate, or -e study, first"
+    return Refused("\n".join([told, *notes]))
 
 
-def _ranked(runs: Sequence[Run], target: Cell) -> list[_Measured]:
+def _ranked(found: Sequence[Evaluation], target: Cell) -> list[_Measured]:
     """Return the newest evaluation of every adapter on the target, the highest delta first."""
     newest: dict[str, _Measured] = {}
-    for run in sorted(runs, key=lambda run: run.info.start_time):
-        tags = run.data.tags
-        source = Cell(tags[Tag.SOURCE_TASK], tags[Tag.SOURCE_LANGUAGE])
-        regime = regime_of(source, target)
-        delta = run.data.metrics.get(names.delta(regime, target))
-        if delta is not None:
-            newest[tags[Tag.MODEL_VERSION]] = _Measured(run, source, regime, delta)
+    for one in found:  # the oldest first
+        if target in one.deltas:
+            regime = regime_of(one.source, target)
+            newest[one.version] = _Measured(one.run, one.version, one.source, regime, one.deltas[target])
     # Where two are equal the name decides, so that the same question has the same answer.
-    return sorted(newest.values(), key=lambda found: (-found.delta, found.run.data.tags[Tag.MODEL_VERSION]))
+    return sorted(newest.values(), key=lambda measured: (-measured.delta, measured.version))
 
 
 def _require_one_headline(ranked: Sequence[_Measured], target: Cell) -> None:
@@ -154,7 +149,11 @@ def _shrunken_note(client: MlflowClient, best: _Measured, target: Cell) -> list[
         return []
     newest = max(analyses, key=lambda run: run.info.start_time)
     model = best.run.data.tags[Tag.BASE_MODEL]
-    value = _shrunken(client, newest.info.run_id, model, best.source, target)
+    try:
+        value = _shrunken(client, newest.info.run_id, model, best.source, target)
+    except (MlflowException, OSError, ValueError) as error:  # damaged, or not there any more
+        told = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        return [f"no shrunken estimate: {_TABLE} of the analysis {newest.info.run_id} cannot be read ({told})"]
     if value is None:
         return []
     mean, deviation = value
@@ -175,7 +174,7 @@ def _shrunken(client: MlflowClient, run_id: str, model: str, source: Cell, targe
         "target_language": target.language,
     }
     with tempfile.TemporaryDirectory() as folder:
-        table = pd.read_parquet(client.download_artifacts(run_id, _TABLE, folder))
+        table = pd.read_parquet(client.download_artifacts(run_id, _TABLE, folder), **CHECKED)
     if not {SHRUNKEN, SHRUNKEN_SD, *key} <= set(table):
         return None
     for column, value in key.items():

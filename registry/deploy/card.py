@@ -147,6 +147,9 @@ def _made(facts: Facts) -> str:
 
 def _results(results: Results) -> str:
     """Write every target's result, the harmed ones named first."""
+    left_out = "".join(f"\n\nNot taken into account: {_escaped(note)}." for note in results.notes)
+    if not results.targets:
+        return f"None that can be believed.{left_out}"
     harmed = [result for result in results.targets if result.harmed]
     said = (
         f"{len(results.targets)} targets, evaluation run {_code(results.run_id)} in study {_code(results.study)}. "
@@ -174,7 +177,7 @@ def _results(results: Results) -> str:
         for result in results.targets
     ]
     table = _table(("target", "regime", "score", "delta, pp", ""), rows)
-    return f"{said}\n\n{known}\n\n{_regimes(results.targets)}\n\n{table}"
+    return f"{said}\n\n{known}\n\n{_regimes(results.targets)}\n\n{table}{left_out}"
 
 
 def _listed(harmed: Sequence[TargetResult]) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 import psutil
 
+from registry.adapterfiles import WEIGHTS
 from registry.refusal import Refused
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "pulled_files",
     "refresh_card",
     "seal",
+    "tidy",
 ]
 
 MANIFEST = "pulled.json"
@@ -67,8 +69,11 @@ def is_same(target: Path, identity: Identity) -> bool:
     if told is None or told.get("identity") != asdict(identity):
         return False
     wanted = {name: digest for name, digest in told["files"].items() if name != CARD}
+    if not identity.merged and wanted.get(WEIGHTS) != identity.sha256:
+        return False
     there = {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()}
-    return there - {CARD, MANIFEST} == set(wanted) and all(_digest(target / name) == wanted[name] for name in wanted)
+    there -= {CARD, MANIFEST, *(f".{name}.new" for name in (CARD, MANIFEST))}  # the latter a killed process left
+    return there == set(wanted) and all(_digest(target / name) == wanted[name] for name in wanted)
 
 
 def is_ours(target: Path) -> bool:
@@ -92,16 +97,20 @@ def seal(folder: Path, identity: Identity) -> None:
 
 
 def refresh_card(target: Path, text: str) -> bool:
-    """Replace a pulled folder's card by a newer one, unless it was edited; return whether it was replaced."""
+    """Replace a pulled folder's card by a newer one, unless it was edited; return whether it was replaced.
+
+    The manifest first says that both cards are pulled ones: a process that is killed in between leaves either.
+    """
     told = _manifest(target)
     path = target / CARD
-    if told is None or not path.is_file() or told["files"].get(CARD) != _digest(path):
+    if told is None or not path.is_file():
         return False
-    if path.read_text(encoding="utf-8") == text:
+    now, new = _digest(path), hashlib.sha256(text.encode()).hexdigest()
+    if now == new or now not in (told["files"].get(CARD), told.get("card")):
         return False
-    told["files"][CARD] = hashlib.sha256(text.encode()).hexdigest()
-    _write(path, text)
+    told["files"][CARD], told["card"] = now, new
     _write(target / MANIFEST, json.dumps(told, indent=1) + "\n")
+    _write(path, text)
     return True
 
 
@@ -121,6 +130,7 @@ def placed(target: Path) -> Iterator[Path]:
         yield new
         _replace(new, target)
         done = True
+        _sweep(target.parent, replaced=True)
     finally:
         shutil.rmtree(new, ignore_errors=True)
         if not done:
@@ -151,12 +161,21 @@ def _replace(new: Path, target: Path) -> None:
     shutil.rmtree(old)
 
 
-def _sweep(parent: Path) -> None:
-    """Remove the folders that processes of this machine were making when they were killed."""
+def tidy(target: Path) -> None:
+    """Remove what killed processes left beside a folder that is whole."""
+    for replaced in (False, True):
+        _sweep(target.parent, replaced=replaced)
+
+
+def _sweep(parent: Path, *, replaced: bool = False) -> None:
+    """Remove the folders that processes of this machine were making, or had ``replaced``, when they were killed.
+
+    What was replaced goes only once there is something new: until then it may be all there is.
+    """
     beginning = f"{_MAKING}{socket.gethostname()}-"
     for left in parent.glob(f"{_MAKING}*"):
         pid = left.name.removeprefix(beginning).partition("-")[0]
-        ours = left.name.startswith(beginning) and left.suffix != ".old" and pid.isdecimal()
+        ours = left.name.startswith(beginning) and (left.suffix == ".old") == replaced and pid.isdecimal()
         if ours and not psutil.pid_exists(int(pid)):
             shutil.rmtree(left, ignore_errors=True)
 
@@ -178,5 +197,10 @@ def _digest(path: Path) -> str:
 def _write(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old text or the new one."""
     new = path.with_name(f".{path.name}.new")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    try:
+        new.write_text(text, encoding="utf-8")
+        new.replace(path)
+    except OSError:
+        with suppress(OSError):
+            new.unlink()
+        raise

@@ -15,7 +15,7 @@ from transformers.utils import logging
 from registry.checkpoints import folder_weights
 from registry.deploy.dtypes import Dtype
 from registry.loading import load_tokenizer
-from registry.lora.adapter import Adapter, read_adapter
+from registry.lora.adapter import Adapter, read_adapter, require_fit
 from registry.lora.bank import is_resident
 from registry.memory import require_memory
 from registry.models import Base, skeleton_of
@@ -55,6 +55,7 @@ def write_merged(base: Base, adapter_folder: Path, folder: Path, dtype: Dtype) -
 def merge_into(model: PreTrainedModel, adapter: Adapter, dtype: torch.dtype) -> None:
     """Add an adapter to a model's weights for good; the sum is taken in float32 and rounded to ``dtype`` once."""
     model.requires_grad_(False)
+    require_fit(model, adapter)
     weights = {name: cast(nn.Linear, model.get_submodule(name)) for name in adapter.weights}
     _refuse_tied(model, weights)
     for name, module in weights.items():

@@ -1,4 +1,8 @@
-"""Aliases of registered versions: set if a verdict allows it, taken away, and every move kept as a run."""
+"""Aliases of registered versions: set if a verdict allows it, taken away, and every move kept as a run.
+
+The alias moves first, and only then does anything say so: a process that dies in between leaves a run whose verdict is
+pending, from which `alias_history` tells what happened, and never a promotion that did not take place.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_USER
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE, MLFLOW_USER
 
 from registry.cells import Cell
+from registry.deploy.alias_history import DEMOTED, DEMOTING, PASSED, PENDING, REFUSED
 from registry.deploy.policy import Verdict
 from registry.deploy.queries import quoted
 from registry.deploy.resolve import Chosen
@@ -28,12 +32,9 @@ from registry.tracking.evaluations import record_inputs
 from registry.tracking.names import Kind, Tag
 from registry.tracking.recording import Recording
 from registry.tracking.runs import recorded
-from registry.tracking.store import all_runs, pages
+from registry.tracking.store import pages
 
-__all__ = ["DEMOTED", "PASSED", "REFUSED", "Carriers", "carriers", "demote", "history", "promote", "weights_problem"]
-
-#: What was decided; the value of a promotion's tag ``verdict``.
-PASSED, REFUSED, DEMOTED = "passed", "refused", "demoted"
+__all__ = ["Carriers", "carriers", "demote", "promote", "weights_problem"]
 
 _METRICS = ("score", "baseline", "chance", "delta", "se", "low", "high", "p", "q", "shrunken", "shrunken_sd")
 
@@ -78,14 +79,16 @@ def promote(client: MlflowClient, experiment_id: str, chosen: Chosen, verdict: V
         If the alias has moved since then. Whatever is raised, alias and version are as they were.
     """
     decided = PASSED if verdict.passed else REFUSED
-    with _run(client, experiment_id, chosen, before, decided, as_markdown(verdict)) as recording:
+    told = as_markdown(verdict)
+    with _run(client, experiment_id, chosen, before, PENDING) as recording:
         _record(recording, verdict, chosen)
         with ExitStack() as undo:
-            reasons = f": {'; '.join(verdict.reasons)}" if verdict.reasons else ""
-            _note(client, recording, chosen, before.alias, decided + reasons, as_markdown(verdict), undo)
             if verdict.passed:
                 _check_unmoved(client, chosen, before)
                 _give(client, chosen, before, undo)
+            reasons = f": {'; '.join(verdict.reasons)}" if verdict.reasons else ""
+            _note(client, recording, chosen, before.alias, decided + reasons, told, undo)
+            _decide(recording, chosen, before, decided, told)
             undo.pop_all()
     return recording.run_id
 
@@ -103,27 +106,20 @@ def demote(client: MlflowClient, experiment_id: str, chosen: Chosen, before: Car
         carried = before.versions.get(adapter.name)
         told = f"version {carried} does" if carried else "no version of it does"
         raise Refused(f"{adapter.name} version {adapter.version} does not carry the alias {alias!r}; {told}")
-    with _run(client, experiment_id, chosen, before, DEMOTED, f"Alias `{alias}` taken from it.") as recording:
+    with _run(client, experiment_id, chosen, before, DEMOTING) as recording:
         _record_link(recording, chosen)
         with ExitStack() as undo:
-            _note(client, recording, chosen, alias, DEMOTED, "The alias was taken from this version.", undo)
             _check_unmoved(client, chosen, before)
             undo.callback(client.set_registered_model_alias, adapter.name, alias, adapter.version)
             client.delete_registered_model_alias(adapter.name, alias)
+            _note(client, recording, chosen, alias, DEMOTED, "The alias was taken from this version.", undo)
+            _decide(recording, chosen, before, DEMOTED, f"Alias `{alias}` taken from it.")
             undo.pop_all()
     return recording.run_id
 
 
-def history(client: MlflowClient, experiment_id: str, name: str, alias: str) -> list[str]:
-    """Return what was decided of an alias of a registered name, a line each, the newest first."""
-    wanted = f"tags.{Tag.KIND} = '{Kind.PROMOTE}' AND attributes.status = 'FINISHED' AND tags.{Tag.ALIAS} = '{alias}'"
-    runs = all_runs(client, [experiment_id], wanted)
-    runs.sort(key=lambda run: run.info.start_time, reverse=True)
-    return [_line(run) for run in runs if _concerns(run, name)]
-
-
 def weights_problem(client: MlflowClient, adapter: RegisteredAdapter) -> str:
-    """Say what is wrong with a version's stored weights against the digest recorded with it; empty for nothing."""
+    """Say how a version's stored files differ from what its training run recorded; empty where they do not."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             download_adapter(client, adapter, Path(folder))
@@ -134,46 +130,44 @@ def weights_problem(client: MlflowClient, adapter: RegisteredAdapter) -> str:
     return ""
 
 
-def _concerns(run: Run, name: str) -> bool:
-    every = [run.data.tags.get(Tag.MODEL_VERSION, ""), *run.data.tags.get(Tag.ALIAS_BEFORE, "").split(", ")]
-    return any(version.rpartition("/")[0] == name for version in every)
-
-
-def _line(run: Run) -> str:
-    tags = run.data.tags
-    when = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(run.info.start_time / 1000))
-    before, version = tags.get(Tag.ALIAS_BEFORE) or "none", tags[Tag.MODEL_VERSION]
-    moved = {
-        PASSED: f"moved from {before} to {version}" if before != version else f"stays with {version}",
-        REFUSED: f"refused to {version}, stays with {before}",
-        DEMOTED: f"taken from {version}",
-    }[tags[Tag.VERDICT]]
-    return f"{when}  {tags[Tag.ALIAS]} {moved}, by {tags.get(MLFLOW_USER, 'unknown')}, run {run.info.run_id}"
-
-
 # --- recording
 
 
 def _run(
-    client: MlflowClient, experiment_id: str, chosen: Chosen, before: Carriers, decided: str, told: str
+    client: MlflowClient, experiment_id: str, chosen: Chosen, before: Carriers, pending: str
 ) -> AbstractContextManager[Recording]:
-    """Open the run of a decision."""
+    """Open the run of a decision, which says what was decided when that stands."""
     adapter, alias = chosen.adapter, before.alias
     inherited = (
         Tag.STUDY, Tag.PROTOCOL, Tag.BASE_MODEL, Tag.BASE_REVISION, Tag.MODEL_FAMILY, Tag.MODEL_SIZE_B,
         Tag.SOURCE_TASK, Tag.SOURCE_LANGUAGE, Tag.SEED,
     )  # fmt: skip
     tags = {tag: chosen.tags[tag] for tag in inherited if tag in chosen.tags} | adapter.tags
-    tags |= {Tag.ALIAS: alias, Tag.VERDICT: decided, Tag.ALIAS_BEFORE: str(before)}
+    tags |= {Tag.ALIAS: alias, Tag.VERDICT: pending, Tag.ALIAS_BEFORE: str(before)}
     return recorded(
         client,
         experiment_id,
         kind=Kind.PROMOTE,
-        name=f"{Kind.PROMOTE} {adapter.name}/{adapter.version} to {alias}: {decided}",
+        name=_title(chosen, alias, pending),
         tags=tags,
-        description=f"Alias `{alias}` of `{adapter.uri}`: **{decided}**. Carried before by: "
-        f"{f'`{before}`' if before.versions else 'none'}.\n\n{told}",
+        description=_told(chosen, before, pending),
     )
+
+
+def _decide(recording: Recording, chosen: Chosen, before: Carriers, decided: str, told: str) -> None:
+    """Say in the run what was decided, all in one write."""
+    text = f"{_told(chosen, before, decided)}\n\n{told}"
+    title = _title(chosen, before.alias, decided)
+    recording.tags({Tag.VERDICT: decided, MLFLOW_RUN_NAME: title, MLFLOW_RUN_NOTE: text})
+
+
+def _title(chosen: Chosen, alias: str, decided: str) -> str:
+    return f"{Kind.PROMOTE} {chosen.adapter.name}/{chosen.adapter.version} to {alias}: {decided}"
+
+
+def _told(chosen: Chosen, before: Carriers, decided: str) -> str:
+    carried = f"`{before}`" if before.versions else "none"
+    return f"Alias `{before.alias}` of `{chosen.adapter.uri}`: **{decided}**. Carried before by: {carried}."
 
 
 def _record(recording: Recording, verdict: Verdict, chosen: Chosen) -> None:

@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import errno
-import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
+from registry.adapterfiles import CONFIG, WEIGHTS, config_text, read_config
 from registry.deploy.card import Facts, card
 from registry.deploy.dtypes import Dtype
-from registry.deploy.folder import CARD, Identity, check_target, is_ours, is_same, placed, refresh_card, seal
+from registry.deploy.folder import CARD, Identity, check_target, is_ours, is_same, placed, refresh_card, seal, tidy
 from registry.deploy.resolve import Chosen
 from registry.deploy.results import results_of
 from registry.deploy.versions import alias_target
 from registry.models import trained_base
 from registry.refusal import Refused
 from registry.tracking.adapters import RESTORE, RegisteredAdapter, download_adapter
-from registry.tracking.names import Tag
+from registry.tracking.folders import read_description
+from registry.tracking.verification import Recorded, check_recipe, on_record, run_of
 
 __all__ = ["Pulled", "default_folder", "pull"]
-
-_CONFIG, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -85,16 +83,16 @@ def pull(
     """
     target = target.expanduser().absolute()
     check_target(target)
-    run = _training_run(client, chosen)
-    identity = Identity(chosen.adapter.uri, chosen.tags.get(Tag.DIGEST, ""), merged or "")
+    run = run_of(client, chosen.run_id)
+    identity = Identity(chosen.adapter.uri, _recorded(client, chosen).weights, merged or "")
     if _stands(target):
-        if is_same(target, identity):
-            return _kept(client, chosen, run, target, identity)
+        if is_same(target, identity) and _is_as_recorded(client, chosen, target, identity):
+            return _kept(client, chosen, run, target, identity, say)
         _refuse_replacing(target, identity, overwrite=overwrite)
     try:
         with placed(target) as new:
             facts = _made(client, chosen, run, new, merged=merged, base=base, say=say)
-            (new / CARD).write_text(_card(client, chosen, facts), encoding="utf-8")
+            (new / CARD).write_text(_card(client, chosen, facts, say), encoding="utf-8")
             seal(new, identity)
             _check_alias(client, chosen)
     except OSError as error:
@@ -116,10 +114,42 @@ def _refuse_replacing(target: Path, identity: Identity, *, overwrite: bool) -> N
         )
 
 
-def _kept(client: MlflowClient, chosen: Chosen, run: Run | None, target: Path, identity: Identity) -> Pulled:
+def _recorded(client: MlflowClient, chosen: Chosen) -> Recorded:
+    """Look up what is recorded of the version; one that was deleted since it was chosen is refused."""
+    try:
+        return on_record(client, chosen.adapter.name, chosen.adapter.version)
+    except MlflowException as error:
+        raise _told(error, chosen.adapter, Path()) from error
+
+
+def _is_as_recorded(client: MlflowClient, chosen: Chosen, target: Path, identity: Identity) -> bool:
+    """Whether an adapter's configuration, in a folder that an earlier version may have pulled, is the recorded one."""
+    if identity.merged:
+        return True
+    try:
+        check_recipe(read_config(target), _recorded(client, chosen))
+    except Refused:
+        return False
+    return True
+
+
+def _kept(
+    client: MlflowClient,
+    chosen: Chosen,
+    run: Run | None,
+    target: Path,
+    identity: Identity,
+    say: Callable[[str], None],
+) -> Pulled:
     """Leave a folder as it is, but for results that its card does not tell yet."""
     facts = _facts(chosen, run, _serving(chosen), identity.merged)
-    return Pulled(target, facts, kept=True, refreshed=refresh_card(target, _card(client, chosen, facts)))
+    tidy(target)
+    try:
+        refreshed = refresh_card(target, _card(client, chosen, facts, say))
+    except OSError as error:  # the adapter is there all the same
+        say(f"its card could not be brought up to date: {_brief(error)}")
+        refreshed = False
+    return Pulled(target, facts, kept=True, refreshed=refreshed)
 
 
 def _made(
@@ -136,9 +166,8 @@ def _made(
     say(f"downloading {chosen.adapter.uri}")
     (new / "download").mkdir()
     adapter = _fetched(client, chosen.adapter, new / "download")
-    serving = _metadata(adapter)
+    serving = read_description(adapter)
     facts = _facts(chosen, run, serving, merged or "")
-    _check_config(adapter, facts, chosen.adapter)
     if merged:
         from registry.deploy.merge import write_merged  # it brings torch
 
@@ -150,22 +179,18 @@ def _made(
             say(f"trained and scored on the base in {quantised}; merged into its full weights it may do otherwise")
         write_merged(found, adapter, new, merged)
     else:
-        for name in (_CONFIG, _WEIGHTS):
-            (adapter / name).rename(new / name)
+        (new / CONFIG).write_text(config_text(read_config(adapter)), encoding="utf-8")
+        (adapter / WEIGHTS).rename(new / WEIGHTS)
     shutil.rmtree(new / "download")
     return facts
 
 
 def _fetched(client: MlflowClient, adapter: RegisteredAdapter, folder: Path) -> Path:
-    """Download what is stored, checked by digest."""
+    """Download what is stored, held against what was recorded."""
     try:
-        path = download_adapter(client, adapter, folder)
+        return download_adapter(client, adapter, folder)
     except MlflowException as error:
         raise _told(error, adapter, folder) from error
-    missing = [name for name in (_CONFIG, "MLmodel") if not (path / name).is_file()]
-    if missing:
-        raise Refused(f"{adapter.uri}: {' and '.join(missing)} are gone from the artifact store; {RESTORE}")
-    return path
 
 
 def _told(error: Exception, adapter: RegisteredAdapter, place: Path) -> Refused:
@@ -182,16 +207,6 @@ def _brief(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-def _check_config(folder: Path, facts: Facts, adapter: RegisteredAdapter) -> None:
-    """Hold the configuration, which the recorded digest does not cover, against the run's parameters."""
-    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-    for key, parameter in (("r", "lora.rank"), ("lora_alpha", "lora.alpha")):
-        wanted = facts.parameters.get(parameter)
-        if wanted is not None and float(config.get(key, "nan")) != float(wanted):
-            told = f"its adapter_config.json says {key} {config.get(key)}, {wanted} was recorded"
-            raise Refused(f"{adapter.uri}: {told}; train it again")
-
-
 def _check_alias(client: MlflowClient, chosen: Chosen) -> None:
     """Refuse what was pulled for an alias that stands for another version by now."""
     if not chosen.alias:
@@ -202,17 +217,11 @@ def _check_alias(client: MlflowClient, chosen: Chosen) -> None:
         raise Refused(f"{moved} meanwhile; nothing was kept, pull again")
 
 
-def _card(client: MlflowClient, chosen: Chosen, facts: Facts) -> str:
-    return card(facts, results_of(client, f"{chosen.adapter.name}/{chosen.adapter.version}"))
-
-
-def _training_run(client: MlflowClient, chosen: Chosen) -> Run | None:
-    try:
-        return client.get_run(chosen.run_id)
-    except MlflowException as error:  # a version outlives its run
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
+def _card(client: MlflowClient, chosen: Chosen, facts: Facts, say: Callable[[str], None]) -> str:
+    results = results_of(client, f"{chosen.adapter.name}/{chosen.adapter.version}")
+    for note in results.notes if results else ():
+        say(f"not on its card: {note}")
+    return card(facts, results)
 
 
 def _facts(chosen: Chosen, run: Run | None, serving: Mapping[str, Any], merged: str) -> Facts:
@@ -234,9 +243,7 @@ def _serving(chosen: Chosen) -> Mapping[str, Any]:
             path = mlflow.artifacts.download_artifacts(f"{chosen.adapter.uri}/MLmodel", dst_path=folder)
         except (MlflowException, OSError) as error:
             raise _told(error, chosen.adapter, Path(folder)) from error
-        return _metadata(Path(path).parent)
-
-
-def _metadata(folder: Path) -> Mapping[str, Any]:
-    told: Mapping[str, Any] = yaml.safe_load((folder / "MLmodel").read_text(encoding="utf-8"))["metadata"]
-    return told
+        try:
+            return read_description(Path(path).parent)
+        except Refused as error:
+            raise Refused(f"{chosen.adapter.uri}: {error}") from None

@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from registry.refusal import Refused, unknown
 from registry.tracking.store import pages
 
-__all__ = ["experiments", "quoted"]
+__all__ = ["experiments", "quoted", "studies"]
 
 
 def quoted(text: str) -> str:
@@ -33,10 +33,21 @@ def experiments(client: MlflowClient, study: str = "") -> list[str]:
     Refused
         If there is no such study.
     """
+    return list(studies(client, study))
+
+
+def studies(client: MlflowClient, study: str = "") -> dict[str, str]:
+    """Return the name of every experiment, or of one study's, by its id.
+
+    Raises
+    ------
+    Refused
+        If there is no such study.
+    """
     there = pages(lambda token: client.search_experiments(max_results=1000, page_token=token))
-    found: dict[str, str] = {experiment.name: experiment.experiment_id for experiment in there}
+    found: dict[str, str] = {experiment.experiment_id: experiment.name for experiment in there}
     if not study:
-        return list(found.values())
-    if study not in found:
-        raise unknown("study", study, found, where="the store")
-    return [found[study]]
+        return found
+    if study not in found.values():
+        raise unknown("study", study, found.values(), where="the store")
+    return {identity: name for identity, name in found.items() if name == study}

@@ -13,7 +13,16 @@ from mlflow.exceptions import MlflowException
 from registry.cells import Cell
 from registry.deploy.best import best_for
 from registry.deploy.queries import experiments, quoted
-from registry.deploy.versions import alias_target, check_name, described, registered, version_of, versions_of
+from registry.deploy.versions import (
+    alias_target,
+    check_name,
+    counting_versions,
+    described,
+    is_adapter,
+    registered,
+    version_of,
+    versions_of,
+)
 from registry.refusal import Refused
 from registry.tracking.adapters import RegisteredAdapter
 from registry.tracking.names import Kind, Tag, registered_model
@@ -104,11 +113,21 @@ def _by_name(client: MlflowClient, asked: Asked) -> Chosen:
     return _one(client, asked, name, version, alias)
 
 
-def _one(client: MlflowClient, asked: Asked, name: str, number: str, alias: str) -> Chosen:
-    """Return the version of a number or an alias, or without either the newest that fits."""
+def _one(
+    client: MlflowClient, asked: Asked, name: str, number: str, alias: str, *, of: Mapping[str, str] | None = None
+) -> Chosen:
+    """Return the version of a number or an alias, or without either the newest that fits.
+
+    Parameters
+    ----------
+    of
+        Tags that say which base and source cell is meant; names of different ones may be the same once registered.
+    """
     if not number and not alias:
-        return _newest(client, asked, name)
+        return _newest(client, asked, name, of or {})
     version = alias_target(client, name, alias) if alias else version_of(client, name, number)
+    if of and is_adapter(version) and not _has(version, of):
+        raise _of_another(name, [version], of)
     if not _is_meant(version, asked):
         raise Refused(f"{name}: version {described(version)} is not of the seed or study that was asked for")
     return _chosen(version, alias=alias)
@@ -134,18 +153,53 @@ def _number_or_alias(version: str) -> tuple[str, str]:
     return (version, "") if version.isdecimal() else ("", version)
 
 
-def _newest(client: MlflowClient, asked: Asked, name: str) -> Chosen:
-    versions = [version for version in versions_of(client, name) if _is_meant(version, asked)]
+def _newest(client: MlflowClient, asked: Asked, name: str, of: Mapping[str, str]) -> Chosen:
+    every = versions_of(client, name)
+    adapters = [version for version in every if is_adapter(version)]
+    mine = [version for version in adapters if _has(version, of)]
+    if adapters and not mine:
+        raise _of_another(name, adapters, of)
+    _refuse_mixed(name, mine)
+    versions, repeated = counting_versions(client, [version for version in mine if _is_meant(version, asked)])
     if not versions:
         said = [f"{part} {value}" for part, value in (("seed", asked.seed), ("study", asked.study)) if value]
-        every = "; ".join(map(described, versions_of(client, name)[:8])) or "none: all were deleted"
-        raise Refused(f"{name} has no version of {' and '.join(said) or 'any kind'}; there are: {every}")
+        there = "; ".join(map(described, every[:8])) or "none: all were deleted"
+        raise Refused(f"{name} has no version of {' and '.join(said) or 'any kind'}; there are: {there}")
     newest, *others = versions
+    notes = list(repeated)
+    if len(adapters) < len(every):
+        notes.append(f"{len(every) - len(adapters)} versions left out: they do not say what they are adapters of")
     if not others:
-        return _chosen(newest)
+        return _chosen(newest, notes=notes)
     note = f"{len(versions)} versions fit; the newest is taken: {described(newest)}"
     listed = "; ".join(map(described, others[:8]))
-    return _chosen(newest, notes=(note, f"others: {listed}; choose with -P name={name} -P version=<number>"))
+    return _chosen(newest, notes=(note, f"others: {listed}; choose with -P name={name} -P version=<number>", *notes))
+
+
+def _has(version: ModelVersion, of: Mapping[str, str]) -> bool:
+    return all(version.tags.get(tag) == value for tag, value in of.items())
+
+
+def _subject(tags: Mapping[str, str]) -> str:
+    """Write base and source cell of a version."""
+    return f"{tags[Tag.BASE_MODEL]} on {tags[Tag.SOURCE_TASK]}/{tags[Tag.SOURCE_LANGUAGE]}"
+
+
+def _of_another(name: str, versions: Sequence[ModelVersion], of: Mapping[str, str]) -> Refused:
+    there = sorted({_subject(version.tags) for version in versions})
+    return Refused(
+        f"{name} holds adapters of {' and '.join(there)}, not of {_subject(of)}: their registered names are the same"
+    )
+
+
+def _refuse_mixed(name: str, versions: Sequence[ModelVersion]) -> None:
+    """Refuse to choose between adapters of different bases or cells."""
+    there = sorted({_subject(version.tags) for version in versions})
+    if len(there) > 1:
+        raise Refused(
+            f"{name} holds adapters of {' and '.join(there)}: their registered names are the same; say which is meant "
+            "with -P model= -P task= -P language=, or name a version"
+        )
 
 
 def _is_meant(version: ModelVersion, asked: Asked) -> bool:
@@ -164,7 +218,8 @@ def _by_cell(client: MlflowClient, asked: Asked) -> Chosen:
     except Refused as error:
         _refuse_full(client, model, source)
         raise Refused(f"{error}; or train it first: -e finetune with the same parameters") from None
-    return _one(client, asked, name, *_number_or_alias(asked.version))
+    of = {Tag.BASE_MODEL: model, Tag.SOURCE_TASK: source.task, Tag.SOURCE_LANGUAGE: source.language}
+    return _one(client, asked, name, *_number_or_alias(asked.version), of=of)
 
 
 def _refuse_full(client: MlflowClient, model: str, source: Cell) -> None:
@@ -177,7 +232,8 @@ def _refuse_full(client: MlflowClient, model: str, source: Cell) -> None:
     }
     found = " AND ".join(f"tags.{tag} = {quoted(value)}" for tag, value in wanted.items())
     runs = all_runs(client, experiments(client), f"{found} AND attributes.status = 'FINISHED'")
-    whole = [run.data.tags[Tag.MODEL_ID] for run in runs if Tag.MODEL_VERSION not in run.data.tags]
+    tags = [run.data.tags for run in runs]
+    whole = [one[Tag.MODEL_ID] for one in tags if Tag.MODEL_VERSION not in one and Tag.MODEL_ID in one]
     if whole:
         _refuse_whole(f"the fine-tune of {model} on {source}", whole[0])
 
@@ -217,6 +273,11 @@ def _cell(task: str, language: str) -> Cell:
 
 
 def _chosen(version: ModelVersion, *, alias: str = "", notes: Sequence[str] = ()) -> Chosen:
+    if not is_adapter(version):
+        raise Refused(
+            f"models:/{version.name}/{version.version} is no adapter that this project recorded: its tags do not say "
+            "of which base and source cell it is"
+        )
     model_id = (version.source or "").removeprefix("models:/")
     adapter = RegisteredAdapter(version.name, str(version.version), model_id)
     return Chosen(adapter, version.tags, version.run_id or "", alias, tuple(notes))

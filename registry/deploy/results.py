@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from mlflow import MlflowClient
-from mlflow.entities import Run
 
 from registry.cells import HARM_PP, Cell, Regime, regime_of
-from registry.deploy.queries import experiments, quoted
-from registry.tracking import names
-from registry.tracking.evaluations import parse_indistinct, recorded_scores
-from registry.tracking.names import Kind, Tag, headlines_of
-from registry.tracking.store import all_runs
+from registry.deploy.evaluations import Evaluation, evaluations_of
+from registry.tracking.evaluations import parse_indistinct
+from registry.tracking.names import Tag, headlines_of
 
 __all__ = ["Results", "TargetResult", "results_of"]
 
@@ -49,6 +47,8 @@ class Results:
         How many finished evaluations there are; the newest is told.
     headlines
         Task → the accuracy that its score is; empty where the run does not say.
+    notes
+        Runs that were left out, and those of one fingerprint that contradict each other: then ``targets`` is empty.
     """
 
     run_id: str
@@ -58,34 +58,45 @@ class Results:
     evaluations: int
     indistinct: Mapping[Cell, float] = field(default_factory=dict)
     headlines: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def results_of(client: MlflowClient, version: str) -> Results | None:
-    """Return what was found for a version, written ``name/number``, or None if no evaluation of it has finished."""
-    wanted = f"tags.{Tag.KIND} = '{Kind.EVALUATE}' AND attributes.status = 'FINISHED'"
-    runs = all_runs(client, experiments(client), f"{wanted} AND tags.{Tag.MODEL_VERSION} = {quoted(version)}")
-    if not runs:
-        return None
-    run = max(runs, key=lambda run: run.info.start_time)
-    tags = run.data.tags
-    below = frozenset(map(Cell.parse, tags.get(Tag.BELOW_CHANCE, "").split()))
+    """Return what was found for a version, written ``name/number``, or None if no evaluation of it has finished.
+
+    Of evaluations in other experiments than its study's, and of such as contradict the version, nothing is taken.
+    """
+    name, _, number = version.rpartition("/")
+    found = evaluations_of(client, client.get_model_version(name, number))
+    if not found.found:
+        return Results("", "", (), frozenset(), 0, notes=found.notes) if found.notes else None
+    newest = found.found[-1]
+    tags = newest.run.data.tags
     return Results(
-        run.info.run_id,
+        newest.run.info.run_id,
         tags.get(Tag.STUDY, ""),
-        _targets(run),
-        below,
-        len(runs),
+        () if found.conflicts else _targets(newest),
+        below_chance(tags),
+        len(found.found),
         indistinct=parse_indistinct(tags.get(Tag.INDISTINCT, "")),
         headlines=headlines_of(tags),
+        notes=(*map(str, found.conflicts), *found.notes),
     )
 
 
-def _targets(run: Run) -> tuple[TargetResult, ...]:
-    tags, metrics = run.data.tags, run.data.metrics
-    source = Cell(tags[Tag.SOURCE_TASK], tags[Tag.SOURCE_LANGUAGE])
-    found = []
-    for target, score in recorded_scores(run).items():
-        regime = regime_of(source, target)
-        found.append(TargetResult(target, regime, score, metrics[names.delta(regime, target)]))
+def below_chance(tags: Mapping[str, str]) -> frozenset[Cell]:
+    """Return the targets that a run flags; what is no target is another tool's."""
+    found = set()
+    for text in tags.get(Tag.BELOW_CHANCE, "").split():
+        with suppress(ValueError):
+            found.add(Cell.parse(text))
+    return frozenset(found)
+
+
+def _targets(found: Evaluation) -> tuple[TargetResult, ...]:
+    results = [
+        TargetResult(target, regime_of(found.source, target), score, found.deltas[target])
+        for target, score in found.scores.items()
+    ]
     order = list(Regime)
-    return tuple(sorted(found, key=lambda result: (order.index(result.regime), result.target)))
+    return tuple(sorted(results, key=lambda result: (order.index(result.regime), result.target)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
@@ -13,7 +14,19 @@ from registry.refusal import Refused, unknown
 from registry.tracking.names import Tag
 from registry.tracking.store import pages
 
-__all__ = ["alias_target", "check_name", "described", "registered", "version_of", "versions_of"]
+__all__ = [
+    "alias_target",
+    "check_name",
+    "counting_versions",
+    "described",
+    "is_adapter",
+    "registered",
+    "version_of",
+    "versions_of",
+]
+
+#: Tags without which a version is none that this project registered.
+_NEEDED = (Tag.BASE_MODEL, Tag.SOURCE_TASK, Tag.SOURCE_LANGUAGE)
 
 #: What a registered name must not hold: it names a folder, and MLflow's addresses are cut at "/", ":" and "@".
 _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f/\\:@]")
@@ -66,6 +79,49 @@ def versions_of(client: MlflowClient, name: str) -> list[ModelVersion]:
     wanted = f"name = {quoted(name)}"
     versions = pages(lambda token: client.search_model_versions(wanted, max_results=1000, page_token=token))
     return sorted(versions, key=lambda version: int(version.version), reverse=True)
+
+
+def is_adapter(version: ModelVersion) -> bool:
+    """Whether a version says what it is an adapter of, as every version that this project registers does."""
+    return all(version.tags.get(tag) for tag in _NEEDED)
+
+
+def counting_versions(client: MlflowClient, versions: Sequence[ModelVersion]) -> tuple[list[ModelVersion], list[str]]:
+    """Return the versions that count, in the order given, and words on those that repeat another.
+
+    Of versions of one fingerprint the first counts whose training stands as finished.
+
+    Raises
+    ------
+    Refused
+        If versions of one fingerprint have different weights.
+    """
+    groups: dict[str, list[ModelVersion]] = {}
+    for version in sorted(versions, key=lambda version: int(version.version)):
+        groups.setdefault(version.tags.get(Tag.FINGERPRINT) or f"version {version.version}", []).append(version)
+    counting, notes = set[str](), list[str]()
+    for group in groups.values():
+        standing = [version for version in group if len(group) == 1 or _is_finished(client, version)]
+        first, *others = standing or group
+        for other in others:
+            if other.tags.get(Tag.DIGEST) != first.tags.get(Tag.DIGEST):
+                raise Refused(
+                    f"{first.name}: versions {first.version} and {other.version} share a fingerprint and have "
+                    f"different weights (runs {first.run_id} and {other.run_id});\nfind out which is genuine, and "
+                    f"name it: -P name={first.name} -P version=<number>"
+                )
+            notes.append(f"version {other.version} repeats version {first.version}, which counts")
+        counting.add(str(first.version))
+    return [version for version in versions if str(version.version) in counting], notes
+
+
+def _is_finished(client: MlflowClient, version: ModelVersion) -> bool:
+    """Whether the run that trained a version is finished and was not deleted."""
+    try:
+        info = client.get_run(str(version.run_id)).info
+    except MlflowException:  # of a foreign version the id may be anything
+        return False
+    return bool(info.status == "FINISHED" and info.lifecycle_stage == "active")
 
 
 def version_of(client: MlflowClient, name: str, number: str) -> ModelVersion:

@@ -12,18 +12,23 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from registry.adapterfiles import WEIGHTS
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.lost import copy_back, found_elsewhere, move_aside, restore
 from registry.doctor.records import Records, watched
 from registry.refusal import Refused
-from registry.tracking.adapters import RegisteredAdapter, download_adapter, weights_digest
+from registry.tracking.adapters import RegisteredAdapter, download_adapter
+from registry.tracking.folders import check_places
 from registry.tracking.names import Tag
 from registry.tracking.recording import local_folder
+from registry.tracking.verification import Recorded, verify
 
 __all__ = ["check_adapters", "check_folders", "check_unregistered"]
 
 _GONE = "have no weights any more"
 _RUN_FOLDER = re.compile(r"[0-9a-f]{32}")
+_CHANGED = ("have other weights than were recorded", "have other files than were recorded")
+_RESTORE = "put the recorded files back from a backup; pull, serving, evaluate and promote refuse these until then"
 _MODEL_FOLDER = re.compile(r"m-[0-9a-f]{32}")
 
 
@@ -46,10 +51,13 @@ def check_adapters(records: Records, *, download: bool, hashing: bool = True) ->
         if fault:
             faults.setdefault(fault, []).append(f"{version.name}/{version.version}  run {version.run_id}")
     for fault, places in faults.items():
-        remedy = _remedy(records, models, places) if fault == _GONE else _retrain(records, places)
+        if fault == _GONE:
+            remedy = _remedy(records, models, places)
+        else:
+            remedy = _RESTORE if fault in _CHANGED else _retrain(records, places)
         yield wrong(f"{len(places)} registered versions {fault}", remedy, places=places)
     if not faults:
-        told = f", the weights of {compared:,} compared with their SHA-256" if compared else ""
+        told = f", the weights of {compared:,} compared with their SHA-256, and their other files" if compared else ""
         yield good(f"{len(records.versions):,} registered versions have their files{told}")
     if hashing and not download and compared < len(records.versions) and not faults:
         yield note("weights on the server were not compared with their digests: -P digests=true downloads them")
@@ -72,7 +80,7 @@ def _fault(
         if not hashing:
             return "", False
         try:
-            return ("" if weights_digest(folder) == recorded else "have other weights than were recorded"), True
+            return _changed(records, version, folder), True
         except OSError as error:
             return f"have weights that cannot be read ({error.strerror})", True
     if hashing and download:
@@ -84,13 +92,34 @@ def _fault(
     return ("" if any(path.endswith(".safetensors") for path in files) else _GONE), False
 
 
+def _changed(records: Records, version: ModelVersion, folder: Path) -> str:
+    """Say whether a folder on this machine is what was recorded."""
+    uri = f"models:/{version.name}/{version.version}"
+    run = next((run for run in records.runs if run.info.run_id == version.run_id), None)
+    recorded = (
+        Recorded(uri, version.tags) if run is None else Recorded(uri, version.tags, run.data.tags, run.data.params)
+    )
+    try:
+        check_places(folder, uri)
+        verify(folder, recorded)
+    except Refused as error:
+        return _named(error)
+    return ""
+
+
+def _named(error: Refused) -> str:
+    if "gone from" in str(error):
+        return "have no weights any more" if "weights" in str(error) or WEIGHTS in str(error) else "lack recorded files"
+    return _CHANGED[0] if "its weights have" in str(error) else _CHANGED[1]
+
+
 def _downloaded(records: Records, version: ModelVersion) -> str:
     adapter = RegisteredAdapter(version.name, str(version.version), (version.source or "").removeprefix("models:/"))
     with tempfile.TemporaryDirectory() as folder:
         try:
             download_adapter(records.client, adapter, Path(folder))
         except Refused as error:
-            return _GONE if "gone" in str(error) else "have other weights than were recorded"
+            return _named(error)
         except (MlflowException, OSError):
             return "cannot be downloaded"
     return ""

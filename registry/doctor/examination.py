@@ -117,7 +117,7 @@ def _outline(study: Study) -> Outline | None:
     from registry.runner.outline import outline
 
     try:
-        return outline(study)
+        return outline(study, strict=False)
     except Refused:  # told with the study itself
         return None
 
@@ -125,7 +125,9 @@ def _outline(study: Study) -> Outline | None:
 def _study(
     client: MlflowClient, name: str, study: Study | None, outlined: Outline | None, what: Examination
 ) -> Iterator[Finding]:
-    from registry.doctor.integrity import check_dead, check_finished, check_plan, check_twice
+    from registry.doctor.duplicates import check_twice
+    from registry.doctor.integrity import check_dead, check_finished, check_plan
+    from registry.doctor.outcomes import check_outcomes
     from registry.doctor.records import read_records
 
     experiment = client.get_experiment_by_name(name)
@@ -149,6 +151,8 @@ def _study(
     yield from check_dead(records)
     yield from check_twice(records)
     yield from check_finished(records, expected)
+    if what.digests is not False:
+        yield from check_outcomes(records, download=bool(what.digests))
     yield from _adapters(records, what)
 
 
@@ -161,10 +165,12 @@ def _begun(records: Records) -> bool:
 
 def _adapters(records: Records, what: Examination) -> Iterator[Finding]:
     from registry.doctor.adapters import check_adapters, check_folders, check_unregistered
+    from registry.doctor.aliases import check_aliases
 
     if records.versions or records.models:
         yield from check_adapters(records, download=bool(what.digests), hashing=what.digests is not False)
         yield from check_unregistered(records)
+        yield from check_aliases(records)
     yield from check_folders(records)
 
 
@@ -183,7 +189,7 @@ def _expected(study: Study, records: Records, outlined: Outline | None) -> Expec
                 raise
             return _by_names(study, outlined)
         jobs = experiment.jobs()
-        plan = make_plan(experiment, records.client, records.experiment.experiment_id)
+        plan = make_plan(experiment, records.client, records.experiment.experiment_id, strict=False)
     fingerprints = frozenset(mark for job in jobs for mark in (job.finetune, job.evaluate) if mark)
     missing = [f"{job}: {step}" for job, step in plan.todo]
     return Expected(missing, fingerprints, len(experiment.grid), len(jobs))

@@ -1,4 +1,4 @@
-"""A study's runs: jobs that are missing, work recorded twice, runs of dead processes, finished runs that lack parts."""
+"""A study's runs: jobs that are missing, runs of dead processes, finished runs that lack parts."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from mlflow.entities import Run
 
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.lost import copy_back, found_elsewhere, restore
-from registry.doctor.records import Records, by_fingerprint, described, watched
+from registry.doctor.records import Records, described, watched
 from registry.tracking.names import FINAL_LOSS, Artifact, Kind, Tag, is_of
 from registry.tracking.recording import local_folder
 from registry.tracking.runs import end_dead, is_silent, still_silent
 
-__all__ = ["Expected", "check_dead", "check_finished", "check_plan", "check_twice"]
+__all__ = ["Expected", "check_dead", "check_finished", "check_plan"]
 
 
 @dataclass(frozen=True)
@@ -104,42 +104,6 @@ def _watched(records: Records, runs: Sequence[Run]) -> list[Run]:
 def _end(records: Records, runs: Sequence[Run]) -> str:
     """Mark runs as KILLED that are still RUNNING."""
     return f"{sum(end_dead(records.client, run) for run in runs)} runs are KILLED now"
-
-
-def check_twice(records: Records) -> Iterator[Finding]:
-    """Find work that is recorded twice: of equal fingerprints the newest counts."""
-    superseded = _superseded(records)
-    if not superseded:
-        yield good("nothing is recorded twice")
-        return
-    busy = records.busy()
-    yield wrong(
-        f"{len(superseded)} finished runs have the fingerprint of another, which counts in their place",
-        "wait until the study has ended, then look again"
-        if busy
-        else f"mlflow run . -e doctor --env-manager local -P study={records.study} -P repair=true",
-        places=[described(run) for run in superseded],
-        repair=None if busy else lambda: _delete(records, superseded),
-    )
-
-
-def _superseded(records: Records) -> list[Run]:
-    """Return the runs that nothing needs: their fingerprint stands again, and no evaluation that counts names them."""
-    evaluations = by_fingerprint(records.finished(Kind.EVALUATE))
-    counting = [runs[-1] for runs in evaluations.values()]
-    needed = {run.data.tags.get(tag) for run in counting for tag in (Tag.FINETUNE_RUN, Tag.BASELINE_RUN)}
-    found = [run for runs in evaluations.values() for run in runs[:-1]]
-    for kind in (Kind.FINETUNE, Kind.BASELINE):
-        for runs in by_fingerprint(records.finished(kind)).values():
-            kept = [run for run in runs if run.info.run_id in needed] or runs[-1:]
-            found += [run for run in runs if run not in kept]
-    return found
-
-
-def _delete(records: Records, runs: Sequence[Run]) -> str:
-    for run in watched(runs, "deleting runs"):
-        records.client.delete_run(run.info.run_id)
-    return f"{len(runs)} runs are deleted; `mlflow runs restore --run-id <id>` brings one back"
 
 
 def check_finished(records: Records, expected: Expected | None) -> Iterator[Finding]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -86,12 +86,3 @@ def _deleted(client: MlflowClient, experiment: Experiment) -> frozenset[str]:
 def described(run: Run) -> str:
     """Return a run's id and name."""
     return f"{run.info.run_id}  {run.info.run_name}"
-
-
-def by_fingerprint(runs: Iterable[Run]) -> Mapping[str, list[Run]]:
-    """Return runs by their fingerprints, in the order given; those without one are left out."""
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        if Tag.FINGERPRINT in run.data.tags:
-            found.setdefault(run.data.tags[Tag.FINGERPRINT], []).append(run)
-    return found

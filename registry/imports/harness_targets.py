@@ -27,6 +27,7 @@ from registry.refusal import Refused
 from registry.tracking import names
 from registry.tracking.chance import chance_p
 from registry.tracking.evaluations import TargetScore
+from registry.tracking.parquet import WITH_CHECKSUMS
 
 __all__ = ["Measured", "Reading", "listed", "measure"]
 
@@ -234,7 +235,7 @@ def _write(outcomes: list[pd.DataFrame], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists():
         raise Refused(f"two models would both be {path.parent.name}; give one of them another name in the manifest")
-    table[columns].to_parquet(path, index=False, compression="zstd")
+    table[columns].to_parquet(path, index=False, compression="zstd", **WITH_CHECKSUMS)
 
 
 def listed(things: Iterable[str]) -> str:

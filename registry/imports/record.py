@@ -13,6 +13,7 @@ from registry.imports.imported import Imported, counts
 from registry.outputs import staged
 from registry.refusal import Refused
 from registry.tracking.names import Artifact, Kind, Tag, count, headlines_tag, run_name
+from registry.tracking.parquet import WITH_CHECKSUMS
 from registry.tracking.runs import recorded
 from registry.tracking.store import all_runs, experiment_id
 
@@ -74,8 +75,8 @@ def _is_former(file: Path) -> bool:
 
 
 def _write_frame(imported: Imported, folder: Path) -> None:
-    imported.observations.to_parquet(folder / Artifact.OBSERVATIONS, index=False)
-    imported.baselines.to_parquet(folder / Artifact.BASELINES, index=False)
+    imported.observations.to_parquet(folder / Artifact.OBSERVATIONS, index=False, **WITH_CHECKSUMS)
+    imported.baselines.to_parquet(folder / Artifact.BASELINES, index=False, **WITH_CHECKSUMS)
     about = {"seed_averaged": imported.seed_averaged, "notes": list(imported.notes)}
     (folder / Artifact.ABOUT).write_text(json.dumps(about, ensure_ascii=False, indent=1), encoding="utf-8")
     if imported.outcomes is not None:

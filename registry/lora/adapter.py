@@ -15,16 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from registry.adapterfiles import WEIGHTS, check_weights, read_config, tensor_name
 from registry.projections import projections, spec_targets
 from registry.refusal import Refused
 from registry.study import LoraSpec
 
-__all__ = ["Adapter", "fresh_adapter", "read_adapter", "save_adapter"]
-
-_PREFIX = "base_model.model."  # what PEFT's files put before a module's name
-
-#: What PEFT, JSON, safetensors and the checks of a specification raise at files that are not as they should be.
-_MALFORMED = (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError, RecursionError)
+__all__ = ["Adapter", "fresh_adapter", "read_adapter", "require_fit", "save_adapter"]
 
 
 @dataclass(frozen=True)
@@ -85,11 +81,11 @@ def save_adapter(adapter: Adapter, folder: Path, *, base_reference: str, base_re
     config.base_model_name_or_path, config.revision = base_reference, base_revision
     config.save_pretrained(str(folder))
     tensors = {
-        f"{_PREFIX}{name}.lora_{letter}.weight": weight.detach().cpu().contiguous()
+        tensor_name(name, letter): weight.detach().cpu().contiguous()
         for name, pair in adapter.weights.items()
         for letter, weight in zip("AB", pair, strict=True)
     }
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def read_adapter(folder: Path) -> Adapter:
@@ -98,34 +94,39 @@ def read_adapter(folder: Path) -> Adapter:
     Raises
     ------
     Refused
-        If the folder holds no LoRA adapter, or its weights do not fit together.
+        If the folder holds no LoRA adapter as a study writes it, or its weights do not fit together.
     """
     try:
-        adapter = _read(folder)
-    except _MALFORMED as error:
+        spec = read_config(folder).spec
+        modules = check_weights(folder, spec)
+        tensors = load_file(folder / WEIGHTS)
+    except Refused as error:
+        raise Refused(f"{folder} holds no LoRA adapter that can be read: {error}") from None
+    except (OSError, SafetensorError) as error:
         told = f"{type(error).__name__}: {str(error)[:300]}"
-        raise Refused(f"{folder} holds no LoRA adapter that can be read ({told}); pull or train it again") from None
+        raise Refused(f"{folder} holds no LoRA adapter that can be read ({told})") from None
+    return Adapter(spec, {name: (tensors[tensor_name(name, "A")], tensors[tensor_name(name, "B")]) for name in modules})
+
+
+def require_fit(base: nn.Module, adapter: Adapter) -> None:
+    """Refuse an adapter that has weights for modules which a base lacks, or has in another size.
+
+    Raises
+    ------
+    Refused
+        With the module's name and the sizes.
+    """
+    sizes = projections(base)
     for name, (a, b) in adapter.weights.items():
-        if a.ndim != 2 or b.ndim != 2 or not a.shape[0] == b.shape[1] == adapter.spec.rank:
-            shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
-            raise Refused(f"{folder}: the weights of {name[:200]!r} are {shapes}, the rank is {adapter.spec.rank}")
-    return adapter
-
-
-def _read(folder: Path) -> Adapter:
-    config = LoraConfig.from_pretrained(str(folder))
-    tensors = load_file(folder / "adapter_model.safetensors")
-    names = [name.removeprefix(_PREFIX).removesuffix(".lora_A.weight") for name in tensors if "lora_A" in name]
-    spec = LoraSpec(
-        rank=config.r,
-        alpha=config.lora_alpha,
-        dropout=config.lora_dropout,
-        targets=tuple(sorted(config.target_modules)),
-    )
-    pairs = {
-        name: (tensors[f"{_PREFIX}{name}.lora_A.weight"], tensors[f"{_PREFIX}{name}.lora_B.weight"]) for name in names
-    }
-    return Adapter(spec, pairs)
+        found, wanted = sizes.get(name), (a.shape[1], b.shape[0])
+        if found != wanted:
+            told = (
+                "has no such projection" if found is None else f"has it with {found[0]} inputs and {found[1]} outputs"
+            )
+            raise Refused(
+                f"the adapter does not fit this base: it is for {name[:200]!r} with {wanted[0]} inputs and {wanted[1]} "
+                f"outputs, and the base {told}"
+            )
 
 
 def _shell(base: PreTrainedModel) -> nn.Module:

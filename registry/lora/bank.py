@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from registry.lora.adapter import Adapter
+from registry.lora.adapter import Adapter, require_fit
 from registry.refusal import Refused
 
 __all__ = ["Bank", "is_resident", "merged", "put_on"]
@@ -27,6 +27,7 @@ def merged(base: PreTrainedModel, adapter: Adapter) -> Iterator[PreTrainedModel]
     The sum is taken in float32 and rounded once. Weights that are quantised or held elsewhere stay as they are; there
     the adapter is put on instead.
     """
+    require_fit(base, adapter)
     modules = {name: base.get_submodule(name) for name in adapter.weights}
     kept = {name: cast(nn.Parameter, module.weight) for name, module in modules.items() if is_resident(module)}
     left = {name: pair for name, pair in adapter.weights.items() if name not in kept}

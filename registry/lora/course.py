@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import json
-import logging
 import math
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from registry.lora.adapter import Adapter
 from registry.lora.bank import Bank
+from registry.lora.checkpoint import read_checkpoint, write_checkpoint
 from registry.lora.full import FullWeights, Whole
 from registry.lora.tokens import Example, input_tokens, supervised_tokens
 from registry.study import Recipe
 
 __all__ = ["Course", "Training", "hold_out"]
 
-_log = logging.getLogger(__name__)
 _SAVED_AFTER_SECONDS = 30.0  # an epoch is saved where repeating what came since the last would take longer
 
 
@@ -147,11 +142,9 @@ class Course:
         )
         self._orders = torch.Generator().manual_seed(seed)
         self._groups: Iterator[list[Example]] = iter(())
-        if self._checkpoint is not None and self._checkpoint.exists():
-            try:
-                self._resume(self._checkpoint)
-            except SafetensorError as error:
-                _log.warning("%s cannot be read (%s): the training starts again", self._checkpoint, error)
+        saved = None if self._checkpoint is None else read_checkpoint(self._checkpoint)
+        if saved is not None:
+            self._resume(*saved)
 
     @property
     def steps_left(self) -> int:
@@ -271,23 +264,10 @@ class Course:
             best = [weight for pair in self._best.weights.values() for weight in pair]
             tensors |= {f"best/{place}": weight for place, weight in enumerate(best)}
         self._saved_seconds = spent
-        unfinished = self._checkpoint.with_suffix(f".{os.getpid()}.part")
-        try:
-            self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-            save_file(
-                {name: tensor.cpu().contiguous() for name, tensor in tensors.items()},
-                unfinished,
-                metadata={"log": json.dumps(asdict(self.log))},
-            )
-            unfinished.replace(self._checkpoint)
-        except (OSError, SafetensorError) as error:  # a full disk must not cost the training itself
-            unfinished.unlink(missing_ok=True)
-            _log.warning("%s: %s; a training that is interrupted will start again", self._checkpoint, error)
+        write_checkpoint(self._checkpoint, tensors, asdict(self.log))
 
-    def _resume(self, file: Path) -> None:
-        with safe_open(file, framework="pt") as saved:
-            self.log = _Log(**json.loads(saved.metadata()["log"]))
-            tensors = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118
+    def _resume(self, tensors: Mapping[str, Tensor], log: Mapping[str, Any]) -> None:
+        self.log = _Log(**log)
         self._saved_seconds = self.log.seconds + self.log.validation_seconds
         bank = self._bank
         assert isinstance(bank, Bank), "only adapters are saved on the way"

@@ -16,6 +16,7 @@ from registry.lora.score import choose
 from registry.runner.experiment import Experiment
 from registry.tracking.chance import chance_p
 from registry.tracking.evaluations import TargetScore
+from registry.tracking.parquet import WITH_CHECKSUMS
 
 __all__ = ["Outcomes", "Questions"]
 
@@ -154,4 +155,4 @@ class Outcomes:
 
     def write(self, path: Path) -> None:
         """Write :meth:`frame` as Parquet."""
-        self.frame().to_parquet(path, index=False, compression="zstd")
+        self.frame().to_parquet(path, index=False, compression="zstd", **WITH_CHECKSUMS)

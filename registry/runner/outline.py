@@ -88,8 +88,10 @@ def needs_hub(study: Study) -> bool:
     return items or any(base_folder(spec) is None for spec in study.models)
 
 
-def outline(study: Study) -> Outline:
+def outline(study: Study, *, strict: bool = True) -> Outline:
     """Check a study's names and look up what is recorded under them; nothing is downloaded, made or written.
+
+    For ``strict`` see :func:`registry.runner.plan.on_record`.
 
     Raises
     ------
@@ -100,13 +102,13 @@ def outline(study: Study) -> Outline:
         base_folder(spec)
     grid = load_benchmark(study.benchmark).select(study.tasks, study.languages)
     sources = tuple(source_cell(name, grid) for name in study.sources) or grid.cells
-    recorded = {
-        kind: frozenset(_names(run.data.tags) for run in runs.values()) for kind, runs in look_up(study.name).items()
-    }
+    found = look_up(study.name, strict=strict)
+    recorded = {kind: frozenset(_names(run.data.tags) for run in runs.values()) for kind, runs in found.items()}
     return Outline(study, grid, sources, recorded)
 
 
 def _names(tags: Mapping[str, str]) -> Names:
     task, seed = tags.get(Tag.SOURCE_TASK), tags.get(Tag.SEED)
     source = None if task is None else f"{task}/{tags.get(Tag.SOURCE_LANGUAGE)}"
-    return tags.get(Tag.BASE_MODEL, ""), source, None if seed is None else int(seed)
+    # A seed that is no number is of another tool's run; no job of a study is named so.
+    return tags.get(Tag.BASE_MODEL, ""), source, int(seed) if seed and seed.lstrip("-").isdecimal() else None

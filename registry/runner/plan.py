@@ -15,7 +15,17 @@ from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import open_store, sqlite_file, tracking_uri
 
-__all__ = ["OnRecord", "Plan", "Step", "look_up", "make_plan", "on_record", "plan_beside", "require_different_jobs"]
+__all__ = [
+    "OnRecord",
+    "Plan",
+    "Step",
+    "look_up",
+    "make_plan",
+    "on_record",
+    "plan_beside",
+    "present_store",
+    "require_different_jobs",
+]
 
 #: Finished runs of each kind that a plan has, by fingerprint.
 OnRecord = Mapping[Kind, Mapping[str, Run]]
@@ -67,24 +77,39 @@ class Plan:
         return sum(step.scores for _, step in self.todo)
 
 
-def on_record(client: MlflowClient, experiment_id: str) -> OnRecord:
-    """Return what an experiment has of a plan's runs."""
-    return {kind: finished_by_fingerprint(client, experiment_id, kind) for kind in _KINDS}
+def on_record(client: MlflowClient, experiment_id: str, *, strict: bool = True) -> OnRecord:
+    """Return what an experiment has of a plan's runs.
+
+    Parameters
+    ----------
+    strict : bool
+        Refuse runs that share a fingerprint and differ in their results; else the first of them counts.
+
+    Raises
+    ------
+    ConflictError
+        If there are such runs and ``strict``.
+    """
+    return {kind: finished_by_fingerprint(client, experiment_id, kind, strict=strict) for kind in _KINDS}
 
 
-def look_up(study: str) -> OnRecord:
+def look_up(study: str, *, strict: bool = True) -> OnRecord:
     """Return what the store has of a study, making neither its experiment nor, where there is none, the embedded store.
 
-    A deleted experiment has nothing, though running the study would restore it.
+    A deleted experiment has nothing, though running the study would restore it. For ``strict`` see :func:`on_record`.
     """
+    client = present_store()
+    experiment = None if client is None else client.get_experiment_by_name(study)
+    if client is None or experiment is None:
+        return {kind: {} for kind in _KINDS}
+    return on_record(client, experiment.experiment_id, strict=strict)
+
+
+def present_store() -> MlflowClient | None:
+    """Return a client of the store; None while there is no embedded one, which is not made."""
     uri = tracking_uri()
     file = sqlite_file(uri)
-    if file is None or file.exists():
-        client = open_store(uri)
-        experiment = client.get_experiment_by_name(study)
-        if experiment is not None:
-            return on_record(client, experiment.experiment_id)
-    return {kind: {} for kind in _KINDS}
+    return open_store(uri) if file is None or file.exists() else None
 
 
 def make_plan(
@@ -94,6 +119,7 @@ def make_plan(
     *,
     jobs: list[Job] | None = None,
     train_only: bool = False,
+    strict: bool = True,
 ) -> Plan:
     """Compare a study's jobs with what the store has.
 
@@ -103,8 +129,10 @@ def make_plan(
         Some of the study's jobs; all of them by default.
     train_only : bool
         Leave the evaluation of each adapter out.
+    strict : bool
+        See :func:`on_record`.
     """
-    done = on_record(client, experiment_id)
+    done = on_record(client, experiment_id, strict=strict)
     return plan_beside(done, experiment.jobs() if jobs is None else jobs, train_only=train_only)
 
 

@@ -36,6 +36,7 @@ from registry.tracking.evaluations import (
     score_metrics,
 )
 from registry.tracking.names import Artifact, Kind, Tag, registered_model, run_name, usage_metrics
+from registry.tracking.outcomes import file_digest
 from registry.tracking.recording import Recording
 from registry.tracking.runs import finished_by_fingerprint, recorded
 
@@ -256,6 +257,7 @@ class Records:
                     (folder / file).write_bytes(content)
             if outcomes is not None:
                 outcomes.write(folder / Artifact.SCORING)
+                recording.tags({Tag.OUTCOMES_DIGEST: file_digest(folder / Artifact.SCORING)})
 
     @cached_property
     def _design(self) -> dict[Path, bytes]:

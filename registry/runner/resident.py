@@ -132,7 +132,7 @@ class Resident:
         elif left is Step.EVALUATE:
             registered, run = self.records.registered(job)
             with tempfile.TemporaryDirectory() as name:
-                adapter = self._read(held, download_adapter(self.records.client, registered, Path(name)))
+                adapter = self._read(held, download_adapter(self.records.client, registered, Path(name), run=run))
             self._evaluate(held, job, adapter, registered, run.info.run_id, progress)
         else:
             adapter, registered, run_id = self._finetune(held, job, trained, progress)

@@ -21,9 +21,10 @@ from registry.runner.copies import copies_tags
 from registry.runner.experiment import Experiment, Job, prepare
 from registry.runner.local import default_workers, run_plan
 from registry.runner.outline import Outline, needs_hub, outline
-from registry.runner.plan import Plan, look_up, make_plan, plan_beside
+from registry.runner.plan import Plan, look_up, make_plan, plan_beside, present_store
 from registry.runner.preflight import preflight
 from registry.runner.progress import Board
+from registry.runner.registered_names import require_distinct_names, require_free_names
 from registry.runner.schedule import Failure
 from registry.study import Study
 from registry.tracking.names import JOBS_FAILED, JOBS_PLANNED, Kind, Tag, run_name
@@ -102,6 +103,7 @@ def prospect(
     identity = experiment_id(client, study.name, writing=True)
     reaped = reap(client, identity)
     plan = make_plan(experiment, client, identity, jobs=jobs(experiment) if jobs else None, train_only=train_only)
+    _require_names(experiment, client, plan)
     if on_ray is None:
         workers = workers or _own_workers(study, plan)
     return Prospect(experiment, client, identity, plan, workers, len(reaped), on_ray)
@@ -143,6 +145,8 @@ def _by_fingerprints(experiment: Experiment, workers: int) -> str:
 
     done = look_up(experiment.study.name)
     plan = plan_beside(done, experiment.jobs())
+    if (client := present_store()) is not None:
+        _require_names(experiment, client, plan)
     workers = workers or _own_workers(experiment.study, plan)
     lines = _planned(experiment, plan, workers=workers)
     if plan.todo:
@@ -186,6 +190,14 @@ def _written(experiment: Experiment, output: str) -> Path:
 def _is_former(file: Path) -> bool:
     """Whether a file was written before a list of them was kept: then the study and its manifests are there."""
     return any((folder / "study.yaml").is_file() and (folder / "manifest").is_dir() for folder in file.parents[:2])
+
+
+def _require_names(experiment: Experiment, client: MlflowClient, plan: Plan) -> None:
+    """Refuse before any work what could not be registered under its name; full fine-tunes are not registered."""
+    if experiment.study.recipe.method == "full":
+        return
+    require_distinct_names(experiment.bases, experiment.sources)
+    require_free_names(client, [job for job, step in plan.todo if step.trains])
 
 
 def _require_workers(workers: int) -> None:

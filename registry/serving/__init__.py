@@ -9,19 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from registry.loading import load_base, load_tokenizer
 from registry.lora.adapter import read_adapter
 from registry.models import trained_base
+from registry.refusal import Refused
 from registry.serving.model import AdapterModel
-from registry.serving.shelf import InMemory, Shelf, Told, read_told
+from registry.serving.shelf import InMemory, Shelf, read_told
+from registry.tracking.folders import META
+from registry.tracking.verification import on_record, verify, verify_as_found
+from registry.yamltext import read_yaml
 
 __all__ = ["AdapterModel", "device"]
-
-_META = "registered_model_meta"  # written by MLflow into what it downloads for a registered version
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> AdapterModel:
@@ -36,10 +38,13 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
     Raises
     ------
     Refused
-        If the base here is not the one the adapter was trained on.
+        If the base here is not the one the adapter was trained on, or the folder is not what was recorded.
     """
     config = model_config or {}
-    told = read_told(Path(path))
+    folder = Path(path)
+    name, version = _as_registered(folder)
+    _check(folder, version)
+    told = read_told(folder)
     base = trained_base(
         told.base,
         told.revision,
@@ -48,7 +53,9 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
     )
     held = InMemory(told.precision, told.quantization)
     model = load_base(base, dtype=held.dtype, device=device(config), quantization=held.quantization)
-    name, told = _as_registered(Path(path), told)
+    if version is not None:
+        # The folder itself says how the study that trained it asks; a later one may have evaluated it in another way.
+        told = told.evaluated(version.tags)
     return AdapterModel(
         model,
         load_tokenizer(base),
@@ -56,8 +63,9 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
         base,
         chat=told.chat,
         day=told.day,
-        adapter=read_adapter(Path(path)),
+        adapter=read_adapter(folder),
         name=name,
+        version=version,
         shelf=Shelf(base, held),
     )
 
@@ -69,17 +77,29 @@ def device(config: dict[str, Any]) -> str:
     return config.get("device") or ("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def _as_registered(folder: Path, told: Told) -> tuple[str, Told]:
-    """Return the name of the version a folder was downloaded for, and how it was last evaluated.
+def _as_registered(folder: Path) -> tuple[str, ModelVersion | None]:
+    """Return the name of the version that a folder was downloaded for, and that version; None where it is not known.
 
-    The folder itself says how the study that trained it asks; a later one may have evaluated it in another way.
+    A folder may have been carried away from its registry. It is then served as it lies, and never looked up.
     """
-    if not (folder / _META).is_file():
-        return "", told
-    meta = yaml.safe_load((folder / _META).read_text(encoding="utf-8"))
-    name, number = str(meta["model_name"]), str(meta["model_version"])
+    if not (folder / META).is_file():
+        return "", None
+    _, meta = read_yaml(folder / META)
+    if not isinstance(meta, dict) or not meta.get("model_name"):
+        return "", None
+    name, number = str(meta["model_name"]), str(meta.get("model_version"))
     try:
-        tags = MlflowClient().get_model_version(name, number).tags
-    except MlflowException:  # a folder that was carried away from its registry
-        return f"{name}/{number}", told
-    return f"{name}/{number}", told.evaluated(tags)
+        return f"{name}/{number}", MlflowClient().get_model_version(name, number)
+    except MlflowException:
+        return f"{name}/{number}", None
+
+
+def _check(folder: Path, version: ModelVersion | None) -> None:
+    """Hold a folder against what is recorded of its version, or see at least that it is one of a study's."""
+    if version is None:
+        verify_as_found(folder, MlflowClient())
+        return
+    try:
+        verify(folder, on_record(MlflowClient(), version.name, str(version.version)))
+    except Refused as error:
+        raise Refused(f"{error}; to serve the folder as it lies, remove {META} from it") from None

@@ -12,6 +12,7 @@ from typing import Any, cast
 import numpy as np
 import pandas as pd
 import torch
+from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -46,6 +47,8 @@ class AdapterModel:
         How the adapter is asked; ``day`` is what a chat template takes for today.
     name : str
         Registered model and version of the adapter, ``<model>/<version>``; empty where it is unknown.
+    version : ModelVersion, optional
+        That version, where the registry has it: the adapter is then served for as long as it does.
     shelf : Shelf, optional
         Where a request finds other adapters of the base.
     """
@@ -61,10 +64,14 @@ class AdapterModel:
         day: date = CHAT_DATE,
         adapter: Adapter | None = None,
         name: str = "",
+        version: ModelVersion | None = None,
         shelf: Shelf | None = None,
     ) -> None:
         self._model, self._tokenizer, self._base, self._shelf = model, tokenizer, base, shelf
         self._own = Served(name, adapter, prompt, chat, day)
+        self._followed = shelf is not None and version is not None
+        if shelf is not None and version is not None:
+            shelf.add(self._own, version)
         self._on: Adapter | None = None
         self._stack = ExitStack()
         self._lock = threading.Lock()  # the scoring server asks from several threads; adapters are put on in turn
@@ -122,11 +129,12 @@ class AdapterModel:
         return [answers[row.number] for row in rows]
 
     def _find(self, name: str) -> Served:
-        if name in ("", self._own.name):
+        own = name in ("", self._own.name)
+        if own and not self._followed:
             return self._own
         if self._shelf is None:
             raise Refused(f"adapter: {name[:100]!r} cannot be put on a full fine-tune, which is served here")
-        return self._shelf.find(name)
+        return self._shelf.find(self._own.name if own else name)
 
     def _chat(self, served: Served, settings: Settings) -> bool:
         chat = served.chat if settings.chat is None else settings.chat

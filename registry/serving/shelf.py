@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import tempfile
+import time
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
-from mlflow.exceptions import MlflowException
 from pydantic import TypeAdapter
 
 from registry.benchmarks.prompts import Prompt
@@ -22,17 +21,16 @@ from registry.dataspec import Headline
 from registry.loading import dtype_of
 from registry.lora.adapter import Adapter, read_adapter
 from registry.models import Base
-from registry.refusal import Refused, unknown
+from registry.refusal import Refused
+from registry.serving.lookup import FRESH_SECONDS, Lookup, Marks, marks_of, read_name
 from registry.study import CHAT_DATE, Quantization
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
+from registry.tracking.folders import DESCRIPTION, read_description
 from registry.tracking.names import Tag, headlines_of
-from registry.yamltext import read_yaml
 
 __all__ = ["InMemory", "Served", "Shelf", "Told", "read_told"]
 
 _KEPT = 16  # adapters in memory; one of rank 32 for 8 billion parameters takes 0.3 GB
-_NAMED = re.compile(r"(?P<name>[^/:@]{1,250})(?:/(?P<version>[0-9]{1,9})|@(?P<alias>[A-Za-z0-9_-]{1,255}))")
-_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter for an alias that nobody has
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +92,19 @@ class Served:
     day: date
 
 
-def read_told(folder: Path) -> Told:
-    """Read the metadata of the ``MLmodel`` in an adapter's folder.
+def read_told(folder: Path, *, full: bool = False) -> Told:
+    """Read the metadata of the ``MLmodel`` in the folder of an adapter, or of a ``full`` fine-tune.
 
     Raises
     ------
     Refused
-        If it is none that a study wrote.
+        If it is none that a study wrote, or names code to load it with.
     """
-    _, content = read_yaml(folder / "MLmodel")
     try:
-        told: dict[str, Any] = content["metadata"]
+        told = read_description(folder, full=full)
+    except Refused as error:
+        raise Refused(f"{folder}: {error}") from None
+    try:
         Prompt(**told["prompt"])  # refuses a key that prompts do not have; what its values are is checked below
         return _TOLD.validate_python(
             {
@@ -120,11 +120,23 @@ def read_told(folder: Path) -> Told:
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         told_of = str(error).splitlines()[0][:200]
-        raise Refused(f"{folder / 'MLmodel'} was not written by a study of this project ({told_of})") from None
+        raise Refused(f"{folder / DESCRIPTION} was not written by a study of this project ({told_of})") from None
+
+
+@dataclass
+class _Kept:
+    """An adapter in memory, by what marks its version was fetched, and when the registry was last asked about it."""
+
+    served: Served
+    marks: Marks
+    asked: float
 
 
 class Shelf:
     """Finds adapters of a base by their registered names.
+
+    Those in memory are looked up again every few seconds, so that a version that was deleted or made anew is not
+    answered from memory. While the registry does not answer, they are.
 
     Parameters
     ----------
@@ -134,7 +146,15 @@ class Shelf:
 
     def __init__(self, base: Base, held: InMemory) -> None:
         self._base, self._held = base, held
-        self._kept: OrderedDict[str, Served] = OrderedDict()
+        self._lookup = Lookup(base.name)
+        self._kept: OrderedDict[str, _Kept] = OrderedDict()
+        self._aliases: dict[str, str] = {}  # what each stood for when the registry last said it
+        self._first = ""
+
+    def add(self, served: Served, version: ModelVersion) -> None:
+        """Put an adapter on the shelf that was loaded already; it stays there until its version is gone."""
+        self._first = served.name
+        self._kept[served.name] = _Kept(served, marks_of(version), time.monotonic())
 
     def find(self, named: str) -> Served:
         """Return an adapter named ``<model>/<version>`` or ``<model>@<alias>``, ``models:/`` before it or not.
@@ -144,42 +164,39 @@ class Shelf:
         Raises
         ------
         Refused
-            If there is no such adapter, or it belongs to another base.
+            If there is no such adapter any more, or it belongs to another base.
         """
-        parts = _NAMED.fullmatch(named.removeprefix("models:/"))
-        if parts is None:
-            raise Refused(
-                f"adapter: {named[:100]!r} is no registered adapter; name it <model>/<version>, or <model>@<alias>"
-            )
-        key = f"{parts['name']}/{parts['version']}"
-        if parts["version"] is None or key not in self._kept:
-            version = self._version(named, parts)
-            key = f"{version.name}/{version.version}"
-            if key not in self._kept:
-                self._kept[key] = self._fetch(key, version)
-        self._kept.move_to_end(key)
-        while len(self._kept) > _KEPT:
-            self._kept.popitem(last=False)
-        return self._kept[key]
-
-    def _version(self, named: str, parts: re.Match[str]) -> ModelVersion:
-        client = MlflowClient()
+        parts = read_name(named)
+        key = parts.key if parts.alias is None else self._aliases.get(parts.key, "")
+        kept = self._kept.get(key)
+        if kept is not None and parts.alias is None and time.monotonic() - kept.asked < FRESH_SECONDS:
+            return self._used(key)
         try:
-            if parts["alias"] is not None:
-                return client.get_model_version_by_alias(parts["name"], parts["alias"])
-            return client.get_model_version(parts["name"], parts["version"])
-        except MlflowException as error:
-            if error.error_code not in _ABSENT:
-                raise
-            raise self._absent(client, named, parts["name"]) from None
+            version = self._lookup.version(named, parts, patient=kept is None)
+        except Refused:
+            self._aliases.pop(parts.key, None)
+            if parts.alias is None:
+                self._kept.pop(key, None)
+            raise
+        if version is None:  # no answer
+            return self._used(key)
+        key = f"{version.name}/{version.version}"
+        if parts.alias is not None:
+            self._aliases[parts.key] = key
+        marks, kept = marks_of(version), self._kept.get(key)
+        if kept is None or kept.marks != marks:
+            self._kept.pop(key, None)  # whatever comes of the new one, the former is no longer what was registered
+            self._kept[key] = _Kept(self._fetch(key, version), marks, 0.0)
+        self._kept[key].asked = time.monotonic()
+        return self._used(key)
 
-    def _absent(self, client: MlflowClient, named: str, name: str) -> Refused:
-        filtered = f"tags.{Tag.BASE_MODEL} = '{self._base.name}'"
-        models = [model.name for model in client.search_registered_models(filtered, max_results=1000)]
-        if name not in models:
-            return unknown("adapter", name, models, where="adapter")
-        versions = sorted(int(version.version) for version in client.search_model_versions(f"name = '{name}'"))
-        return Refused(f"adapter: there is no {named!r}; {name!r} has the versions {', '.join(map(str, versions))}")
+    def _used(self, key: str) -> Served:
+        """Return an adapter in memory, and let go of those that were not asked for the longest."""
+        self._kept.move_to_end(key)
+        others = [name for name in self._kept if name != self._first]
+        for name in others[: max(0, len(others) - _KEPT)]:
+            del self._kept[name]
+        return self._kept[key].served
 
     def _fetch(self, key: str, version: ModelVersion) -> Served:
         revision = version.tags.get(Tag.BASE_REVISION)

@@ -9,7 +9,6 @@ its own, not an adapter of a base, and is not registered as a version.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -29,9 +28,11 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 from registry.cells import Cell
 from registry.project import PROJECT
 from registry.refusal import Refused
+from registry.tracking.folders import FULL_LOADER, LOADER, check_places, digest_tags, weights_digest
 from registry.tracking.names import Tag, registered_model
-from registry.tracking.recording import Recording, store_folder
+from registry.tracking.recording import Recording, local_folder, store_folder
 from registry.tracking.signature import SIGNATURE
+from registry.tracking.verification import Recorded, model_on_record, on_record, verify
 
 __all__ = [
     "RESTORE",
@@ -40,17 +41,15 @@ __all__ = [
     "download_adapter",
     "record_full_model",
     "register_adapter",
+    "require_own_name",
     "weights_digest",
 ]
 
 #: What helps where files are not where they were recorded: they may have been moved, or not be mounted.
 RESTORE = "bring its folder back, or see what is missing: mlflow run . -e doctor --env-manager local -P study=<study>"
 
-#: Module whose ``_load_pyfunc`` MLflow calls to serve an adapter.
-LOADER = "registry.serving"
-
-#: The same for a full fine-tune.
-FULL_LOADER = "registry.serving_full"
+#: Tags that tell one registered model from another whose name is the same.
+_SUBJECT = (Tag.BASE_MODEL, Tag.SOURCE_TASK, Tag.SOURCE_LANGUAGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,10 +118,11 @@ def register_adapter(
         What serving needs to know, written into ``MLmodel``: base, its revision, prompt style.
     """
     client = recording.client
-    texts = {key: str(value) for key, value in tags.items()} | {Tag.DIGEST: weights_digest(folder)}
-    model_id = _log_model(
+    texts = {key: str(value) for key, value in tags.items()}
+    model_id, found = _log_model(
         recording, folder, name=name, tags=texts, metadata=metadata, kind="lora-adapter", loader=LOADER
     )
+    texts |= found
     _ensure_registered_model(client, name, tags)
     version = client.create_model_version(
         name,
@@ -136,7 +136,7 @@ def register_adapter(
         _drop_leftovers(client, version, texts)
     # As `mlflow.register_model` does: by this tag the UI tells which version a model is.
     versions = json.dumps([{"name": name, "version": version.version}])
-    client.set_logged_model_tags(model_id, {MLFLOW_MODEL_VERSIONS: versions, MLFLOW_RUN_NOTE: description})
+    client.set_logged_model_tags(model_id, found | {MLFLOW_MODEL_VERSIONS: versions, MLFLOW_RUN_NOTE: description})
     return RegisteredAdapter(name, str(version.version), model_id)
 
 
@@ -176,36 +176,43 @@ def record_full_model(
     description: str,
 ) -> RecordedModel:
     """Store a whole model's folder as a LoggedModel of the run; parameters as in :func:`register_adapter`."""
-    texts = {key: str(value) for key, value in tags.items()} | {Tag.DIGEST: weights_digest(folder)}
-    texts[MLFLOW_RUN_NOTE] = description
-    model_id = _log_model(
+    texts = {key: str(value) for key, value in tags.items()} | {MLFLOW_RUN_NOTE: description}
+    model_id, found = _log_model(
         recording, folder, name=name, tags=texts, metadata=metadata, kind="full-fine-tune", loader=FULL_LOADER
     )
+    recording.client.set_logged_model_tags(model_id, found)
     return RecordedModel(name, model_id, model_id)
 
 
-def download_adapter(client: MlflowClient, adapter: RegisteredAdapter, folder: Path) -> Path:
-    """Download an adapter's or a full fine-tune's folder and check its weights against the digest recorded with it."""
+def download_adapter(client: MlflowClient, adapter: RegisteredAdapter, folder: Path, *, run: Run | None = None) -> Path:
+    """Download an adapter's or a full fine-tune's folder, and see that it is what its training run recorded.
+
+    Parameters
+    ----------
+    run
+        The training run that names it; by default the one that the version names.
+
+    Raises
+    ------
+    Refused
+        If it is not, with what differs; see `registry.tracking.verification`.
+    """
+    recorded, place = _on_record(client, adapter, run)
+    local = local_folder(place)
+    if local is not None:
+        check_places(local, adapter.uri)
     path = Path(mlflow.artifacts.download_artifacts(adapter.uri, dst_path=str(folder)))
-    if isinstance(adapter, RecordedModel):
-        recorded = client.get_logged_model(adapter.model_id).tags
-    else:
-        recorded = client.get_model_version(adapter.name, adapter.version).tags
-    if not any(path.glob("*.safetensors")):
-        raise Refused(f"{adapter.uri}: its weights are gone from the artifact store; {RESTORE}")
-    wanted, found = recorded.get(Tag.DIGEST), weights_digest(path)
-    if found != wanted:
-        raise Refused(f"{adapter.uri}: its weights have SHA-256 {found}, {wanted} was recorded; train it again")
+    verify(path, recorded)
     return path
 
 
-def weights_digest(folder: Path) -> str:
-    """SHA-256 of the one safetensors file of a folder, or over those of its files in the order of their names."""
-    digests = []
-    for file in sorted(folder.glob("*.safetensors")):
-        with file.open("rb") as content:
-            digests.append(hashlib.file_digest(content, "sha256").hexdigest())
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+def _on_record(client: MlflowClient, adapter: RegisteredAdapter, run: Run | None) -> tuple[Recorded, str]:
+    """Return what is recorded of an adapter, and the address of its files."""
+    if not isinstance(adapter, RecordedModel):
+        recorded = on_record(client, adapter.name, adapter.version, run=run)
+        return recorded, client.get_model_version_download_uri(adapter.name, adapter.version)
+    recorded = model_on_record(client, adapter.model_id, full=True, run=run)
+    return recorded, client.get_logged_model(adapter.model_id).artifact_location
 
 
 def _log_model(
@@ -217,17 +224,23 @@ def _log_model(
     metadata: Mapping[str, Any],
     kind: str,
     loader: str,
-) -> str:
-    """Store a folder, with an ``MLmodel`` added, as a LoggedModel of the run, and return its id."""
+) -> tuple[str, dict[str, str]]:
+    """Store a folder, with an ``MLmodel`` added, as a LoggedModel of the run; return its id and the folder's digests.
+
+    The digests become tags of the run, and of whatever the caller makes of the model: the folder is later held against
+    them.
+    """
     client = recording.client
     logged = client.create_logged_model(
         recording.experiment_id, name=name, source_run_id=recording.run_id, tags=tags, model_type=kind
     )
     _write_mlmodel(folder, run_id=recording.run_id, model_id=logged.model_id, metadata=metadata, loader=loader)
+    found = digest_tags(folder)
+    recording.tags(found)
     store_folder(client, logged.artifact_location, folder)
     client.finalize_logged_model(logged.model_id, "READY")
     client.log_outputs(recording.run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    return str(logged.model_id)
+    return str(logged.model_id), found
 
 
 def _write_mlmodel(folder: Path, *, run_id: str, model_id: str, metadata: Mapping[str, Any], loader: str) -> None:
@@ -238,7 +251,7 @@ def _write_mlmodel(folder: Path, *, run_id: str, model_id: str, metadata: Mappin
 
 
 def _ensure_registered_model(client: MlflowClient, name: str, tags: Mapping[str, object]) -> None:
-    shared = (Tag.BASE_MODEL, Tag.MODEL_FAMILY, Tag.SOURCE_TASK, Tag.SOURCE_LANGUAGE)
+    shared = (*_SUBJECT, Tag.MODEL_FAMILY)
     description = (
         f"LoRA adapters of **{tags[Tag.BASE_MODEL]}** fine-tuned on "
         f"**{tags[Tag.SOURCE_TASK]}/{tags[Tag.SOURCE_LANGUAGE]}**: a version for each seed and recipe."
@@ -248,3 +261,28 @@ def _ensure_registered_model(client: MlflowClient, name: str, tags: Mapping[str,
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
+        require_own_name(name, client.get_registered_model(name).tags, tags)
+
+
+def require_own_name(name: str, recorded: Mapping[str, str], wanted: Mapping[str, object]) -> None:
+    """Refuse a registered name that holds adapters of another base or source cell.
+
+    Parameters
+    ----------
+    recorded
+        Tags of the registered model; one that was made by hand may have none.
+    wanted
+        Tags of the adapter that is to be registered.
+
+    Raises
+    ------
+    Refused
+        With both bases and cells.
+    """
+    theirs, ours = ({tag: str(tags[tag]) for tag in _SUBJECT if tag in tags} for tags in (recorded, wanted))
+    if any(value != ours.get(tag) for tag, value in theirs.items()):
+        raise Refused(
+            f"the registered name {name} holds adapters of {'/'.join(theirs.values())}, and those of "
+            f"{'/'.join(ours.values())} would get the same; give the base another name in the study: "
+            "models: [{name: <another>, path: <its folder or hub id>}]"
+        )

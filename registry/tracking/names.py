@@ -116,8 +116,11 @@ class Tag:
     #: Of a scoring: SHA-256 of a fixed question as the base's chat template puts it, or ``plain`` without one. Scores
     #: are compared only where it is the same.
     CHAT_HEADER: Final = "chat_header"
-    #: SHA-256 of the adapter's weights file.
+    #: SHA-256 of the adapter's weights file, and over all files of its folder; of the training run and of the version.
     DIGEST: Final = "adapter_sha256"
+    FILES_DIGEST: Final = "adapter_files_sha256"
+    #: SHA-256 of a scoring's file of outcomes.
+    OUTCOMES_DIGEST: Final = "outcomes_sha256"
     #: Seconds since the epoch at which the process doing the run was last alive, and that process, see `processes.py`.
     HEARTBEAT: Final = "heartbeat"
     WORKER: Final = "worker"
@@ -140,6 +143,8 @@ class Tag:
     ALIAS_BEFORE: Final = "alias_before"
     #: Of an analysis: how its sampling noise is known.
     NOISE: Final = "noise"
+    #: Of an analysis: which runs of the study do not count, and why; absent where all do.
+    RUNS_LEFT_OUT: Final = "runs_left_out"
     #: Of a set of items that a run read: the regime, or "baseline" or "training".
     REGIME: Final = "regime"
 
@@ -325,7 +330,7 @@ def is_of(metric: str, quantity: str) -> bool:
 def parse_cell(metric: str, quantity: str) -> Cell | None:
     """Return the target of a metric ``quantity/task/language``, or None if the metric is of another quantity."""
     head, _, rest = metric.partition("/")
-    return Cell.parse(rest) if head == quantity else None
+    return _target(rest) if head == quantity else None
 
 
 def parse_delta(metric: str) -> tuple[Regime, Cell] | None:
@@ -334,7 +339,16 @@ def parse_delta(metric: str) -> tuple[Regime, Cell] | None:
     if head != "delta":
         return None
     regime, _, cell = rest.partition("/")
-    return Regime(regime), Cell.parse(cell)
+    target = _target(cell)
+    return None if target is None or regime not in set(Regime) else (Regime(regime), target)
+
+
+def _target(text: str) -> Cell | None:
+    """Read a target; None for what is none, such as the end of another tool's metric ``score/mean``."""
+    try:
+        return Cell.parse(text)
+    except ValueError:
+        return None
 
 
 def run_name(kind: Kind, model: str, source: Cell | None = None, seed: int | None = None) -> str:

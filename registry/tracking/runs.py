@@ -22,6 +22,7 @@ from mlflow.utils.mlflow_tags import (
 
 from registry.interrupts import unbroken
 from registry.masking import mask
+from registry.tracking.duplicates import refuse_conflicts, resolve_runs
 from registry.tracking.names import Kind, Tag
 from registry.tracking.processes import process_is_here, worker_identity
 from registry.tracking.recording import Recording
@@ -143,15 +144,28 @@ class _Beating:
 
 
 def finished_by_fingerprint(
-    client: MlflowClient, experiment_id: str, kind: Kind, *, only: str | None = None
+    client: MlflowClient, experiment_id: str, kind: Kind, *, only: str | None = None, strict: bool = False
 ) -> dict[str, Run]:
-    """Return the finished runs of a kind by fingerprint, the newest where one occurs twice; or those of one alone."""
+    """Return the finished runs of a kind by fingerprint, or those of one alone; where one occurs twice, that counts.
+
+    Parameters
+    ----------
+    strict : bool
+        Refuse runs of one fingerprint that differ in their results; else the first of them counts.
+
+    Raises
+    ------
+    ConflictError
+        With both runs and what differs, if ``strict``.
+    """
     wanted = f"tags.{Tag.KIND} = '{kind}' AND attributes.status = 'FINISHED'"
     if only is not None:
         wanted += f" AND tags.{Tag.FINGERPRINT} = '{only}'"
-    runs = all_runs(client, [experiment_id], wanted)
-    runs.sort(key=lambda run: run.info.start_time)
-    return {run.data.tags[Tag.FINGERPRINT]: run for run in runs if Tag.FINGERPRINT in run.data.tags}
+    runs = [run for run in all_runs(client, [experiment_id], wanted) if Tag.FINGERPRINT in run.data.tags]
+    found = resolve_runs(client, runs)
+    if strict and found.conflicts:
+        refuse_conflicts(found.conflicts, f"study {client.get_experiment(experiment_id).name}")
+    return {run.data.tags[Tag.FINGERPRINT]: run for run in runs if run.info.run_id in found.counting}
 
 
 def reap(client: MlflowClient, experiment_id: str, *, elsewhere: bool = True) -> list[Run]:

@@ -84,6 +84,7 @@ _CALLS = (
     "get_logged_model",
     "get_model_version",
     "get_model_version_by_alias",
+    "get_model_version_download_uri",
     "get_registered_model",
     "get_run",
     "list_artifacts",

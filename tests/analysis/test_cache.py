@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
@@ -23,6 +25,7 @@ from analysis.stored import over_api, runs
 from analysis.stored.cache import CachedTable, cache_folder, cache_root
 from analysis.stored.over_sql import SchemaError
 from registry.cells import Cell
+from registry.tracking.duplicates import ConflictError
 from registry.tracking.names import Tag, score
 from tests.mlflow_process import MlflowProcess
 
@@ -125,6 +128,40 @@ def test_whatever_is_done_to_runs_is_seen(recorder: Recorder, way: str, tmp_path
         load(client, recorder.study, cache=tmp_path)
 
 
+def check_twins(recorder: Recorder, cache: Path | None) -> None:
+    """Record twins of runs, honest and invented, and see what counts and what is refused."""
+    client = recorder.client
+    base, ids = record(recorder)
+    expected = load(client, recorder.study, cache=cache)
+    again = add(recorder, base, 1), recorder.baseline(ONE, BASELINE)
+    for _ in range(2):
+        found = load(client, recorder.study, cache=cache)
+        pd.testing.assert_frame_equal(found.observations, expected.observations, check_exact=True)
+        (note,) = found.left_out
+        assert "Counted once: 2 runs with the fingerprint and the results of an earlier one" in note
+        assert f"{again[0]} repeats {ids[1]}" in note and f"{again[1]} repeats {base}" in note
+    invented = dict.fromkeys(TARGETS, 0.99)
+    for add_twin in (
+        lambda: recorder.evaluation(ONE, TARGETS[0], 1, invented, BASELINE, base),
+        lambda: recorder.baseline(ONE, invented),
+        lambda: recorder.evaluation(ONE, TARGETS[1], 1, BASELINE, BASELINE, base, fingerprint=f"{ONE} {TARGETS[0]} 1"),
+    ):
+        recorder.clock -= 10  # it says that it began before the genuine one
+        twin = add_twin()
+        with pytest.raises(ConflictError) as refused:
+            load(client, recorder.study, cache=cache)
+        assert twin in str(refused.value)
+        assert base in str(refused.value) or ids[1] in str(refused.value)
+        client.delete_run(twin)
+        assert set(load(client, recorder.study, cache=cache).observations["run_id"]) == set(ids)
+    client.delete_run(ids[1])  # its duplicate takes its place
+    assert again[0] in set(load(client, recorder.study, cache=cache).observations["run_id"])
+
+
+def test_a_twin_never_takes_the_place_of_the_first(recorder: Recorder, way: str, tmp_path: Path) -> None:
+    check_twins(recorder, tmp_path)
+
+
 def test_what_is_kept_is_not_read_again(recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base, ids = record(recorder)
     load(recorder.client, recorder.study, cache=tmp_path)
@@ -199,6 +236,91 @@ def test_a_broken_file_is_made_anew(
     assert not caplog.text
 
 
+def test_a_flipped_bit_in_what_is_kept_changes_nothing(recorder: Recorder, tmp_path: Path) -> None:
+    record(recorder)
+    expected = load(recorder.client, recorder.study, cache=tmp_path)
+    file = cache_folder(tmp_path, recorder.client.tracking_uri, recorder.experiment) / "runs.parquet"
+    whole = file.read_bytes()
+    for place in np.random.default_rng(0).choice(len(whole), 6, replace=False):
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 8)
+        file.write_bytes(content)
+        same(load(recorder.client, recorder.study, cache=tmp_path), expected)
+
+
+def test_no_flipped_bit_of_a_file_gives_another_number(tmp_path: Path) -> None:
+    kept = CachedTable(tmp_path / "t.parquet", SCHEMA, "1")
+    kept.write(pa.table({"number": np.random.default_rng(1).random(200)}, SCHEMA))
+    whole, expected = kept.path.read_bytes(), kept.read()
+    refused = 0
+    for place in np.random.default_rng(0).choice(len(whole), 500, replace=False):
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 8)
+        kept.path.write_bytes(content)
+        found = kept.read()
+        refused += len(found) == 0
+        assert len(found) == 0 or found.equals(expected)
+    assert refused > 300
+
+
+def test_no_run_is_blamed_for_what_is_kept(
+    recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    record(recorder)
+    expected = load(recorder.client, recorder.study, cache=tmp_path)
+    folder = cache_folder(tmp_path, recorder.client.tracking_uri, recorder.experiment)
+    kept = CachedTable(folder / "runs.parquet", runs._SCHEMA, runs._VERSION)
+    rows = kept.read().to_pylist()
+    rows[-1]["delta"][0] += 1.0
+    kept.write(pa.Table.from_pylist(rows, runs._SCHEMA))
+    with caplog.at_level(logging.WARNING):
+        same(load(recorder.client, recorder.study, cache=tmp_path), expected)
+    assert "is dropped and read anew" in caplog.text
+    caplog.clear()
+    same(load(recorder.client, recorder.study, cache=tmp_path), expected)
+    assert not caplog.text
+    wrong = Metric("delta/MT-CL/arc/en", 25.0, 9_000, 0)  # of a run that is itself at fault
+    recorder.client.log_batch(rows[-1]["run_id"], metrics=[wrong])
+    with pytest.raises(InconsistentRunError, match="delta on arc/en is recorded as 25"):
+        load(recorder.client, recorder.study, cache=tmp_path)
+
+
+def test_runs_that_differ_only_by_what_is_kept_are_no_conflict(
+    recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    base, _ = record(recorder)
+    again = add(recorder, base, 1)
+    expected = load(recorder.client, recorder.study, cache=tmp_path)
+    folder = cache_folder(tmp_path, recorder.client.tracking_uri, recorder.experiment)
+    kept = CachedTable(folder / "runs.parquet", runs._SCHEMA, runs._VERSION)
+    rows = kept.read().to_pylist()
+    (twin,) = (row for row in rows if row["run_id"] == again)
+    twin["score"][0] += 0.1
+    kept.write(pa.Table.from_pylist(rows, runs._SCHEMA))
+    same(load(recorder.client, recorder.study, cache=tmp_path), expected)
+    assert "is dropped and read anew" in caplog.text
+
+
+def test_a_file_without_checksums_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    kept = CachedTable(tmp_path / "t.parquet", SCHEMA, "1")
+    table = pa.table({"number": [1.0]}, SCHEMA).replace_schema_metadata({b"cache_version": b"1"})
+    pq.write_table(table, kept.path)
+    assert len(kept.read()) == 0
+    assert "is made anew" in caplog.text
+    kept.write(table)
+    assert kept.read()["number"].to_pylist() == [1.0]
+
+
+def test_what_killed_writers_left_is_removed(tmp_path: Path) -> None:
+    kept = CachedTable(tmp_path / "t.parquet", SCHEMA, "1")
+    old, new = (tmp_path / f".t-{name}.part" for name in ("old", "new"))
+    for left in (old, new):
+        left.write_bytes(b"PAR1")
+    os.utime(old, (0, 0))
+    kept.write(pa.table({"number": [1.0]}, SCHEMA))
+    assert sorted(path.name for path in tmp_path.iterdir()) == [new.name, "t.parquet"]
+
+
 def test_a_cache_that_cannot_be_written_is_said_and_done_without(
     recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -270,7 +392,24 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_database: Path) -> It
 @pytest.mark.slow
 def test_a_server_is_followed_too(server: MlflowClient, request: pytest.FixtureRequest, tmp_path: Path) -> None:
     from tests.analysis.conftest import Recorder
-    from tests.analysis.test_stored_outcomes import check_outcomes
+    from tests.analysis.test_stored_outcomes import check_outcomes, check_swaps
 
     test_whatever_is_done_to_runs_is_seen(Recorder(server, "over http"), "interface", tmp_path)
     check_outcomes(Recorder(server, "outcomes over http"), tmp_path)
+    check_swaps(Recorder(server, "swaps over http"), tmp_path)
+    check_twins(Recorder(server, "twins over http"), tmp_path)
+
+
+@pytest.mark.slow
+def test_twins_in_postgresql(tmp_path: Path) -> None:
+    import pgserver
+
+    from registry.tracking.store import open_store
+    from tests.analysis.conftest import Recorder
+
+    database = pgserver.get_server(tmp_path / "pg", cleanup_mode="delete")
+    try:
+        client = open_store(database.get_uri().replace("postgresql://", "postgresql+psycopg://"))
+        check_twins(Recorder(client, "twins"), tmp_path / "cache")
+    finally:
+        database.cleanup()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -93,14 +94,15 @@ def test_only_finished_runs_count(recorder: Recorder) -> None:
     assert "Unfinished evaluations do not count: FAILED 1, RUNNING 1." in frame.notes
 
 
-@pytest.mark.parametrize(("fingerprint", "words"), [(None, "The fingerprint of"), ("other", "The fingerprints differ")])
-def test_the_newest_of_repeated_runs_counts(recorder: Recorder, fingerprint: str | None, words: str) -> None:
+def test_of_another_fingerprint_the_newest_run_counts(recorder: Recorder) -> None:
     older = _one(recorder)
-    tags: dict[str, Any] = {Tag.FINGERPRINT: fingerprint} if fingerprint else {}
+    tags = {Tag.FINGERPRINT: "other"}
     newer = recorder.evaluation(ONE, SOURCE, 17, {SOURCE: 0.6, OTHER: 0.6}, BASELINE, "none", **tags)
     frame = load(recorder.client, recorder.study)
     assert set(frame.observations["run_id"]) == {newer}
-    assert any(words in note and older in note and newer not in note for note in frame.notes)
+    (note,) = frame.left_out
+    assert "The fingerprints differ" in note
+    assert note.index(older) < note.index(newer)
 
 
 def test_gaps_and_mixed_protocols_are_noted(recorder: Recorder) -> None:
@@ -131,11 +133,48 @@ def test_a_wrong_delta_names_its_run(recorder: Recorder) -> None:
         load(recorder.client, recorder.study)
 
 
-def test_a_missing_tag_names_its_run(recorder: Recorder) -> None:
+SPOILED: list[tuple[str, dict[str, Any], str]] = [
+    ("no seed", {Tag.SEED: None}, "has no tag 'seed'"),
+    ("no base", {Tag.BASE_MODEL: None}, "has no tag 'base_model'"),
+    ("no fingerprint", {Tag.FINGERPRINT: None}, "has no tag 'fingerprint'"),
+    ("seed is a word", {Tag.SEED: "first"}, "'first', which is not a number"),
+    ("seed is endless", {Tag.SEED: "inf"}, "'inf', which is not a number"),
+    ("seed is too large", {Tag.SEED: "1e300"}, "which is no seed"),
+    ("size is a word", {Tag.MODEL_SIZE_B: "big"}, "'big', which is not a number"),
+    ("source is none", {Tag.SOURCE_TASK: "a b"}, "task name 'a b' is not usable"),
+    ("another source", {Tag.SOURCE_LANGUAGE: "xx"}, "is misnamed"),
+]
+
+
+def test_a_run_that_cannot_be_placed_is_left_out_with_a_word(recorder: Recorder, tmp_path: Path) -> None:
+    """Other tools' runs and broken ones change no number, and stop nothing."""
+    good = _one(recorder)
+    for number, (name, changed, told) in enumerate(SPOILED):
+        tags = {Tag.FINGERPRINT: f"spoiled {number}"}
+        spoiled = recorder.evaluation(ONE, SOURCE, 17, {SOURCE: 0.9, OTHER: 0.9}, BASELINE, "none", **tags)
+        for tag, value in changed.items():
+            if value is None:
+                recorder.client.delete_tag(spoiled, tag)
+            else:
+                recorder.client.set_tag(spoiled, tag, value)
+        for _ in range(2):  # from the store, and from what was kept
+            frame = load(recorder.client, recorder.study, cache=tmp_path)
+            assert (name, set(frame.observations["run_id"])) == (name, {good})
+            (note,) = frame.left_out
+            assert note in frame.notes
+            assert (name, spoiled in note, told in note) == (name, True, True)
+        recorder.client.delete_run(spoiled)
+
+
+def test_metrics_of_other_tools_are_none_of_a_target(recorder: Recorder) -> None:
     run = _one(recorder)
-    recorder.client.delete_tag(run, Tag.SEED)
-    with pytest.raises(InconsistentRunError, match=rf"run {run} .*no tag 'seed'"):
-        load(recorder.client, recorder.study)
+    for metric in ("score/mean", "score/a b/c", "delta/all", "delta/XX/arc/de", "delta/MT-ML/arc", "chance"):
+        recorder.client.log_metric(run, metric, 0.99)
+    frame = load(recorder.client, recorder.study)
+    assert set(zip(frame.observations["target_task"], frame.observations["target_language"], strict=True)) == {
+        (SOURCE.task, SOURCE.language),
+        (OTHER.task, OTHER.language),
+    }
 
 
 def test_an_unknown_study_says_what_there_is(client: MlflowClient, frame: Frame) -> None:

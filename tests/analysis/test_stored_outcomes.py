@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +16,17 @@ from analysis.corrected.outcomes import RunKey, StudyOutcomes, collect
 from analysis.frame import load
 from analysis.recorded import InconsistentRunError
 from analysis.stored import asked, outcomes
+from analysis.stored.artifacts import StoredTable
 from analysis.stored.cache import cache_folder
-from analysis.stored.outcomes import StoredOutcomes, stored_outcomes
-from analysis.stored.packed import pack
+from analysis.stored.outcomes import StoredOutcomes, read_study, stored_outcomes
+from analysis.stored.packed import PackedCache, pack
 from registry.cells import Cell, regime_of
 from registry.imports.imported import Imported
 from registry.imports.record import record_import
 from registry.tracking.columns import BASELINE_COLUMNS, STORED_COLUMNS
 from registry.tracking.names import Tag, outcomes_file
+from registry.tracking.outcomes import file_digest
+from registry.tracking.parquet import WITH_CHECKSUMS
 
 if TYPE_CHECKING:
     from tests.analysis.conftest import Recorder
@@ -141,11 +146,108 @@ def test_kept_runs_are_not_read_again_and_changed_ones_are(
     stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
     assert read == []
     changed = runs[RunKey(ONE, ARC, 2)]
-    log(recorder, changed, options(77), tmp_path)
+    log(recorder, changed, options(2), tmp_path)
     found = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
     assert read == [changed]
-    direct = {RunKey(ONE): options(0), RunKey(ONE, ARC, 2): options(77)}
-    same(found, direct | {RunKey(ONE, ARC, seed): options(seed) for seed in (1, 3)})
+    same(found, {RunKey(ONE): options(0)} | {RunKey(ONE, ARC, seed): options(seed) for seed in (1, 2, 3)})
+
+
+# --- answers that were swapped
+
+
+def shuffled(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return outcomes with as many right answers on every target, but to other questions."""
+    names = frame["question"].unique()
+    return frame.assign(question=frame["question"].map(dict(zip(names, np.roll(names, 3), strict=True))))
+
+
+def check_swaps(recorder: Recorder, folder: Path) -> None:
+    """Swap a file behind a warm cache: for one with other scores, and for one that only its digest tells."""
+    base, runs = study(recorder, folder)
+    client = recorder.client
+    for run, frame in ((base, options(0)), *((runs[RunKey(ONE, ARC, seed)], options(seed)) for seed in (1, 2, 3))):
+        frame.to_parquet(folder / "outcomes.parquet", index=False, compression="zstd")
+        client.set_tag(run, Tag.OUTCOMES_DIGEST, file_digest(folder / "outcomes.parquet"))
+
+    def read() -> StoredOutcomes:
+        return stored_outcomes(client, load(client, recorder.study), cache=folder / "cache")
+
+    read()
+    for run, right in ((runs[RunKey(ONE, ARC, 2)], options(2)), (base, options(0))):
+        for other in (options(77), shuffled(right)):
+            log(recorder, run, other, folder)
+            for _ in range(2):  # nothing of a refused file is kept
+                with pytest.raises(InconsistentRunError, match=f"run {run}.*not the file that was recorded"):
+                    read()
+            log(recorder, run, right, folder)
+            read()
+
+
+def test_a_swapped_file_is_seen_behind_a_warm_cache(recorder: Recorder, tmp_path: Path) -> None:
+    check_swaps(recorder, tmp_path)
+
+
+def test_a_swapped_file_on_a_server_is_seen_behind_a_warm_cache(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(StoredTable, "local", None)  # every file is downloaded, and none has a date
+    check_swaps(recorder, tmp_path)
+
+
+def test_all_files_on_a_server_are_looked_at_in_turn(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A few each time; of an unnoticed edit without digest, all are read again once one of them is another."""
+    _, runs = study(recorder, tmp_path)
+    monkeypatch.setattr(StoredTable, "local", None)
+    monkeypatch.setattr(outcomes, "_AGAIN", 1)
+    frame, read = load(recorder.client, recorder.study), list[str]()
+    stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    packed = outcomes._packed
+    monkeypatch.setattr(outcomes, "_packed", lambda one: read.append(one.run) or packed(one))
+    for _ in range(4):
+        stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    assert len(set(read)) == len(read) == 4
+    swapped = runs[RunKey(ONE, ARC, 3)]
+    log(recorder, swapped, shuffled(options(3)), tmp_path)  # the scores stay the same
+    read.clear()
+    for _ in range(4):
+        found = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    assert len(read) == 4 + 3
+    direct = {RunKey(ONE): options(0)} | {RunKey(ONE, ARC, seed): options(seed) for seed in (1, 2)}
+    same(found, direct | {RunKey(ONE, ARC, 3): shuffled(options(3))})
+
+
+def test_a_file_of_the_same_size_and_age_is_read_again(recorder: Recorder, tmp_path: Path) -> None:
+    _, runs = study(recorder, tmp_path)
+    frame = load(recorder.client, recorder.study)
+    stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    run = runs[RunKey(ONE, ARC, 1)]
+    assert frame.runs is not None
+    file = StoredTable(recorder.client, run, frame.runs.folders[run], "outcomes.parquet").local
+    assert file is not None
+    before, other = file.stat(), file.read_bytes()
+    places = [place for place in range(4, len(other)) if other[place]]
+    file.write_bytes(other[: places[0]] + bytes([other[places[0]] ^ 1]) + other[places[0] + 1 :])
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    with pytest.raises(InconsistentRunError, match=f"{run}"):
+        stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+
+
+def test_answers_of_another_run_are_seen_without_a_digest(recorder: Recorder, tmp_path: Path) -> None:
+    """In a store from before there were digests the scores tell, of bases and of adapters, and of edited metrics."""
+    base, runs = study(recorder, tmp_path)
+    client, run = recorder.client, runs[RunKey(ONE, ARC, 1)]
+    for changed in (run, base):
+        log(recorder, changed, options(55), tmp_path)
+        with pytest.raises(InconsistentRunError, match=f"1 run are not those that were scored: run {changed}: score"):
+            stored_outcomes(client, load(client, recorder.study), cache=tmp_path / "cache")
+        log(recorder, changed, options(1 if changed == run else 0), tmp_path)
+        stored_outcomes(client, load(client, recorder.study), cache=tmp_path / "cache")
+    log(recorder, run, options(1, cells=[ARC]), tmp_path)
+    with pytest.raises(InconsistentRunError, match="no answer on mmlu/de"):
+        stored_outcomes(client, load(client, recorder.study), cache=tmp_path / "cache")
 
 
 @pytest.mark.parametrize("lost", ["outcomes.parquet", "questions"])
@@ -158,6 +260,77 @@ def test_lost_and_broken_files_are_made_anew(recorder: Recorder, tmp_path: Path,
     file.write_bytes(b"PAR1")
     found = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
     assert changes(collect(found, found.headlines)) == changes(collect(expected, expected.headlines))
+
+
+@pytest.mark.parametrize("kept", ["outcomes.parquet", "questions"])
+def test_a_flipped_bit_in_what_is_kept_changes_no_answer(recorder: Recorder, tmp_path: Path, kept: str) -> None:
+    study(recorder, tmp_path)
+    frame = load(recorder.client, recorder.study)
+    expected = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    folder = cache_folder(tmp_path / "cache", recorder.client.tracking_uri, recorder.experiment)
+    (file,) = folder.glob(f"{kept}*")
+    whole = file.read_bytes()
+    for place in np.random.default_rng(0).choice(len(whole), 8, replace=False):
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 8)
+        file.write_bytes(content)
+        found = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+        assert changes(collect(found, found.headlines)) == changes(collect(expected, expected.headlines))
+
+
+def test_a_flipped_bit_in_a_runs_own_file_gives_no_other_answer(recorder: Recorder, tmp_path: Path) -> None:
+    _, runs = study(recorder, tmp_path)
+    frame = load(recorder.client, recorder.study)
+    expected = stored_outcomes(recorder.client, frame)
+    run = runs[RunKey(ONE, ARC, 2)]
+    options(2).to_parquet(tmp_path / "outcomes.parquet", index=False, compression="zstd", **WITH_CHECKSUMS)
+    whole = (tmp_path / "outcomes.parquet").read_bytes()
+    refused = 0
+    for place in np.random.default_rng(0).choice(len(whole), 12, replace=False):
+        content = bytearray(whole)
+        content[place] ^= 1 << (place % 8)
+        (tmp_path / "outcomes.parquet").write_bytes(content)
+        recorder.client.log_artifact(run, str(tmp_path / "outcomes.parquet"))
+        try:
+            found = stored_outcomes(recorder.client, frame)
+        except InconsistentRunError as error:
+            assert f"run {run}" in str(error)
+            refused += 1
+        else:
+            assert changes(collect(found, found.headlines)) == changes(collect(expected, expected.headlines))
+    assert refused
+
+
+def test_bits_that_are_too_few_for_the_questions_do_not_count(recorder: Recorder, tmp_path: Path) -> None:
+    study(recorder, tmp_path)
+    frame = load(recorder.client, recorder.study)
+    expected = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    kept = PackedCache(cache_folder(tmp_path / "cache", recorder.client.tracking_uri, recorder.experiment))
+    for run, (stamp, headlines, _, packed) in list(kept._rows.items()):
+        kept.add(run, stamp, headlines, replace(packed, bits=packed.bits[:1]), kept.test_sets[packed.test_set])
+    kept.save()
+    found = stored_outcomes(recorder.client, frame, cache=tmp_path / "cache")
+    assert changes(collect(found, found.headlines)) == changes(collect(expected, expected.headlines))
+
+
+def test_no_run_is_blamed_for_answers_that_are_kept(
+    recorder: Recorder, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    study(recorder, tmp_path)
+    client, cache = recorder.client, tmp_path / "cache"
+    frame, expected = read_study(client, recorder.study, cache=cache)
+    kept = PackedCache(cache_folder(cache, client.tracking_uri, recorder.experiment))
+    for run, (stamp, headlines, _, packed) in list(kept._rows.items()):
+        others = replace(packed, bits=bytes(len(packed.bits)))
+        kept.add(run, stamp, headlines, others, kept.test_sets[packed.test_set])
+    kept.save()
+    with pytest.raises(InconsistentRunError, match="are not those that were scored"):
+        stored_outcomes(client, frame, cache=cache)
+    for logged in (1, 0):
+        caplog.clear()
+        _, found = read_study(client, recorder.study, cache=cache)
+        assert changes(collect(found, found.headlines)) == changes(collect(expected, expected.headlines))
+        assert caplog.text.count("is dropped and read anew") == logged
 
 
 def test_runs_without_outcomes_are_noted(recorder: Recorder, tmp_path: Path) -> None:
@@ -182,9 +355,9 @@ def test_without_its_base_a_model_is_left_out(recorder: Recorder, tmp_path: Path
 def test_of_two_bases_the_one_measured_against_most_is_taken(recorder: Recorder, tmp_path: Path) -> None:
     first, _ = study(recorder, tmp_path)
     other = options(9)
-    second = recorder.baseline(ONE, scores(other))
+    second = recorder.baseline(ONE, scores(other), **told(), fingerprint="another")
     log(recorder, second, other, tmp_path)
-    run = recorder.evaluation(ONE, MMLU, 1, scores(options(1)), scores(other), second)
+    run = recorder.evaluation(ONE, MMLU, 1, scores(options(1)), scores(other), second, **told())
     log(recorder, run, options(1), tmp_path)
     found = stored_outcomes(recorder.client, load(recorder.client, recorder.study))
     assert (
@@ -196,7 +369,8 @@ def test_of_two_bases_the_one_measured_against_most_is_taken(recorder: Recorder,
 def test_a_run_counts_only_for_targets_that_no_newer_run_measured(recorder: Recorder, tmp_path: Path) -> None:
     base_run, runs = study(recorder, tmp_path)
     newer = options(50, cells=[MMLU])
-    run = recorder.evaluation(ONE, ARC, 1, scores(newer), scores(options(0)), base_run, **told())
+    changed = {Tag.FINGERPRINT: "changed"}
+    run = recorder.evaluation(ONE, ARC, 1, scores(newer), scores(options(0)), base_run, **told(), **changed)
     log(recorder, run, newer, tmp_path)
     found = stored_outcomes(recorder.client, load(recorder.client, recorder.study))
     assert {one.run: one.targets for one in found.runs if one.key.seed == 1} == {
@@ -211,7 +385,7 @@ def test_a_run_counts_only_for_targets_that_no_newer_run_measured(recorder: Reco
 def test_a_base_of_another_study_is_found(recorder: Recorder, tmp_path: Path) -> None:
     lender = type(recorder)(recorder.client, f"{recorder.study}-lender")
     base_run, _ = study(lender, tmp_path)
-    run = recorder.evaluation(ONE, ARC, 1, scores(options(1)), scores(options(0)), base_run)
+    run = recorder.evaluation(ONE, ARC, 1, scores(options(1)), scores(options(0)), base_run, **told())
     log(recorder, run, options(1), tmp_path)
     found = stored_outcomes(recorder.client, load(recorder.client, recorder.study))
     assert [one.run for one in found.runs] == [run, base_run]

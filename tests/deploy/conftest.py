@@ -82,11 +82,14 @@ def register(client: MlflowClient, base: Path, make_adapter, tmp_path_factory) -
 def evaluate(client: MlflowClient) -> Callable[..., str]:
     """Record a finished evaluation of an adapter from its deltas, and return the run's id."""
 
-    def add(adapter: RegisteredAdapter, deltas: Mapping[str, float], *, below: str = "") -> str:
+    def add(
+        adapter: RegisteredAdapter, deltas: Mapping[str, float], *, below: str = "", study: str = "", **other: str
+    ) -> str:
         version = client.get_model_version(adapter.name, adapter.version)
         source = Cell(version.tags[Tag.SOURCE_TASK], version.tags[Tag.SOURCE_LANGUAGE])
         tags = dict(version.tags) | adapter.tags | ({Tag.BELOW_CHANCE: below} if below else {})
-        study = experiment_id(client, version.tags[Tag.STUDY])
+        tags |= {Tag.FINGERPRINT: f"{adapter.uri} {sorted(deltas.items())}"} | other
+        study = experiment_id(client, study or version.tags[Tag.STUDY])
         with recorded(client, study, kind=Kind.EVALUATE, name="scored", tags=tags) as recording:
             for target, delta in ((Cell.parse(text), value) for text, value in deltas.items()):
                 metric = names.delta(regime_of(source, target), target)

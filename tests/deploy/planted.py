@@ -68,6 +68,19 @@ class Recorded:
         answers: bool = True,
     ) -> RegisteredAdapter:
         adapter = self.register(seed, source=source)
+        self.evaluation(adapter, baseline, changes, seed=seed, source=source, answers=answers)
+        return adapter
+
+    def evaluation(
+        self,
+        adapter: RegisteredAdapter,
+        baseline: str,
+        changes: Mapping[str, tuple[int, int]] = CHANGES,
+        *,
+        seed: int = 17,
+        source: Cell = SOURCE,
+        answers: bool = True,
+    ) -> str:
         version = self.client.get_model_version(adapter.name, adapter.version)
         scores = {Cell.parse(name): (RIGHT + up - down) / QUESTIONS for name, (up, down) in changes.items()}
         tags = dict(version.tags) | self._tags() | adapter.tags
@@ -78,7 +91,7 @@ class Recorded:
             recording.metrics(delta_metrics(source, scores, dict.fromkeys(GRID, 0.5)))
             if answers:
                 self._answers(recording.run_id, changes)
-        return adapter
+        return recording.run_id
 
     def promotions(self) -> list:
         return all_runs(self.client, [self.experiment], f"tags.{Tag.KIND} = '{Kind.PROMOTE}'")

@@ -9,6 +9,8 @@ import pandas as pd
 import pytest
 from scipy.stats import false_discovery_control, ttest_1samp
 
+from analysis.frame import load
+from analysis.recommend.evidence import version_evidence
 from registry.cells import Cell
 from registry.deploy.promotion import carriers, promote, with_section
 from registry.deploy.resolve import Asked, choose
@@ -16,6 +18,7 @@ from registry.refusal import Refused
 from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter
 from registry.tracking.names import Tag
+from registry.tracking.store import all_runs
 from tests.deploy.planted import CHANGES, GRID, POLICY, SOURCE, Recorded, answers_of
 
 
@@ -52,6 +55,19 @@ def test_a_version_that_passes_carries_the_alias_with_all_its_numbers(study: Rec
     assert told["passed"] and len(told["targets"]) == 4
     assert told["targets"]["kind/tr"]["q"] is None
     assert told["adapter_sha256"] == version.tags[Tag.DIGEST]
+
+
+def test_no_version_is_refused_for_what_is_kept_on_this_machine(study: Recorded, tmp_path: Path, caplog) -> None:
+    adapter = study.adapter(study.baseline())
+    frame = load(study.client, "small", cache=tmp_path / "kept")
+    version = f"{adapter.name}/{adapter.version}"
+    expected = version_evidence(study.client, frame, version, family=[], cache=tmp_path / "kept")
+    frame.observations["delta"] += 1.0  # as a damaged file would have it
+    found = version_evidence(study.client, frame, version, family=[], cache=tmp_path / "kept")
+    pd.testing.assert_frame_equal(found.table, expected.table, check_exact=True)
+    assert "is dropped and read anew" in caplog.text
+    with pytest.raises(Refused, match="give other deltas than were recorded"):
+        version_evidence(study.client, frame, version, family=[])
 
 
 SINGLE_REASONS = {
@@ -215,6 +231,80 @@ def _as_it_was(study: Recorded, adapter: RegisteredAdapter, aliases: dict[str, s
     assert run.info.status == "FAILED"
     version = study.client.get_model_version(adapter.name, adapter.version)
     assert (version.description, names.promotion("champion") in version.tags) == ("Made.", False)
+
+
+# --- other people on the store
+
+
+def test_a_twin_with_invented_scores_is_named_and_refused_by_all(study: Recorded, command, tmp_path) -> None:
+    baseline = study.baseline()
+    adapter = study.adapter(baseline)
+    (genuine,) = all_runs(study.client, [study.experiment], "tags.kind = 'evaluate'")
+    twin = study.evaluation(adapter, baseline, CHANGES | {"kind/tr": (99, 0)})
+    for asked in (
+        ("promote", "--study", study.policy(), "--name", adapter.name),
+        ("recommend", "--study", "small", "--want", "kind/tr"),
+        ("analyze", "--study", "small", "--output", tmp_path / "out", "--mixed-models", "false"),
+        ("pull", "--best-for", "kind/tr", "--output", tmp_path / "adapter"),
+    ):
+        code, _, errors = command(*asked)
+        assert (asked[0], code) == (asked[0], 2)
+        assert f"evaluate runs {genuine.info.run_id} and {twin} share a fingerprint" in errors
+        assert "score/kind/tr 0.6 and 0.995" in errors
+    assert study.aliases(adapter) == {}
+    code, output, errors = command("pull", "--name", adapter.name, "--output", tmp_path / "adapter")
+    assert code == 0, errors
+    assert twin in output
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert "None that can be believed" in card
+    assert "| `kind/tr` |" not in card
+
+
+def test_a_version_that_repeats_another_leads_to_it(study: Recorded, command) -> None:
+    baseline = study.baseline()
+    first = study.adapter(baseline)
+    study.adapter(baseline)  # two runners began one job
+    policy = study.policy()
+    code, _, errors = command("promote", "--study", policy, "--name", first.name, "--version", "2")
+    assert code == 2
+    assert f"repeats {first.name}/1, which was evaluated first: -P name={first.name} -P version=1" in errors
+    code, output, errors = command("promote", "--study", policy, "--name", first.name)
+    assert (code, study.aliases(first)) == (0, {"champion": "1"}), errors
+    assert "version 2 repeats version 1, which counts" in output
+    assert "Counted once: 1 run with the fingerprint and the results of an earlier one" in output
+
+
+def test_runs_that_do_not_count_are_said_on_the_terminal_in_the_run_and_in_the_report(
+    study: Recorded, command, tmp_path
+) -> None:
+    baseline = study.baseline()
+    adapter = study.adapter(baseline)
+    again = study.evaluation(adapter, baseline)
+    strange = study.evaluation(adapter, baseline, seed=3)
+    study.client.set_tag(strange, Tag.SEED, "first")
+    asked = ("--study", "small", "--output", tmp_path / "out", "--mixed-models", "false", "--corrected", "false")
+    code, output, errors = command("analyze", *asked)
+    assert code == 0, errors
+    (run,) = all_runs(study.client, [study.experiment], "tags.kind = 'analyze'")
+    report = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    for place in (output, run.data.tags[Tag.RUNS_LEFT_OUT], report):
+        for told in (again, strange, "Counted once: 1 run", "Left out: 1 run"):
+            assert told in place
+
+
+def test_swapped_answers_are_refused_by_analyze_and_recommend(study: Recorded, command, tmp_path, stored) -> None:
+    adapter = study.adapter(study.baseline())
+    asked = ("--study", "small", "--output", tmp_path / "out", "--mixed-models", "false")
+    assert command("recommend", "--study", "small", "--want", "kind/tr")[0] == 0  # what it keeps must not hide the swap
+    (run,) = all_runs(study.client, [study.experiment], "tags.kind = 'evaluate'")
+    file = next(path for path in stored("outcomes.parquet") if run.info.run_id in str(path))
+    (other,) = (path for path in stored("outcomes.parquet") if path != file)
+    file.write_bytes(other.read_bytes())
+    for command_line in (("analyze", *asked), ("recommend", "--study", "small", "--want", "kind/tr")):
+        code, _, errors = command(*command_line)
+        assert (command_line[0], code) == (command_line[0], 2)
+        assert f"run {run.info.run_id}: score 0.5 on kind/en, recorded 0.65" in errors
+    assert command("promote", "--study", study.policy(), "--name", adapter.name)[0] == 2
 
 
 # --- mistakes

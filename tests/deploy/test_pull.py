@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from peft import PeftModel
 
+from registry.deploy import folder as folder_module
 from registry.deploy import pull as pulling
 from registry.deploy.folder import placed
+from registry.deploy.promotion import weights_problem
 from registry.deploy.pull import default_folder, pull
 from registry.lora.bank import Bank, put_on
 from registry.project import PROJECT
 from registry.refusal import Refused
+from registry.tracking.names import Tag
 from tests.deploy.conftest import logits
 
 NAME = "tiny--pair--tr"
@@ -167,6 +174,114 @@ def test_a_changed_configuration_is_refused(client, there, stored, tmp_path: Pat
         with pytest.raises(Refused, match=rf"says {key} .* was recorded"):
             pull(client, there, tmp_path / "made")
         assert_nothing_is_left(tmp_path)
+
+
+def test_the_configuration_is_written_anew_from_what_a_study_decides(client, there, tmp_path: Path) -> None:
+    config = json.loads((pull(client, there, tmp_path / "adapter").folder / "adapter_config.json").read_text())
+    assert sorted(config) == [
+        "base_model_name_or_path", "bias", "inference_mode", "init_lora_weights", "lora_alpha", "lora_dropout",
+        "megatron_core", "peft_type", "qalora_group_size", "r", "revision", "target_modules", "task_type",
+    ]  # fmt: skip
+    assert (config["base_model_name_or_path"], config["r"], config["lora_alpha"]) == ("tiny", 4, 8.0)
+
+
+def age(client: MlflowClient) -> None:
+    """Leave on record what a version of before there was a digest over all files has."""
+    for tag in (Tag.DIGEST, Tag.FILES_DIGEST):
+        client.delete_tag(client.get_model_version(NAME, "1").run_id, tag)
+    client.delete_model_version_tag(NAME, "1", Tag.FILES_DIGEST)
+
+
+FOREIGN = {
+    "not JSON": ("adapter_config.json", lambda text: "{", "is not JSON"),
+    "a class to import": (
+        "adapter_config.json",
+        lambda text: text.replace('"auto_mapping": null', '"auto_mapping": {"parent_library": "os"}'),
+        "says 'auto_mapping'",
+    ),
+    "a foreign base": (
+        "adapter_config.json",
+        lambda text: text.replace('"tiny"', '"/home/eve/tiny"'),
+        "a place on some machine",
+    ),
+    "a foreign loader": ("MLmodel", lambda text: text.replace("registry.serving", "os"), "names foreign code"),
+    "no YAML": ("MLmodel", lambda text: "[", "MLmodel is not YAML"),
+    "no metadata": ("MLmodel", lambda text: "flavors: {}", "MLmodel is not what a study"),
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_what_an_old_version_did_not_record_is_refused_where_it_is_foreign(
+    client, register, chosen, stored, tmp_path: Path, kind: str
+) -> None:
+    register()
+    age(client)
+    before = chosen(name=NAME)
+    assert not pull(client, before, tmp_path / "good").kept
+    name, change, told = FOREIGN[kind]
+    (file,) = stored(name)
+    file.write_text(change(file.read_text()))
+    with pytest.raises(Refused, match=rf"models:/{NAME}/1: .*{told}"):
+        pull(client, before, tmp_path / "made")
+    assert names(tmp_path) == ["good"]
+    if name == "MLmodel":  # which is read for the card of a folder that is kept, too
+        with pytest.raises(Refused, match=rf"models:/{NAME}/1: .*{told}"):
+            pull(client, before, tmp_path / "good")
+
+
+def test_a_foreign_configuration_in_a_folder_that_was_pulled_before_is_not_kept(client, there, tmp_path: Path) -> None:
+    target = pull(client, there, tmp_path / "adapter").folder
+    manifest, config = target / "pulled.json", target / "adapter_config.json"
+    former = hashlib.sha256(config.read_bytes()).hexdigest()
+    config.write_text(config.read_text().replace('"r": 4', '"modules_to_save": ["lm_head"], "r": 4'))
+    manifest.write_text(manifest.read_text().replace(former, hashlib.sha256(config.read_bytes()).hexdigest()))
+    with pytest.raises(Refused, match="holds something else"):
+        pull(client, there, target)
+
+
+def test_promotion_sees_what_pulling_sees(client, there, stored) -> None:
+    assert weights_problem(client, there.adapter) == ""
+    (file,) = stored("MLmodel")
+    file.write_text(file.read_text().replace("registry.serving", "os"))
+    assert "names foreign code to load it with ('os')" in weights_problem(client, there.adapter)
+
+
+def test_a_version_whose_run_was_removed_is_pulled_and_that_is_said(
+    client, there, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    def removed(run_id: str) -> None:
+        raise MlflowException(f"no run {run_id}", RESOURCE_DOES_NOT_EXIST)
+
+    monkeypatch.setattr(client, "get_run", removed)
+    assert pull(client, there, tmp_path / "adapter").folder.is_dir()
+    assert "the run that trained it was removed; only its own tags say what it is" in caplog.text
+
+
+def test_a_card_that_a_killed_process_half_replaced_is_brought_up_to_date(
+    client, there, evaluate, tmp_path: Path, monkeypatch
+) -> None:
+    target = pull(client, there, tmp_path / "adapter").folder
+    evaluate(there.adapter, {"pair/tr": 9.0})
+    write = folder_module._write
+    left: list[Callable[..., None]] = []
+
+    def killed(*given: object) -> None:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()(*given)
+
+    monkeypatch.setattr(folder_module, "_write", killed)
+    for writes in (0, 1):
+        left[:] = [write] * writes
+        with pytest.raises(KeyboardInterrupt):
+            pull(client, there, target)
+        (target / ".README.md.new").write_text("half a")
+    monkeypatch.setattr(folder_module, "_write", write)
+    again = pull(client, there, target)
+    assert (again.kept, again.refreshed) == (True, True)
+    assert "`pair/tr`" in (target / "README.md").read_text()
+    assert not pull(client, there, target).refreshed
+    assert names(target) == FILES
 
 
 @pytest.mark.parametrize("gone", ["adapter_model.safetensors", "adapter_config.json", "MLmodel", "everything"])

@@ -183,3 +183,116 @@ def test_the_shrunken_estimate_is_told_where_an_analysis_wrote_one(client, regis
         recording.files(tmp_path)
     notes = chosen(best_for="kind/tr").notes
     assert notes[-1] == "shrunken estimate of this source's true effect on kind/tr: +1.25 pp (SD 0.50)"
+
+
+# --- other people on the store
+
+
+def test_evaluations_of_other_experiments_count_for_nothing(client, register, evaluate, chosen) -> None:
+    first, second = register(17), register(42)
+    evaluate(first, {"kind/tr": 3.0})
+    evaluate(second, {"kind/tr": 1.0})
+    told = {
+        evaluate(second, {"kind/tr": 99.0}, study="theirs"): "in experiment 'theirs', its version is of study 'small'",
+        evaluate(second, {"kind/tr": 98.0}, study="theirs", **{"protocol": "x"}): "in experiment 'theirs'",
+    }
+    found = chosen(best_for="kind/tr")
+    assert found.adapter == first
+    for run, words in told.items():
+        assert any(run in note and words in note for note in found.notes)
+    assert chosen(best_for="kind/tr", study="small").adapter == first
+    assert chosen(best_for="kind/tr", study="theirs").adapter == second  # it was named
+
+
+BROKEN: list[tuple[dict[str, str | None], str]] = [
+    ({Tag.SOURCE_LANGUAGE: "en"}, "source_language 'en', its version's is 'tr'"),
+    ({Tag.SOURCE_TASK: "kind"}, "source_task 'kind', its version's is 'pair'"),
+    ({Tag.SEED: "1"}, "seed '1', its version's is '42'"),
+    ({Tag.BASE_MODEL: "tin"}, "base_model 'tin', its version's is 'tiny'"),
+    ({Tag.MODEL_ID: "m-0"}, "model_id 'm-0'"),
+    ({Tag.SEED: None}, "no tag seed"),
+    ({Tag.SOURCE_TASK: None, Tag.SOURCE_LANGUAGE: None}, "no tag source_task, source_language"),
+    ({Tag.BASE_MODEL: None}, "no tag base_model"),
+]
+
+
+def test_runs_that_contradict_their_version_are_left_out_with_a_word(client, register, evaluate, chosen) -> None:
+    first, second = register(17), register(42)
+    evaluate(first, {"kind/tr": 3.0})
+    for changed, words in BROKEN:
+        run = evaluate(second, {"kind/tr": 99.0})
+        for tag, value in changed.items():
+            client.delete_tag(run, tag) if value is None else client.set_tag(run, tag, value)
+        found = chosen(best_for="kind/tr")
+        assert (words, found.adapter) == (words, first)
+        assert any(run in note and words in note for note in found.notes), found.notes
+        client.delete_run(run)
+
+
+def test_runs_without_a_number_are_left_out_with_a_word(client, register, evaluate, chosen) -> None:
+    first, second = register(17), register(42)
+    evaluate(first, {"kind/tr": 3.0})
+    for value in (float("nan"), float("inf")):
+        run = evaluate(second, {"kind/tr": value})
+        found = chosen(best_for="kind/tr")
+        assert found.adapter == first
+        assert any(run in note and "delta/CT-ML/kind/tr" in note for note in found.notes)
+        client.delete_run(run)
+    run = evaluate(second, {})
+    client.log_metric(run, "score/mean", 0.99)  # another tool's
+    assert any(f"{run}: no score" in note for note in chosen(best_for="kind/tr").notes)
+
+
+def test_two_evaluations_of_one_fingerprint_that_differ_are_refused(client, register, evaluate, chosen) -> None:
+    adapter = register()
+    genuine = evaluate(adapter, {"kind/tr": 3.0}, fingerprint="f")
+    evaluate(adapter, {"kind/tr": 3.0}, fingerprint="f")  # the same again
+    assert chosen(best_for="kind/tr").notes[0].startswith("delta on kind/tr: +3.00 pp")
+    twin = evaluate(adapter, {"kind/tr": 99.0}, fingerprint="f")
+    with pytest.raises(Refused, match=f"evaluate runs {genuine} and {twin} share a fingerprint and differ"):
+        chosen(best_for="kind/tr")
+
+
+def test_of_versions_of_one_fingerprint_the_first_counts(client, register, chosen, make_adapter, monkeypatch) -> None:
+    first, again = register(17), register(17)
+    found = chosen(name=NAME)
+    assert found.adapter == first
+    assert found.notes == ("version 2 repeats version 1, which counts",)
+    assert chosen(name=NAME, version="2").adapter == again
+    third = register(17, rank=2)  # other weights
+    with pytest.raises(Refused, match=r"versions 1 and 3 share a fingerprint and have different weights") as refused:
+        chosen(name=NAME)
+    assert str(client.get_model_version(NAME, "3").run_id) in str(refused.value)
+    assert chosen(name=NAME, version="3").adapter == third
+    for version in ("1", "2"):  # a training that was deleted, and repeated
+        client.delete_run(client.get_model_version(NAME, version).run_id)
+    assert chosen(name=NAME).adapter == third
+
+
+def test_versions_of_other_tools_are_no_adapters(client, register, chosen) -> None:
+    adapter = register()
+    logged = client.get_model_version(NAME, "1").source
+    client.create_model_version(NAME, source=logged)
+    found = chosen(name=NAME)
+    assert found.adapter == adapter
+    assert found.notes == ("1 versions left out: they do not say what they are adapters of",)
+    with pytest.raises(Refused, match=f"models:/{NAME}/2 is no adapter that this project recorded"):
+        chosen(name=NAME, version="2")
+
+
+def test_bases_whose_registered_names_are_the_same_are_told_apart(client, register, chosen) -> None:
+    """As a store may hold them that was filled before such names were refused."""
+    register(model="own/er")
+    name = "own-er--pair--tr"
+    asked = {"model": "own-er", "task": "pair", "language": "tr"}
+    with pytest.raises(Refused, match=r"holds adapters of own/er on pair/tr, not of own-er on pair/tr"):
+        chosen(**asked)
+    tags = dict(client.get_model_version(name, "1").tags) | {Tag.BASE_MODEL: "own-er", Tag.FINGERPRINT: "other"}
+    client.create_model_version(name, source=client.get_model_version(name, "1").source, tags=tags)
+    assert chosen(**asked).adapter.version == "2"
+    assert chosen(**asked | {"model": "own/er"}).adapter.version == "1"
+    with pytest.raises(Refused, match="not of own-er"):
+        chosen(**asked, version="1")
+    with pytest.raises(Refused, match=r"own-er on pair/tr and own/er on pair/tr.*say which is meant"):
+        chosen(name=name)
+    assert chosen(name=name, version="2").adapter.version == "2"

@@ -6,20 +6,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
+from safetensors.numpy import save_file
 
-from registry.cells import regime_of
+from registry.adapterfiles import CONFIG, WEIGHTS, AdapterConfig, config_text, tensor_name
+from registry.cells import Grid, regime_of
 from registry.doctor.examination import Examination, examine
 from registry.doctor.findings import Finding, Level
 from registry.runner.experiment import Experiment, Job, prepare
+from registry.study import LoraSpec
 from registry.tracking.adapters import register_adapter
-from registry.tracking.names import Kind, Tag, delta, score
+from registry.tracking.names import Kind, Tag, acc, delta, score
 from registry.tracking.recording import Recording
 from registry.tracking.store import experiment_id
-
-WEIGHTS = b"weights of an adapter"
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Book:
     def jobs(self) -> list[Job]:
         return self.experiment.jobs()
 
-    def run(self, kind: Kind, job: Job, *, status: str = "FINISHED", **tags: str) -> Run:
+    def run(self, kind: Kind, job: Job, *, status: str = "FINISHED", value: float = 0.5, **tags: str) -> Run:
         """Record a run with the tags, metrics and outcomes that one of its kind has."""
         mark = job.finetune if kind is Kind.FINETUNE else job.evaluate
         every = {Tag.KIND: str(kind), Tag.STUDY: "small", Tag.FINGERPRINT: str(mark), Tag.BASE_MODEL: job.model}
@@ -58,27 +61,34 @@ class Book:
             self.client.log_metric(identity, "train/final_loss", 1.0)
         else:
             for target in self.experiment.grid:
-                self.client.log_metric(identity, score(target), 0.5)
+                self.client.log_metric(identity, score(target), value)
+                self.client.log_metric(identity, acc(target), 0.5)
                 if job.source is not None:
                     self.client.log_metric(identity, delta(regime_of(job.source, target), target), 1.0)
-            self.client.log_text(identity, "outcomes", "outcomes.parquet")
+            answers(self.scratch / "outcomes.parquet", self.experiment.grid)
+            self.client.log_artifact(identity, str(self.scratch / "outcomes.parquet"))
         if status != "RUNNING":
             self.client.set_terminated(identity, status)
         return self.client.get_run(identity)
 
-    def adapter(self, run: Run, job: Job) -> Path:
+    def adapter(self, run: Run, job: Job, *, weights: str = "") -> Path:
         """Register an adapter of a fine-tune, and return the folder it is stored in."""
         folder = self.scratch / run.info.run_id
         folder.mkdir()
-        (folder / "adapter_model.safetensors").write_bytes(WEIGHTS + run.info.run_id.encode())
+        spec = LoraSpec(rank=2, alpha=4.0, targets=("q_proj",))
+        drawn = np.random.default_rng(list((weights or run.info.run_id).encode()))
+        factors = {tensor_name("q_proj", letter): drawn.random((2, 2), dtype=np.float32) for letter in "AB"}
+        save_file(factors, folder / WEIGHTS)
+        (folder / CONFIG).write_text(config_text(AdapterConfig(spec, job.model)))
         cell = job.source_cell
         tags = {
             Tag.STUDY: "small", Tag.BASE_MODEL: job.model, Tag.MODEL_FAMILY: "llama",
             Tag.SOURCE_TASK: cell.task, Tag.SOURCE_LANGUAGE: cell.language, Tag.FINGERPRINT: job.finetune,
         }  # fmt: skip
+        metadata = {"base": {"name": job.model}, "source": str(cell)}
         recording = Recording(self.client, self.identity, run.info.run_id, run.info.artifact_uri)
         made = register_adapter(
-            recording, folder, name=f"tiny--{cell.task}--{cell.language}", tags=tags, metadata={}, description=""
+            recording, folder, name=f"tiny--{cell.task}--{cell.language}", tags=tags, metadata=metadata, description=""
         )
         recording.tags(made.tags)
         return self.folder / "models" / made.model_id / "artifacts"
@@ -111,6 +121,18 @@ class Book:
 
     def faults(self) -> list[Finding]:
         return [finding for finding in self.findings() if finding.level is Level.WRONG]
+
+
+def answers(path: Path, grid: Grid, *, right: int = 1) -> None:
+    """Write the outcomes of two questions on every target, of which some are answered rightly."""
+    rows = [
+        (cell.task, cell.language, f"q{number}", option, option == 0, option == int(number >= right))
+        for cell in grid
+        for number in range(2)
+        for option in range(2)
+    ]
+    table = pd.DataFrame(rows, columns=["task", "language", "question", "option", "right", "chosen"])
+    table.assign(chosen_norm=table["chosen"], loglikelihood=-1.0).to_parquet(path)
 
 
 @pytest.fixture

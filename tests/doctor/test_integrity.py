@@ -19,7 +19,7 @@ from registry.tracking import runs
 from registry.tracking.names import Kind, Tag
 from registry.tracking.processes import worker_identity
 from registry.tracking.store import sqlite_uri
-from tests.doctor.conftest import Book
+from tests.doctor.conftest import Book, answers
 
 _HOST, _, _PROCESS = worker_identity().rpartition(":")
 #: Of process 1, but started at another time.
@@ -106,23 +106,6 @@ def test_a_heartbeat_that_beats_again_while_it_is_watched_saves_its_run(whole: B
     assert (states(whole)[silent.info.run_id], states(whole)[slow.info.run_id]) == ("KILLED", "RUNNING")
 
 
-def test_what_is_recorded_twice_is_deleted_unless_an_evaluation_names_it(whole: Book) -> None:
-    job = next(job for job in whole.jobs if job.source is not None)
-    again = whole.run(Kind.FINETUNE, job, **{Tag.MODEL_ID: "m-0"})
-    first = whole.client.search_runs([whole.identity], f"tags.fingerprint = '{job.evaluate}'")[0]
-    second = whole.run(Kind.EVALUATE, job, **{key: first.data.tags[key] for key in (Tag.MODEL_ID, Tag.FINETUNE_RUN, Tag.BASELINE_RUN)})  # fmt: skip  # noqa: E501
-    fault = only(whole)
-    # The newer fine-tune is the one that no evaluation rests on; the older evaluation is superseded.
-    assert {place.split()[0] for place in fault.places} == {again.info.run_id, first.info.run_id}
-    repair(whole)
-    left = states(whole)
-    assert second.info.run_id in left
-    assert first.data.tags[Tag.FINETUNE_RUN] in left
-    assert {again.info.run_id, first.info.run_id} & left.keys() == set()
-    whole.client.restore_run(first.info.run_id)  # nothing is lost
-    assert whole.client.get_run(first.info.run_id).data.metrics == first.data.metrics
-
-
 def test_nothing_is_deleted_while_a_study_is_running(whole: Book) -> None:
     job = whole.jobs[1]
     whole.run(Kind.EVALUATE, job, status="RUNNING", heartbeat=str(time.time()), worker="elsewhere:1-1")
@@ -144,7 +127,8 @@ def test_a_finished_run_that_lacks_a_part_is_named(book: Book, lost: str) -> Non
         book.client.delete_run(run.info.run_id)
         tags = {key: value for key, value in run.data.tags.items() if not key.startswith("mlflow.")}
         run = book.client.create_run(book.identity, tags=tags)
-        book.client.log_text(run.info.run_id, "outcomes", "outcomes.parquet")
+        answers(book.scratch / "outcomes.parquet", book.experiment.grid)
+        book.client.log_artifact(run.info.run_id, str(book.scratch / "outcomes.parquet"))
         book.client.set_terminated(run.info.run_id)
         told = "no scores of 4 targets"
     fault = only(book)
@@ -154,12 +138,17 @@ def test_a_finished_run_that_lacks_a_part_is_named(book: Book, lost: str) -> Non
     assert fault.repair is None
 
 
-@pytest.mark.parametrize(("change", "told"), [("gone", "have no weights any more"), ("other", "have other weights")])
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [("gone", "have no weights any more"), ("other", "have other weights"), ("settings", "have other files")],
+)
 def test_weights_that_are_gone_or_changed_are_found(book: Book, change: str, told: str) -> None:
     folder = next(iter(book.fill().values()))
     weights = folder / "adapter_model.safetensors"
     if change == "gone":
         weights.unlink()
+    elif change == "settings":
+        (folder / "adapter_config.json").write_text((folder / "adapter_config.json").read_text() + " ")
     else:
         content = bytearray(weights.read_bytes())
         content[0] ^= 1
@@ -168,6 +157,8 @@ def test_weights_that_are_gone_or_changed_are_found(book: Book, change: str, tol
     assert told in fault.text
     assert fault.places[0].startswith("tiny--kind--en/1")
     assert fault.repair is None
+    # What exists is never to be deleted or trained again.
+    assert ("backup" in fault.remedy, "delete" in fault.remedy) == (change != "gone", change == "gone")
 
 
 def test_an_adapter_that_was_never_registered_is_deleted(whole: Book) -> None:

@@ -12,8 +12,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from registry.lora.adapter import fresh_adapter, read_adapter, save_adapter
+from registry.deploy.merge import merge_into
+from registry.lora.adapter import Adapter, fresh_adapter, read_adapter, save_adapter
 from registry.lora.bank import Bank, is_resident, merged, put_on
+from registry.refusal import Refused
 from registry.study import LoraSpec
 
 SPEC = LoraSpec(rank=4, alpha=8)
@@ -224,3 +226,19 @@ def test_a_saved_adapter_is_two_files_that_name_the_base_by_its_reference(adapte
     config = json.loads((tmp_path / "new" / "adapter_config.json").read_text())
     assert (config["base_model_name_or_path"], config["revision"]) == ("owner/base", "abc")
     assert (config["r"], config["lora_alpha"], config["task_type"]) == (4, 8, "CAUSAL_LM")
+
+
+@pytest.mark.parametrize("change", ["another module", "another width", "another height"])
+def test_an_adapter_of_another_base_is_refused_with_words_before_anything_changes(llama, adapter, change: str) -> None:
+    name, (a, b) = next(iter(adapter.weights.items()))
+    weights = dict(adapter.weights)
+    if change == "another module":
+        weights["model.layers.9.mlp.up_proj"] = (a, b)
+    else:
+        weights[name] = (a[:, :-1], b) if change == "another width" else (a, b[:-1])
+    before = state(llama)
+    with pytest.raises(Refused, match="the adapter does not fit this base"), merged(llama, Adapter(SPEC, weights)):
+        pass
+    assert_equal_states(state(llama), before)
+    with pytest.raises(Refused, match="the adapter does not fit this base"):
+        merge_into(llama, Adapter(SPEC, weights), torch.float32)

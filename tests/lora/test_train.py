@@ -520,6 +520,29 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(
     assert [path.name for path in file.parent.iterdir()] == ["one.safetensors"]
 
 
+def test_a_damaged_checkpoint_gives_the_numbers_of_a_training_from_the_start(
+    make_llama, monkeypatch, examples, tmp_path: Path, caplog
+) -> None:
+    monkeypatch.setattr(course, "_SAVED_AFTER_SECONDS", 0.0)
+    base, file = make_llama(), tmp_path / "one.safetensors"
+    undisturbed = train_adapter(base, assignment(base, examples), RECIPE)
+
+    def kill(share: float) -> None:
+        if share > 1 / RECIPE.epochs:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_adapter(base, assignment(base, examples, checkpoint=file), RECIPE, progress=kill)
+    content = bytearray(file.read_bytes())
+    content[-7] ^= 1
+    file.write_bytes(content)
+    again = train_adapter(base, assignment(base, examples, checkpoint=file), RECIPE)
+    assert again.losses == undisturbed.losses
+    found, expected = weights_of(again.adapter), weights_of(undisturbed.adapter)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert "the training starts again" in caplog.text
+
+
 def test_a_short_training_writes_no_checkpoint(llama, examples, tmp_path: Path) -> None:
     train_adapter(llama, assignment(llama, examples, checkpoint=tmp_path / "one.safetensors"), RECIPE)
     assert not list(tmp_path.iterdir())

@@ -28,6 +28,7 @@ from registry.runner.records import Records
 from registry.runner.session import prospect
 from registry.studyfile import load_study
 from registry.tracking.names import Kind, Tag
+from registry.tracking.outcomes import file_digest, outcomes_file, outcomes_problem
 from registry.tracking.store import experiment_id
 from tests.bench.replayed import replay
 
@@ -98,6 +99,15 @@ def test_outcomes_reproduce_the_recorded_accuracies(finished) -> None:
             assert guessed == (0.25 if run.data.tags[Tag.KIND] == Kind.BASELINE else None)
             assert [rows.right[rows.chosen].item() for rows in questions] == plain
             assert [rows.right[rows.chosen_norm].item() for rows in questions] == by_length
+
+
+def test_every_scoring_records_the_digest_of_its_outcomes(finished) -> None:
+    for kind in (Kind.BASELINE, Kind.EVALUATE):
+        for run in finished.finished(kind).values():
+            with outcomes_file(finished.client, run) as path:
+                assert path is not None
+                assert file_digest(path) == run.data.tags[Tag.OUTCOMES_DIGEST]
+                assert outcomes_problem(path, run.data.tags, run.data.metrics) == ""
 
 
 def test_outcomes_stand_for_the_items_of_the_study(finished) -> None:

@@ -11,7 +11,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from safetensors.torch import save_file
 
+from registry.adapterfiles import CONFIG, WEIGHTS, AdapterConfig, config_text, tensor_name
 from registry.refusal import Refused
+from registry.study import LoraSpec
 from registry.tracking.adapters import (
     RegisteredAdapter,
     download_adapter,
@@ -23,20 +25,26 @@ from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id
 
 NAME = "tiny--kind--en"
+SPEC = LoraSpec(rank=2, alpha=4.0, targets=("q_proj",))
 
 
 def registered(client: MlflowClient, folder: Path, *, seed: int = 17, study: str = "small") -> RegisteredAdapter:
     folder.mkdir()
-    save_file({"weight": torch.full((2, 2), float(seed))}, folder / "adapter_model.safetensors")
-    (folder / "adapter_config.json").write_text("{}")
+    factors = {tensor_name("q_proj", letter): torch.full((2, 2), float(seed)) for letter in "AB"}
+    save_file(factors, folder / WEIGHTS)
+    (folder / CONFIG).write_text(config_text(AdapterConfig(SPEC, "tiny")))
     tags = {Tag.BASE_MODEL: "tiny", Tag.MODEL_FAMILY: "llama", Tag.SOURCE_TASK: "kind", Tag.SOURCE_LANGUAGE: "en"}
-    with recorded(client, experiment_id(client, study), kind=Kind.FINETUNE, name="x", tags={}) as recording:
+    params = {"lora.rank": 2, "lora.alpha": 4.0, "lora.dropout": 0.0, "lora.targets": "q_proj", "precision": "fp32"}
+    with recorded(
+        client, experiment_id(client, study), kind=Kind.FINETUNE, name="x", tags={}, params=params
+    ) as recording:
         return register_adapter(
             recording,
             folder,
             name=NAME,
-            tags=tags | {Tag.SEED: seed, Tag.STUDY: study, Tag.FINGERPRINT: f"seed {seed}"},
-            metadata={"base": {"name": "tiny"}},
+            tags=tags
+            | {Tag.BASE_REVISION: "sha256:0", Tag.SEED: seed, Tag.STUDY: study, Tag.FINGERPRINT: f"seed {seed}"},
+            metadata={"base": {"name": "tiny", "revision": "sha256:0"}, "source": "kind/en", "precision": "fp32"},
             description="An adapter.",
         )
 
@@ -54,6 +62,12 @@ def test_each_registration_is_a_version_of_its_own_with_its_tags(client, tmp_pat
     assert client.get_registered_model(NAME).tags == {
         Tag.BASE_MODEL: "tiny", Tag.MODEL_FAMILY: "llama", Tag.SOURCE_TASK: "kind", Tag.SOURCE_LANGUAGE: "en",
     }  # fmt: skip
+
+
+def test_a_name_that_another_base_took_meanwhile_is_refused(client, tmp_path: Path) -> None:
+    client.create_registered_model(NAME, {Tag.BASE_MODEL: "ti/ny"})
+    with pytest.raises(Refused, match=f"the registered name {NAME} holds adapters of ti/ny"):
+        registered(client, tmp_path / "x")
 
 
 def test_what_a_killed_process_or_a_lost_answer_left_is_dropped_and_what_counts_is_not(
@@ -94,7 +108,7 @@ def test_a_version_whose_run_was_removed_for_good_is_left(client, tmp_path: Path
 
 def test_a_downloaded_adapter_is_what_was_registered(client, tmp_path: Path) -> None:
     adapter = registered(client, tmp_path / "made")
-    found = download_adapter(client, adapter, tmp_path)
+    found = download_adapter(client, adapter, tmp_path / "found")
     made = [path.name for path in (tmp_path / "made").iterdir()]
     assert sorted(made) == ["MLmodel", "adapter_config.json", "adapter_model.safetensors", "conda.yaml"]
     for name in made:

@@ -225,20 +225,20 @@ def test_a_run_whose_job_another_took_over_is_killed(client, experiment) -> None
     assert status(client, recording.run_id) == "KILLED"
 
 
-def test_only_finished_runs_of_the_kind_are_found_by_fingerprint_and_the_newest_counts(client, experiment) -> None:
+def test_only_finished_runs_of_the_kind_are_found_by_fingerprint_and_the_first_counts(client, experiment) -> None:
     def finished(kind: Kind, fingerprint: str) -> str:
         with recorded(client, experiment, kind=kind, name="x", tags={Tag.FINGERPRINT: fingerprint}) as recording:
             time.sleep(0.002)
         return recording.run_id
 
+    first, other = finished(Kind.EVALUATE, "a"), finished(Kind.EVALUATE, "b")
     finished(Kind.EVALUATE, "a")
-    newest, other = finished(Kind.EVALUATE, "a"), finished(Kind.EVALUATE, "b")
     finished(Kind.FINETUNE, "c")
     with pytest.raises(ValueError), open_run(client, experiment, fingerprint="d"):
         raise ValueError
     with open_run(client, experiment), open_run(client, experiment, fingerprint="e"):
         found = finished_by_fingerprint(client, experiment, Kind.EVALUATE)
-    assert {key: run.info.run_id for key, run in found.items()} == {"a": newest, "b": other}
+    assert {key: run.info.run_id for key, run in found.items()} == {"a": first, "b": other}
 
 
 def test_more_metrics_than_mlflow_takes_at_once_are_all_recorded(client, experiment) -> None:

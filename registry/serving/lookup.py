@@ -1,0 +1,142 @@
+"""Asking the registry what a name stands for now, without letting requests wait while it does not answer."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NoAnswer
+from dataclasses import dataclass
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from sqlalchemy.exc import SQLAlchemyError
+
+from registry.refusal import Refused, unknown
+from registry.tracking.names import Tag
+
+__all__ = ["FRESH_SECONDS", "Lookup", "Marks", "Name", "marks_of", "read_name"]
+
+_log = logging.getLogger(__name__)
+
+#: After so long an adapter in memory is looked up again.
+FRESH_SECONDS = 3.0
+
+_PATIENCE_SECONDS = 2.0  # that a request waits for the registry where there is an adapter in memory
+_NAMED = re.compile(r"(?P<name>[^/:@]{1,250})(?:/(?P<version>[0-9]{1,9})|@(?P<alias>[A-Za-z0-9_-]{1,255}))")
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the latter for an alias that nobody has
+
+#: What changes when a version is made anew under the same number, or evaluated in another way.
+Marks = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """A registered model with a version's number, or with an alias."""
+
+    model: str
+    version: str
+    alias: str | None
+
+    @property
+    def key(self) -> str:
+        """One text for it."""
+        return f"{self.model}/{self.version}" if self.alias is None else f"{self.model}@{self.alias}"
+
+
+def read_name(named: str) -> Name:
+    """Read ``<model>/<version>`` or ``<model>@<alias>``, ``models:/`` before it or not; anything else is refused."""
+    parts = _NAMED.fullmatch(named.removeprefix("models:/"))
+    if parts is None:
+        raise Refused(
+            f"adapter: {named[:100]!r} is no registered adapter; name it <model>/<version>, or <model>@<alias>"
+        )
+    return Name(parts["name"], str(int(parts["version"] or 0)), parts["alias"])
+
+
+def marks_of(version: ModelVersion) -> Marks:
+    """Return what tells a version from another of the same name and number."""
+    tags = (Tag.DIGEST, Tag.FILES_DIGEST, Tag.BASE_REVISION, Tag.CHAT_TEMPLATE)
+    return (
+        version.source, version.run_id, version.creation_timestamp, *(version.tags.get(tag) for tag in tags),
+    )  # fmt: skip
+
+
+class Lookup:
+    """Looks registered versions up.
+
+    Parameters
+    ----------
+    base : str
+        Name of the base that is served: of an unknown name, its adapters are offered.
+    """
+
+    def __init__(self, base: str) -> None:
+        self._base = base
+        self._pending: Future[ModelVersion] | None = None
+        self._silent_until = 0.0
+
+    def version(self, named: str, name: Name, *, patient: bool) -> ModelVersion | None:
+        """Return the version that a name stands for now; None if the registry does not answer.
+
+        Parameters
+        ----------
+        patient
+            Wait as long as MLflow does, and raise its error; otherwise a moment, and log it.
+
+        Raises
+        ------
+        Refused
+            If the registry says that there is no such version.
+        """
+        if patient:
+            return self._found(named, name)
+        if time.monotonic() < self._silent_until:
+            return None
+        if self._pending is not None and not self._pending.done():
+            self._silence("has not answered yet")
+            return None
+        self._pending = Future()
+        # A daemon, so that a server can end while MLflow is still trying.
+        threading.Thread(target=self._answer, args=(self._pending, named, name), daemon=True).start()
+        try:
+            return self._pending.result(_PATIENCE_SECONDS)
+        except Refused:
+            raise
+        except NoAnswer:
+            self._silence(f"does not answer within {_PATIENCE_SECONDS:g} s")
+        except (MlflowException, OSError, SQLAlchemyError) as error:
+            self._silence(f"cannot be asked ({(str(error).splitlines() or [type(error).__name__])[0][:200]})")
+        return None
+
+    def _answer(self, pending: Future[ModelVersion], named: str, name: Name) -> None:
+        try:
+            pending.set_result(self._found(named, name))
+        except Exception as error:
+            pending.set_exception(error)
+
+    def _silence(self, reason: str) -> None:
+        self._silent_until = time.monotonic() + FRESH_SECONDS
+        _log.warning("the registry %s; adapters in memory are served as they were when it last did", reason)
+
+    def _found(self, named: str, name: Name) -> ModelVersion:
+        client = MlflowClient()
+        try:
+            if name.alias is not None:
+                return client.get_model_version_by_alias(name.model, name.alias)
+            return client.get_model_version(name.model, name.version)
+        except MlflowException as error:
+            if error.error_code not in _ABSENT:
+                raise
+            raise self._absent(client, named, name.model) from None
+
+    def _absent(self, client: MlflowClient, named: str, name: str) -> Refused:
+        filtered = f"tags.{Tag.BASE_MODEL} = '{self._base}'"
+        models = [model.name for model in client.search_registered_models(filtered, max_results=1000)]
+        if name not in models:
+            return unknown("adapter", name, models, where="adapter")
+        versions = sorted(int(version.version) for version in client.search_model_versions(f"name = '{name}'"))
+        return Refused(f"adapter: there is no {named!r}; {name!r} has the versions {', '.join(map(str, versions))}")
