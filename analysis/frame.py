@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from analysis.copies import copy_notes
+from analysis.cut_questions import cut_notes
 from analysis.imported import read_import
 from analysis.numerals import counted
 from analysis.observations import cells, coverage_notes, newest
@@ -156,7 +157,8 @@ def _load(client: MlflowClient, study: str, cache: Path | None) -> Frame:
     table, baseline_notes = baselines(counting.of(Kind.BASELINE), headlines, used)
     left_out += superseded
     copies = copy_notes(evaluations.tags.values())
-    notes = [*copies, *left_out, *other, *coverage_notes(observations), *baseline_notes, *unchecked]
+    cut = cut_notes(counting.of(Kind.BASELINE).records())
+    notes = [*copies, *cut, *left_out, *other, *coverage_notes(observations), *baseline_notes, *unchecked]
     if unfinished:
         notes.append(f"Unfinished evaluations do not count: {_statuses(unfinished).strip(' ()')}.")
     return Frame(

@@ -19,6 +19,7 @@ from analysis.copies import copy_cautions
 from analysis.corrected import Corrected
 from analysis.corrected.headline import headline
 from analysis.corrected.section import parts as corrected_parts
+from analysis.cut_questions import cut_cautions
 from analysis.facts import facts
 from analysis.figures import Drawing, LeftOut
 from analysis.figures.style import GRID, INK, MUTED, PAPER
@@ -79,7 +80,7 @@ def write_report(
         facts=facts(frame, origin),
         experiment=origin.experiment_url(),
         findings=findings(corrected),
-        cautions=[*copy_cautions(frame.notes), *cautions(corrected)],
+        cautions=[*copy_cautions(frame.notes), *cut_cautions(frame.notes), *cautions(corrected)],
         headline=headline(corrected),
         figures={drawing.name: {"drawing": drawing, "svg": _inline(drawing)} for drawing in drawings},
         corrected=_shown(corrected_parts(corrected), drawings),

@@ -12,7 +12,7 @@ from analysis.stored.runs import StoredRuns
 from registry.cells import Cell
 from registry.tracking.chance import compared_with_chance
 from registry.tracking.columns import BASELINE_COLUMNS, INDISTINCT
-from registry.tracking.evaluations import parse_indistinct
+from registry.tracking.evaluations import parse_cells
 from registry.tracking.names import Tag, headlines_of
 
 __all__ = ["baselines", "observed"]
@@ -107,7 +107,7 @@ def baselines(
     for record in sorted(runs.records(), key=lambda record: record.run_id in measured):
         model, flagged = record.tag(Tag.BASE_MODEL), record.tags.get(Tag.BELOW_CHANCE, "").split()
         chance, p, own = record.by_target("chance"), record.by_target("chance_p"), headlines_of(record.tags)
-        alike = parse_indistinct(record.tags.get(Tag.INDISTINCT, ""))
+        alike = parse_cells(record.tags.get(Tag.INDISTINCT, ""))
         none = 0.0 if Tag.CHAT_HEADER in record.tags else np.nan  # older runs did not count them
         for cell, score in record.by_target("score").items():
             level, value = chance.get(cell, np.nan), p.get(cell, np.nan)

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from registry.cells import HARM_PP, Cell, Regime, regime_of
 from registry.deploy.evaluations import Evaluation, evaluations_of
-from registry.tracking.evaluations import parse_indistinct
+from registry.tracking.evaluations import parse_cells
 from registry.tracking.names import Tag, headlines_of
 
 __all__ = ["Results", "TargetResult", "results_of"]
@@ -78,7 +78,7 @@ def results_of(client: MlflowClient, version: str) -> Results | None:
         () if found.conflicts else _targets(newest),
         below_chance(tags),
         len(found.found),
-        indistinct=parse_indistinct(tags.get(Tag.INDISTINCT, "")),
+        indistinct=parse_cells(tags.get(Tag.INDISTINCT, "")),
         headlines=headlines_of(tags),
         notes=(*map(str, found.conflicts), *found.notes),
     )

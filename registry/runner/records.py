@@ -27,6 +27,7 @@ from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter, record_full_model, register_adapter, weights_digest
 from registry.tracking.evaluations import (
     below_chance,
+    cells_tag,
     chance_metrics,
     delta_metrics,
     indistinct_cells,
@@ -209,7 +210,7 @@ class Records:
         cut = outcomes.cut()
         if cut:
             recording.metrics({names.cut_questions(cell): count for cell, count in cut.items()})
-            recording.tags({Tag.CUT: " ".join(map(str, cut))})
+            recording.tags({Tag.CUT: cells_tag(cut)})
         return cut
 
     def _require_same_prompts(self, model: str, baseline: Run) -> None:

@@ -21,11 +21,12 @@ from registry.tracking.recording import Recording
 __all__ = [
     "TargetScore",
     "below_chance",
+    "cells_tag",
     "chance_metrics",
     "delta_metrics",
     "indistinct_cells",
     "indistinct_metrics",
-    "parse_indistinct",
+    "parse_cells",
     "record_inputs",
     "recorded_scores",
     "score_metrics",
@@ -115,11 +116,15 @@ def indistinct_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
 
 def indistinct_cells(scores: Mapping[Cell, TargetScore]) -> str:
     """Write those targets with their shares as a tag, the largest share first, as many as a tag has room for."""
-    found = sorted((-result.indistinct, str(cell)) for cell, result in scores.items() if result.indistinct)
+    return cells_tag({cell: result.indistinct for cell, result in scores.items() if result.indistinct})
+
+
+def cells_tag(values: Mapping[Cell, float]) -> str:
+    """Write ``task/language=number`` pairs as a tag, the largest number first, as many as a tag has room for."""
     written: list[str] = []
     room = _TAG_LENGTH
-    for share, cell in found:
-        part = f"{cell}={-share:.3g}"
+    for number, cell in sorted((-value, str(cell)) for cell, value in values.items()):
+        part = f"{cell}={-number:.3g}"
         room -= len(part) + 1
         if room < 0:
             break
@@ -127,8 +132,8 @@ def indistinct_cells(scores: Mapping[Cell, TargetScore]) -> str:
     return " ".join(written)
 
 
-def parse_indistinct(tag: str) -> dict[Cell, float]:
-    """Read such a tag back: the share of questions by target."""
+def parse_cells(tag: str) -> dict[Cell, float]:
+    """Read such a tag back: numbers by target."""
     pairs = (part.rpartition("=") for part in tag.split())
     return {Cell.parse(cell): float(share) for cell, _, share in pairs}
 

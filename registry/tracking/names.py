@@ -94,7 +94,8 @@ class Tag:
     HEADLINES: Final = "headlines"
     #: Targets whose baseline is significantly below chance (`chance.py`), separated by spaces; absent where none is.
     BELOW_CHANCE: Final = "below_chance"
-    #: Targets of which some questions did not fit the base's longest input and were scored without their left side.
+    #: Targets of which some questions did not fit the base's longest input and were scored without their left side, as
+    #: ``task/language=count``, the largest counts first; absent where there is none.
     CUT: Final = "cut"
     #: Groups of cells that have the same items to train on, and to test on, as ``cell=cell`` separated by spaces.
     COPIED_SOURCES: Final = "copied_sources"

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
+from analysis.cut_questions import cut_cautions
+from analysis.frame import load
 from registry.refusal import Refused
 from registry.runner.session import prospect, rehearse, run_study
 from registry.study import BaseSpec, Study
+from registry.tracking.evaluations import parse_cells
 from registry.tracking.names import CUT_TEXTS, Kind, Tag
 from registry.tracking.store import all_runs
 from tests.architectures.tiny import tiny_config, tiny_model
@@ -74,9 +77,14 @@ def test_texts_that_lose_their_left_side_are_counted_in_the_runs_and_said(client
         cut = {key: value for key, value in run.data.metrics.items() if key.startswith("cut_questions/")}
         assert cut
         assert all(0 < value <= 16 for value in cut.values())
-        assert set(run.data.tags[Tag.CUT].split()) == {key.removeprefix("cut_questions/") for key in cut}
+        tagged = {str(cell): count for cell, count in parse_cells(run.data.tags[Tag.CUT]).items()}
+        assert tagged == {key.removeprefix("cut_questions/"): value for key, value in cut.items()}
     assert "training texts lose their left side" in caplog.text
     assert "scored without their left side" in caplog.text
+    frame = load(client, study.name)
+    (note,) = [note for note in frame.notes if note.startswith("Cut questions: ")]
+    assert "questions longer than tiny reads were scored without their left side" in note
+    assert cut_cautions(frame.notes)[0][0] == "Questions that were cut"
 
 
 def test_a_study_whose_texts_fit_says_nothing_of_it(finished) -> None:
