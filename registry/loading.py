@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["BITSANDBYTES", "dtype_of", "load_base", "load_tokenizer", "require_quantization"]
+__all__ = ["BITSANDBYTES", "dtype_of", "load_base", "load_tokenizer", "quantization_config", "require_quantization"]
 
 #: What quantised bases are loaded by; the extra ``quantized`` of pyproject.toml.
 BITSANDBYTES = "bitsandbytes==0.50.2"
@@ -86,7 +86,7 @@ def load_base(
         attn_implementation="sdpa",
         trust_remote_code=base.trust_remote_code,
         device_map="auto" if placement == "spread" else {"": device},
-        quantization_config=_quantization_config(quantization, dtype),
+        quantization_config=quantization_config(quantization, dtype),
     )
     if "disk" in getattr(model, "hf_device_map", {}).values():
         raise Refused(f"model {base.name!r} does not fit into memory: layers would be read from disk at every pass")
@@ -112,7 +112,8 @@ def require_quantization(quantization: Quantization | None) -> None:
         )
 
 
-def _quantization_config(quantization: Quantization | None, dtype: torch.dtype) -> Any:
+def quantization_config(quantization: Quantization | None, dtype: torch.dtype) -> Any:
+    """Return how transformers is to quantise a base that computes in ``dtype``; None for one that is not."""
     from transformers import BitsAndBytesConfig
 
     if quantization is None:

@@ -17,7 +17,7 @@ from registry.loading import load_base, load_tokenizer
 from registry.lora.adapter import read_adapter
 from registry.models import trained_base
 from registry.serving.model import AdapterModel
-from registry.serving.shelf import InMemory, Shelf, Told, read_told
+from registry.serving.shelf import InMemory, Shelf, read_told
 from registry.tracking.names import Tag
 
 __all__ = ["AdapterModel", "device"]
@@ -32,7 +32,8 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
     ----------
     model_config
         ``base_path``: folder of the base model, for a base that is neither built in nor on the hub. ``device``: where
-        it goes; the first GPU by default, else the CPU.
+        it goes; the first GPU by default, else the CPU. Without ``base_path``, a base in a folder is looked for where
+        it was when the adapter was trained.
 
     Raises
     ------
@@ -40,16 +41,17 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
         If the base here is not the one the adapter was trained on.
     """
     config = model_config or {}
-    told = read_told(Path(path))
+    name, tags = _registered(Path(path))
+    told = read_told(Path(path)).evaluated(tags.get(Tag.CHAT_TEMPLATE))
     base = trained_base(
         told.base,
         told.revision,
         config.get("base_path") or "",
-        remedy="a base in a folder is named by model_config={'base_path': folder}",
+        hint=tags.get(Tag.BASE_PATH, ""),
+        remedy="name its folder with model_config={'base_path': folder}",
     )
     held = InMemory(told.precision, told.quantization)
     model = load_base(base, dtype=held.dtype, device=device(config), quantization=held.quantization)
-    name, told = _as_registered(Path(path), told)
     return AdapterModel(
         model,
         load_tokenizer(base),
@@ -69,17 +71,16 @@ def device(config: dict[str, Any]) -> str:
     return config.get("device") or ("cuda:0" if torch.cuda.is_available() else "cpu")
 
 
-def _as_registered(folder: Path, told: Told) -> tuple[str, Told]:
-    """Return the name of the version a folder was downloaded for, and how it was last evaluated.
+def _registered(folder: Path) -> tuple[str, dict[str, str]]:
+    """Return the name of the version that a folder was downloaded for, and that version's tags.
 
     The folder itself says how the study that trained it asks; a later one may have evaluated it in another way.
     """
     if not (folder / _META).is_file():
-        return "", told
+        return "", {}
     meta = yaml.safe_load((folder / _META).read_text(encoding="utf-8"))
     name, number = str(meta["model_name"]), str(meta["model_version"])
     try:
-        tags = MlflowClient().get_model_version(name, number).tags
+        return f"{name}/{number}", dict(MlflowClient().get_model_version(name, number).tags)
     except MlflowException:  # a folder that was carried away from its registry
-        return f"{name}/{number}", told
-    return f"{name}/{number}", told.evaluated(tags.get(Tag.CHAT_TEMPLATE))
+        return f"{name}/{number}", {}

@@ -95,6 +95,8 @@ class Tag:
     MODEL_ID: Final = "model_id"
     #: Of a version: whether it was last evaluated in its base's chat template; it is served in the same way.
     CHAT_TEMPLATE: Final = "chat_template"
+    #: Of a version whose base is a folder: where that was when the adapter was trained. A hint, checked before use.
+    BASE_PATH: Final = "base_path"
     #: SHA-256 of the adapter's weights file.
     DIGEST: Final = "adapter_sha256"
     #: Seconds since the epoch at which the process doing the run was last alive, and that process, see `processes.py`.
