@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from registry.hub import NotAtHand
-from registry.memory import require_memory
+from registry.memory import release_freed, require_memory
 from registry.models import Base, keep_language
 from registry.refusal import Refused
 from registry.study import Placement, Quantization
@@ -94,6 +94,7 @@ def load_base(
     if quantization == "4bit":
         _keep_differentiable(model)
     model.eval().requires_grad_(False)
+    release_freed()
     return model
 
 

@@ -21,6 +21,7 @@ from registry.lora.batches import ScoringBatch, prefix_batch, scoring_batch
 from registry.lora.forward import Forward, input_device, reading, takes_flat
 from registry.lora.rows import Row, question_rows, split
 from registry.lora.tokens import Continuations
+from registry.memory import release_freed
 
 __all__ = ["ScoringSet", "choose", "is_out_of_memory", "loglikelihoods"]
 
@@ -161,6 +162,7 @@ def loglikelihoods(
             gc.collect()
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+    release_freed()
     broken = sum(bool(np.isnan(row).any()) for row in scores)
     if broken:
         remedy = "; fp16 overflows above 65,504, bf16 does not" if model.dtype == torch.float16 else ""
