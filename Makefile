@@ -4,7 +4,7 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock upgrade sbom audit demo ui server test test-slow ui-test bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray scaling lint clean
+.PHONY: help setup lock upgrade sbom audit demo ui server test test-slow ui-test test-architectures bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray scaling lint clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
@@ -17,7 +17,7 @@ demo: setup  ## the built-in study: 2 bases, 32 source cells, 2 seeds; then its 
 
 ui: setup  ## MLflow's UI on what was recorded here, at http://127.0.0.1:5000
 	@echo "the UI opens in its GenAI view: choose an experiment, then 'Training runs'"
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --default-artifact-root $(CURDIR)/mlartifacts
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts
 
 PORT ?= 5001
 BACKEND ?= sqlite:///$(CURDIR)/server/mlflow.db
@@ -34,6 +34,9 @@ test: .venv/test.txt  ## the tests, slow ones left out
 
 test-slow: .venv/test.txt .venv/ray.txt .venv/ui.txt  ## the slow tests alone
 	$(BIN)/python -m pytest -m slow
+
+test-architectures: .venv/test.txt  ## every causal architecture of transformers, made tiny, scored against plain transformers: minutes
+	$(ONE_THREAD) $(BIN)/python -m tests.architectures.sweep $(NAMES)
 
 ui-test: .venv/test.txt .venv/ui.txt  ## the UI in a real browser (Debian's chromium), pictures into tests/ui/screenshots
 	$(BIN)/python -m pytest -m slow tests/ui

@@ -28,11 +28,21 @@ def facts(frame: Frame, origin: Origin) -> list[tuple[str, str]]:
         (counted(len(tasks), "task"), ", ".join(tasks)),
         (counted(len(languages), "language"), ", ".join(languages)),
         _seeds(frame),
+        *_scores(frame),
         ("Adapters", f"{adapter_count(frame):,}, {grid}"),
     ]
     if origin.recipe:
         found.append(("Recipe", ", ".join(f"{name} {value}" for name, value in origin.recipe.items())))
     return [*found, ("Store", frame.store)]
+
+
+def _scores(frame: Frame) -> list[tuple[str, str]]:
+    """Say which accuracy is the score of each task, where the runs say it."""
+    tasks: dict[str, list[str]] = {}
+    for task, name in sorted(frame.headlines.items()):
+        tasks.setdefault(name, []).append(task)
+    shown = (name if len(tasks) == 1 else f"{name} ({', '.join(those)})" for name, those in sorted(tasks.items()))
+    return [("Score", ", ".join(shown))] if tasks else []
 
 
 def adapter_count(frame: Frame) -> int:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,18 +15,30 @@ from mlflow.entities import Experiment, LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from analysis.copies import copy_notes
 from analysis.imported import read_import
 from analysis.numerals import counted
 from analysis.observations import cells, coverage_notes, newest
 from analysis.recorded import InconsistentRunError, Record
+from analysis.stored.headlines import MixedHeadlinesError, one_headline
 from analysis.stored.runs import StoredRuns, read_runs
 from analysis.stored.tables import baselines, observed
-from registry.cells import Cell
 from registry.refusal import Refused
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import shown_uri
 
-__all__ = ["EmptyStudyError", "Frame", "InconsistentRunError", "MixedStudyError", "cells", "load"]
+__all__ = [
+    "EmptyStudyError",
+    "Frame",
+    "InconsistentRunError",
+    "MixedHeadlinesError",
+    "MixedPromptsError",
+    "MixedStudyError",
+    "cells",
+    "load",
+]
+
+_log = logging.getLogger(__name__)
 
 _PAGE = 1000
 
@@ -35,6 +49,10 @@ class EmptyStudyError(Refused):
 
 class MixedStudyError(Refused):
     """The study holds evaluations of its own and imported ones."""
+
+
+class MixedPromptsError(Refused):
+    """Adapters were asked in another way than the base that they are measured against."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +66,9 @@ class Frame:
     observations
         One row per (model, source, target, seed); columns in `registry.tracking.columns.OBSERVATION_COLUMNS`.
     baselines
-        One row per (model, task, language): ``score`` and ``chance`` (proportions), ``below_chance``. Without the
-        number of test items there is no p-value to give.
+        One row per (model, task, language): ``score`` and ``chance`` (proportions), ``below_chance``, and where it
+        was tested, ``chance_p`` and ``chance_q``, adjusted over all rows. Unless it is an import's, ``indistinct``
+        besides: the share of questions with options that are the same tokens to the model.
     notes
         Sentences on what a reader must know about the data: superseded runs, gaps, mixed protocols, unfinished runs.
     seed_averaged
@@ -57,6 +76,8 @@ class Frame:
         and ``seed`` tells nothing.
     runs
         The evaluations and baselines it was made of; None of an import.
+    headlines
+        Task → the accuracy that its score is, as far as its runs say it.
     """
 
     study: str
@@ -66,6 +87,7 @@ class Frame:
     notes: tuple[str, ...]
     seed_averaged: bool = False
     runs: StoredRuns | None = None
+    headlines: Mapping[str, str] = field(default_factory=dict)
 
 
 def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Frame:
@@ -82,6 +104,10 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
         If the study has no experiment in the store, or neither a finished evaluation nor an import.
     MixedStudyError
         If it has both, which no average may mix.
+    MixedHeadlinesError
+        If evaluations took different accuracies for a task's score, and some did not record the one that is needed.
+    MixedPromptsError
+        If an evaluation that counts and its baseline had their questions put behind different chat headers.
     InconsistentRunError
         If a run lacks a tag, or its delta is not its score minus its baseline's to 1e-6 pp.
     """
@@ -94,16 +120,23 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
     unfinished = _search(client, experiment, Kind.EVALUATE, "attributes.status != 'FINISHED'")
     if not len(evaluations):
         raise EmptyStudyError(_nothing(client, study, f"no finished evaluation{_statuses(unfinished)}"))
-    scores, unchecked = _baseline_scores(client, runs)
-    recorded = observed(evaluations, scores)
+    measured, unchecked = _measured_against(client, runs)
+    recorded = observed(evaluations, {run_id: record.by_target("score") for run_id, record in measured.items()})
     if recorded.empty:
         raise EmptyStudyError(_nothing(client, study, "finished evaluations, but none has a delta"))
     observations, repetitions = newest(recorded)
-    table, baseline_notes = baselines(runs.of(Kind.BASELINE))
-    notes = [*repetitions, *coverage_notes(observations), *baseline_notes, *unchecked]
+    _require_same_prompts(study, evaluations, observations, measured)
+    observations, headlines, other = one_headline(observations, evaluations, measured, study)
+    for note in other:
+        _log.warning("%s", note)
+    counting = {evaluations.tags[run].get(Tag.BASELINE_RUN, "") for run in observations["run_id"].unique()}
+    table, baseline_notes = baselines(runs.of(Kind.BASELINE), headlines, counting)
+    copies = copy_notes(evaluations.tags.values())
+    notes = [*copies, *repetitions, *other, *coverage_notes(observations), *baseline_notes, *unchecked]
     if unfinished:
         notes.append(f"Unfinished evaluations do not count: {_statuses(unfinished).strip(' ()')}.")
-    return Frame(study, shown_uri(client.tracking_uri), observations, table, tuple(notes), runs=runs)
+    store = shown_uri(client.tracking_uri)
+    return Frame(study, store, observations, table, tuple(notes), runs=runs, headlines=headlines)
 
 
 # --- imports
@@ -121,7 +154,8 @@ def _imported(client: MlflowClient, study: str, imports: list[Record], evaluatio
     found = read_import(client, imports)
     notes = (*found.notes, *coverage_notes(found.observations))
     store = shown_uri(client.tracking_uri)
-    return Frame(study, store, found.observations, found.baselines, notes, found.seed_averaged)
+    frame = Frame(study, store, found.observations, found.baselines, notes, found.seed_averaged)
+    return replace(frame, headlines=found.headlines)
 
 
 # --- finding runs
@@ -187,8 +221,8 @@ def _statuses(records: list[Record]) -> str:
 # --- baselines
 
 
-def _baseline_scores(client: MlflowClient, runs: StoredRuns) -> tuple[dict[str, dict[Cell, float]], list[str]]:
-    """Return each needed baseline run's scores by target, and a note on baselines that cannot be read."""
+def _measured_against(client: MlflowClient, runs: StoredRuns) -> tuple[dict[str, Record], list[str]]:
+    """Return each needed baseline run, and a note on baselines that cannot be read."""
     records = {record.run_id: record for record in runs.of(Kind.BASELINE).records()}
     needed = [tags.get(Tag.BASELINE_RUN, "") for tags in runs.of(Kind.EVALUATE).tags.values()]
     for run_id in sorted(set(needed) - set(records) - {""}):
@@ -197,7 +231,25 @@ def _baseline_scores(client: MlflowClient, runs: StoredRuns) -> tuple[dict[str, 
             records[run_id] = record
     lost = sum(run_id not in records for run_id in needed)
     note = f"The baseline run of {counted(lost, 'evaluation run')} is not to be read: these deltas are taken unchecked."
-    return {run_id: record.by_target("score") for run_id, record in records.items()}, [note] if lost else []
+    return records, [note] if lost else []
+
+
+def _require_same_prompts(
+    study: str, evaluations: StoredRuns, observations: pd.DataFrame, baselines: Mapping[str, Record]
+) -> None:
+    """Refuse deltas between questions that were put in different ways; older runs do not say how theirs were."""
+    counted_runs, wrong = set(observations["run_id"]), []
+    for run_id, tags in evaluations.tags.items():
+        baseline = baselines.get(tags.get(Tag.BASELINE_RUN, ""))
+        own, theirs = tags.get(Tag.CHAT_HEADER), baseline.tags.get(Tag.CHAT_HEADER) if baseline else None
+        if run_id in counted_runs and None not in (own, theirs) and own != theirs:
+            wrong.append(run_id)
+    if wrong:
+        raise MixedPromptsError(
+            f"{counted(len(wrong), 'evaluation')} of study {study!r} put the questions behind another chat header than "
+            f"the baseline did (run {wrong[0]}{' and others' if wrong[1:] else ''}): these deltas compare two prompts. "
+            "Run the study again under another name: mlflow run . -e study --env-manager local -P study=<its file>"
+        )
 
 
 def _finished(client: MlflowClient, run_id: str) -> Record | None:

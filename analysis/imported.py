@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,14 @@ from mlflow import MlflowClient
 from analysis.numerals import counted
 from analysis.recorded import InconsistentRunError, Record
 from registry.cells import Cell
-from registry.tracking.columns import AVERAGED_COLUMNS, BASELINE_COLUMNS, OBSERVATION_COLUMNS, STORED_COLUMNS
-from registry.tracking.names import Artifact, Tag, outcomes_file
+from registry.tracking.columns import (
+    AVERAGED_COLUMNS,
+    BASELINE_COLUMNS,
+    OBSERVATION_COLUMNS,
+    STORED_COLUMNS,
+    TEST_COLUMNS,
+)
+from registry.tracking.names import Artifact, Tag, headlines_of, outcomes_file
 
 __all__ = ["ImportedFrame", "outcomes_of", "read_import"]
 
@@ -29,6 +35,7 @@ class ImportedFrame:
     baselines: pd.DataFrame
     seed_averaged: bool
     notes: tuple[str, ...]
+    headlines: Mapping[str, str]
 
 
 def read_import(client: MlflowClient, imports: Sequence[Record]) -> ImportedFrame:
@@ -45,12 +52,13 @@ def read_import(client: MlflowClient, imports: Sequence[Record]) -> ImportedFram
         about = _about(record, _file(client, record, Artifact.ABOUT, folder))
         averaged = AVERAGED_COLUMNS if about["seed_averaged"] else []
         observations = _table(client, record, Artifact.OBSERVATIONS, [*STORED_COLUMNS, *averaged], folder)
-        baselines = _table(client, record, Artifact.BASELINES, BASELINE_COLUMNS, folder)
+        baselines = _table(client, record, Artifact.BASELINES, BASELINE_COLUMNS, folder, maybe=TEST_COLUMNS)
     observations = observations.assign(run_id=record.run_id, model_version="")[[*OBSERVATION_COLUMNS, *averaged]]
     notes = [f"Imported from {record.tags.get(Tag.IMPORT_SOURCE, 'an unnamed file')}, not measured here."]
     if len(imports) > 1:
         notes.append(f"The study was imported {len(imports)} times, and only the newest import counts.")
-    return ImportedFrame(observations, baselines, bool(about["seed_averaged"]), (*notes, *about["notes"]))
+    notes += about["notes"]
+    return ImportedFrame(observations, baselines, bool(about["seed_averaged"]), tuple(notes), headlines_of(record.tags))
 
 
 def outcomes_of(
@@ -70,7 +78,7 @@ def outcomes_of(
 
 def _file(client: MlflowClient, record: Record, artifact: str, folder: Path) -> Path:
     if artifact not in {file.path for file in client.list_artifacts(record.run_id)}:
-        raise InconsistentRunError(f"{record} has no artifact {artifact!r}; delete the run and import again")
+        raise InconsistentRunError(f"{record} has no artifact {artifact!r} where it was recorded; bring that file back")
     return Path(client.download_artifacts(record.run_id, artifact, str(folder)))
 
 
@@ -82,10 +90,18 @@ def _about(record: Record, path: Path) -> dict[str, Any]:
         raise InconsistentRunError(f"{record}: {path.name} is not readable ({error}); delete the run") from None
 
 
-def _table(client: MlflowClient, record: Record, artifact: str, columns: list[str], folder: Path) -> pd.DataFrame:
+def _table(
+    client: MlflowClient,
+    record: Record,
+    artifact: str,
+    columns: list[str],
+    folder: Path,
+    maybe: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Read a table with the columns it must have, and those that one written by an older version may lack."""
     table = pd.read_parquet(_file(client, record, artifact, folder))
     lacking = [column for column in columns if column not in table.columns]
     if lacking or table.empty:
         what = f"lacks {counted(len(lacking), 'column')} ({', '.join(lacking)})" if lacking else "holds no rows"
         raise InconsistentRunError(f"{record}: {artifact} {what}; delete the run and import again")
-    return table[columns]
+    return table[[*columns, *(column for column in maybe if column in table.columns)]]

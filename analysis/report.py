@@ -15,6 +15,7 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from analysis.copies import copy_cautions
 from analysis.corrected import Corrected
 from analysis.corrected.headline import headline
 from analysis.corrected.section import parts as corrected_parts
@@ -28,7 +29,7 @@ from analysis.origin import Origin
 from analysis.published import Published
 from analysis.published.section import parts as published_parts
 from analysis.section import Part
-from registry.tracking.columns import ADAPTER
+from registry.tracking.columns import ADAPTER, INDISTINCT
 
 __all__ = ["write_report"]
 
@@ -78,13 +79,14 @@ def write_report(
         facts=facts(frame, origin),
         experiment=origin.experiment_url(),
         findings=findings(corrected),
-        cautions=cautions(corrected),
+        cautions=[*copy_cautions(frame.notes), *cautions(corrected)],
         headline=headline(corrected),
         figures={drawing.name: {"drawing": drawing, "svg": _inline(drawing)} for drawing in drawings},
         corrected=_shown(corrected_parts(corrected), drawings),
         published=_shown(published_parts(published), drawings),
         below_chance=_below_chance(frame.baselines),
         n_baselines=len(frame.baselines),
+        indistinct=_indistinct(frame.baselines),
         adapters=_listed(adapters),
         notes=(*frame.notes, *corrected.notes),
         left_out=left_out,
@@ -112,9 +114,19 @@ def _shown(found: Sequence[Part], drawings: Sequence[Drawing]) -> list[Part]:
 
 
 def _below_chance(baselines: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the baselines below chance, the furthest below first."""
+    """Return the baselines below chance, the furthest below first; ``q`` in words, since older runs have none."""
     flagged = baselines[baselines["below_chance"]]
+    q = flagged["chance_q"] if "chance_q" in flagged else pd.Series(np.nan, flagged.index)
+    flagged = flagged.assign(q=["not tested" if np.isnan(value) else f"{value:.2g}" for value in q])
     return _records(flagged.loc[(flagged["score"] - flagged["chance"]).sort_values(kind="stable").index])
+
+
+def _indistinct(baselines: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the baselines with options that are the same tokens, the largest shares of questions first."""
+    if INDISTINCT not in baselines:  # of an import, which does not say
+        return []
+    flagged = baselines[baselines[INDISTINCT] > 0]
+    return _records(flagged.sort_values(INDISTINCT, ascending=False, kind="stable"))
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

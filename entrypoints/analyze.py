@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entrypoints.command import boolean, listed, parser, run_command, study_name, where_to_look
+from entrypoints.command import STUDY, boolean, listed, parser, require_output, run_command, where_to_look
 
 
 def main() -> None:
     """Parse, analyse, record the result as a run, show the regime table."""
     arguments = parser(__doc__, "mlflow run . -e analyze --env-manager local -P study=demo")
-    arguments.add_argument(
-        "--study", default="demo", help="name of the study, which is its experiment's in the tracking server"
-    )
+    arguments.add_argument("--study", default="demo", help=STUDY)
     arguments.add_argument("--output", default="", help="folder for the files; empty takes reports/<study>")
     arguments.add_argument("--compare", default="", help="other studies, comma-separated, to compare with cell by cell")
     arguments.add_argument(
@@ -45,29 +43,44 @@ def main() -> None:
         type=int,
         help="test items per target, from which noise is assumed where no outcome of a question is recorded",
     )
+    arguments.add_argument(
+        "--assume-noise",
+        nargs="?",
+        const=True,
+        default=False,
+        type=boolean,
+        help="true analyses a study although recorded outcomes of questions cannot be read; false refuses it",
+    )
     given = arguments.parse_args()
 
     def analyze() -> int:
         from analysis.corrected.regimes import regimes_as_text
         from analysis.numerals import counted
         from analysis.record import record_analysis
+        from registry.studynames import recorded_name
         from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.store import open_store, shown_uri
 
-        launch, client = launching_run(), open_store()
-        study = study_name(given.study)
+        launch, study = launching_run(), recorded_name(given.study)
+        output = Path(given.output or Path("reports") / study)
+        require_output(output)
+        client = open_store()
         result, run_id = record_analysis(
             client,
             study,
-            Path(given.output or Path("reports") / study),
-            compare=[study_name(name) for name in listed(given.compare)],
+            output,
+            compare=[recorded_name(name) for name in listed(given.compare)],
             mixed_models=given.mixed_models,
             corrected=given.corrected,
             vectors=Path(given.vectors) if given.vectors else None,
             heatmaps=given.heatmap,
             questions=given.questions,
+            assume_noise=given.assume_noise,
         )
         print(regimes_as_text(result.regimes))
+        print(f"noise:   {result.noise}")
+        for note in result.noise_notes:
+            print(f"         {note}")
         print(f"report:  {result.report}")
         if result.left_out:
             print(f"         {counted(len(result.left_out), 'part')} left out, listed at its end with the reasons")

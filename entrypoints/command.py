@@ -10,22 +10,32 @@ import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from shlex import quote
 from typing import NoReturn
 
+from registry.masking import has_secret, mask, masked_output
 from registry.project import PROJECT
 from registry.refusal import Refused, unknown
 
 __all__ = [
+    "STUDY",
     "add_adapter_arguments",
     "add_study_arguments",
     "boolean",
+    "in_python",
     "listed",
     "parser",
+    "require_output",
     "run_command",
     "seed_number",
-    "study_name",
     "where_to_look",
 ]
+
+#: What `study` takes, in every entry point.
+STUDY = "name of a study, with :<variant> for one of a comparison, or path of its file"
+
+#: Where secrets belong.
+_KEPT = "Keep passwords in ~/.pgpass, PGPASSWORD or MLFLOW_TRACKING_PASSWORD, tokens in HF_TOKEN"
 
 _MOVED = "DONORS_RECIPIENTS_IN_VENV"
 
@@ -44,10 +54,21 @@ class _Parser(argparse.ArgumentParser):
             name = word.removeprefix("--").partition("=")[0].replace("-", "_")
             known = (action.dest for action in self._actions if action.dest != "help")
             self.error(str(unknown("parameter", name, known)))
+        self._refuse_recorded_secrets(found)
         return found
 
+    def _refuse_recorded_secrets(self, found: argparse.Namespace) -> None:
+        """Refuse a password or token among the parameters of ``mlflow run``, which records all of them."""
+        run_id = os.environ.get("MLFLOW_RUN_ID")
+        secret = [name for name, value in vars(found).items() if isinstance(value, str) and has_secret(value)]
+        if run_id and secret:
+            self.error(
+                f"{', '.join(secret)} holds a secret, which `mlflow run` recorded as a parameter. {_KEPT}. Change it;\n"
+                f"mlflow runs delete --run-id {run_id}; mlflow gc --run-ids {run_id}   (gc erases all that is deleted)"
+            )
+
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
+        self.exit(2, mask(f"error: {message}\n"))
 
 
 def _dashed(word: str) -> str:
@@ -76,7 +97,7 @@ def boolean(text: str) -> bool:
 
 def add_study_arguments(arguments: argparse.ArgumentParser, *, output: str) -> None:
     """Add the study, its data folder and the output folder."""
-    arguments.add_argument("--study", default="demo", help="name under registry/studies, or path of a study file")
+    arguments.add_argument("--study", default="demo", help=STUDY)
     arguments.add_argument("--data", default="", help="folder of a files benchmark, in place of the study's own path")
     arguments.add_argument("--output", default="", help=output)
 
@@ -98,48 +119,78 @@ def listed(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
-def study_name(given: str) -> str:
-    """Return the name that a study is recorded under, given by that name or by its file."""
-    from registry.yamltext import read_yaml
-
-    file = Path(given)
-    if file.suffix not in (".yaml", ".yml"):
-        return given
-    content = read_yaml(file)[1] if file.is_file() else None
-    named = content.get("name") if isinstance(content, dict) else None
-    return named if isinstance(named, str) else file.stem
-
-
 def where_to_look(uri: str, experiment_id: str) -> str:
     """Say how to open an experiment's runs in MLflow's UI, which itself would open another view."""
+    from registry.tracking.store import sqlite_uri
+
     place = f"#/experiments/{experiment_id}/runs"
     if uri.startswith(("http://", "https://")):
         return f"{uri.rstrip('/')}/{place}"
-    embedded = PROJECT / "mlflow.db"
-    command = "make ui" if uri == f"sqlite:///{embedded}" else f"mlflow ui --backend-store-uri {uri}"
+    embedded = uri == sqlite_uri(PROJECT / "mlflow.db") and Path.cwd().resolve() == PROJECT
+    command = "make ui" if embedded else f"mlflow ui --backend-store-uri {quote(uri)}"
     return f"{command}, then http://127.0.0.1:5000/{place}"
+
+
+def in_python(uri: str, model: str) -> str:
+    """Return what loads a model in a Python that is started where the user stands: its store by name if need be."""
+    from registry.tracking.store import sqlite_file
+
+    load = f"mlflow.pyfunc.load_model({model!r})"
+    file = sqlite_file(uri)
+    return load if file is None or file == Path.cwd() / "mlflow.db" else f"mlflow.set_tracking_uri({uri!r}); {load}"
+
+
+def require_output(folder: Path) -> None:
+    """Refuse a folder for results that nothing can be written to, before the work.
+
+    Raises
+    ------
+    Refused
+        With the reason, and the parameter that names another.
+    """
+    from registry.writable import require_writable
+
+    require_writable(folder, "results", "name another folder: -P output=<folder>")
 
 
 def run_command(command: Callable[[], int]) -> NoReturn:
     """Run an entry point and exit: 2 and one message for a mistake of the user's, 130 or 143 for an interrupt."""
+    from registry.caller import stand_with_caller
     from registry.collecting import collect_rarely
     from registry.interrupts import end_by
 
     _use_project_environment()
-    _quiet()
     collect_rarely()
     end_by(signal.SIGTERM, _terminated)
     end_by(signal.SIGINT, _interrupted)
+    stand_with_caller()
+    with masked_output():
+        _quiet()
+        code = _code(command)
+        sys.stdout.flush()
+    sys.exit(code)
+
+
+def _code(command: Callable[[], int]) -> int:
+    """Run a command and return its exit code."""
+    from registry.caller import pasted
+
     try:
-        code = command()
+        return command()
     except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
+        print(pasted(f"error: {error}"), file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
-        code = 130
-    sys.stdout.flush()
-    sys.exit(code)
+        return 130
+    except Exception as error:
+        from registry.disks import disk_problem
+
+        told = disk_problem(error)
+        if told is None:
+            raise
+        print(f"error: {told}", file=sys.stderr)
+        return 1
 
 
 def _use_project_environment() -> None:
@@ -184,3 +235,4 @@ def _quiet() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     for name in ("alembic", "mlflow", "httpx"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # it prints a traceback at each attempt

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import argparse
 
-from entrypoints.command import boolean, parser, run_command
+from entrypoints.command import STUDY, boolean, parser, run_command
 
 
 def main() -> None:
     """Parse, examine, say what is wrong and what mends it; exit code 1 if anything is."""
     arguments = parser(__doc__, "mlflow run . -e doctor --env-manager local -P study=demo")
     arguments.add_argument(
-        "--study", default="", help="name or file of a study, whose bases and records are looked at too; empty for none"
+        "--study", default="", help=f"study whose bases and records are looked at too: {STUDY}; empty for none"
     )
     arguments.add_argument("--data", default="", help="folder of a files benchmark, in place of the study's own path")
     arguments.add_argument(
@@ -32,6 +32,7 @@ def main() -> None:
     given = arguments.parse_args()
 
     def doctor() -> int:
+        from registry.caller import pasted
         from registry.doctor.examination import Examination, examine, mended
         from registry.doctor.findings import Level, told
         from registry.tracking.launch import launching_run
@@ -40,7 +41,7 @@ def main() -> None:
         faults = repairable = 0
         for section in examine(Examination(given.study, given.data, given.digests)):
             found = mended(section) if given.repair else section
-            print("\n".join([found.title, *told(found.findings)]), flush=True)
+            print(pasted("\n".join([found.title, *told(found.findings)])), flush=True)
             faults += sum(finding.level is Level.WRONG for finding in found.findings)
             repairable += sum(finding.repair is not None for finding in found.findings)
         print(_summary(faults, repairable))

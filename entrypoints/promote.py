@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from entrypoints.command import boolean, parser, run_command, seed_number, where_to_look
+from entrypoints.command import STUDY, boolean, parser, run_command, seed_number, where_to_look
 
 if TYPE_CHECKING:  # slow to import, and --help has no need of them
     from mlflow import MlflowClient
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def _add_arguments(arguments: argparse.ArgumentParser) -> None:
-    arguments.add_argument("--study", default="demo", help="study whose policy holds: a name or a study file")
+    arguments.add_argument("--study", default="demo", help=f"study whose policy holds: {STUDY}")
     arguments.add_argument("--data", default="", help="folder of a files benchmark, in place of the study's own path")
     arguments.add_argument(
         "--alias", default="", help="alias; empty takes champion, or with best_for best-<task>-<language>"
@@ -92,7 +92,7 @@ def _promote(study: Study, grid: Grid, given: argparse.Namespace, launch: str | 
     if given.dry_run:
         print("dry run: nothing was changed or recorded")
         return 0 if verdict.passed else 1
-    experiment = experiment_id(client, study.name)
+    experiment = experiment_id(client, study.name, writing=True)
     run_id = promote(client, experiment, chosen, verdict, before)
     print(f"{'set' if verdict.passed else 'not set'}: alias {terms.alias} on {adapter.uri}, recorded in run {run_id}")
     _say_history(client, experiment, adapter.name, terms.alias)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from entrypoints.command import boolean, parser, run_command, seed_number
+from entrypoints.command import STUDY, boolean, parser, require_output, run_command, seed_number
 from registry.deploy.dtypes import Dtype
 
 
@@ -22,6 +22,7 @@ def main() -> None:
         from registry.deploy.push import check_repository, push
         from registry.deploy.resolve import Asked, choose
         from registry.deploy.usage import usage
+        from registry.studynames import recorded_name
         from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.names import Tag
         from registry.tracking.store import open_store
@@ -30,10 +31,12 @@ def main() -> None:
         if given.push:
             check_repository(given.push)
         client = open_store()
-        which = ("name", "version", "model", "task", "language", "seed", "study", "best_for")
-        chosen = choose(client, Asked(**{part: getattr(given, part) for part in which}))
+        which = ("name", "version", "model", "task", "language", "seed", "best_for")
+        study = recorded_name(given.study)
+        chosen = choose(client, Asked(study=study, **{part: getattr(given, part) for part in which}))
         merged = given.dtype if given.merged else None
         target = Path(given.output) if given.output else default_folder(chosen, merged)
+        require_output(target)
         pulled = pull(client, chosen, target, merged=merged, base=given.base, overwrite=given.overwrite, say=_say)
         for note in chosen.notes:
             print(f"  {note}")
@@ -64,7 +67,7 @@ def _add_which(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument("--task", default="", help="in place of name: source task")
     arguments.add_argument("--language", default="", help="in place of name: source language")
     arguments.add_argument("--seed", default="", type=seed_number, help="seed; empty takes the newest that fits")
-    arguments.add_argument("--study", default="", help="only versions and evaluations of this study; empty takes all")
+    arguments.add_argument("--study", default="", help=f"only versions and evaluations of this study: {STUDY}")
     arguments.add_argument(
         "--best-for", default="", help="in place of name: target task/language that the adapter helps most"
     )

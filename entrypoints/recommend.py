@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entrypoints.command import listed, parser, run_command, study_name
+from entrypoints.command import STUDY, listed, parser, require_output, run_command
 
 
 def main() -> None:
     """Parse, read the study, rank, write the table."""
     example = "mlflow run . -e recommend --env-manager local -P study=demo -P model=demo-wide -P want=kind/tr"
     arguments = parser(__doc__, example)
-    arguments.add_argument("--study", default="demo", help="name of the study, which is its experiment's in the store")
+    arguments.add_argument("--study", default="demo", help=STUDY)
     arguments.add_argument("--model", default="", help="base; may be left out where the study has one")
     arguments.add_argument(
         "--want", default="", help="targets task/language to gain on, by commas; * for all tasks or languages"
@@ -26,10 +26,14 @@ def main() -> None:
 
     def recommend() -> int:
         from analysis.recommend.recorded import recommend_recorded
+        from registry.studynames import recorded_name
         from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.store import open_store
 
-        launch, study, client = launching_run(), study_name(given.study), open_store()
+        launch, study = launching_run(), recorded_name(given.study)
+        output = Path(given.output or Path("reports") / study)
+        require_output(output)
+        client = open_store()
         found = recommend_recorded(
             client,
             study,
@@ -40,7 +44,7 @@ def main() -> None:
         )
         print(f"{found.model}: wanted {', '.join(map(str, found.want))}")
         print(found.text(given.rows))
-        files = found.write(Path(given.output or Path("reports") / study))
+        files = found.write(output)
         print(f"files: {', '.join(map(str, files))}")
         annotate_launch(client, launch, f"Recommended for {', '.join(map(str, found.want))}: `{files[0]}`.")
         return 0

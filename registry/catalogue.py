@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from registry.study import LoraSpec
+from registry.study import ALL_LINEAR, LoraSpec
 
 if TYPE_CHECKING:  # it is slow to import, and arithmetic has no need of it
     from transformers import PreTrainedConfig
@@ -83,7 +83,8 @@ class KnownModel:
 
     def adapter_parameters(self, spec: LoraSpec) -> int:
         """Parameters of a LoRA adapter: rank x (inputs + outputs) of every projection it adapts, in every layer."""
-        shapes = [shape for name, shape in self.projections.items() if name in spec.targets]
+        every = spec.targets == ALL_LINEAR
+        shapes = [shape for name, shape in self.projections.items() if every or name in spec.targets]
         return self.layers * spec.rank * sum(inputs + outputs for inputs, outputs in shapes)
 
     def config(self) -> PreTrainedConfig:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import PurePath
 from typing import Annotated, Literal
 
@@ -10,7 +11,13 @@ from pydantic.dataclasses import dataclass
 
 from registry.fields import STRICT, Name
 
-__all__ = ["BenchmarkSpec", "FilesTask", "SplitSpec"]
+__all__ = ["BenchmarkSpec", "FilesTask", "Headline", "Quoting", "SplitSpec"]
+
+#: Which accuracy is a task's score: of the options' log-likelihoods as they are, or divided by lengths in characters.
+Headline = Literal["acc", "acc_norm"]
+
+#: How quotes in a table of separated fields are read; see ``FilesTask.quoting``.
+Quoting = Literal["minimal", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -25,20 +32,30 @@ class FilesTask:
     id
         Column that is the same for an item in every language.
     question
-        A column's name, or a template that holds columns in braces: ``"{premise} {connective}"``.
+        A column's name, or a template that holds columns in braces, each changed by operations where it names some:
+        ``"{premise|drop_last} {connective}"``. `registry.benchmarks.templates.OPERATIONS` are all there are.
     options
-        Columns that hold one option each, or the one column that holds them all as a list.
+        Columns that hold one option each, or the one column that holds them all as a list; likewise templates:
+        ``["{choice1|lower_first}", "{choice2|lower_first}"]``.
     choices
         In place of ``options``: option texts that are the same for every item.
     answer, answer_is
-        Column of the right option, and how it is told: the option's ``text``, its ``letter``, or its ``index`` from 0.
+        Column of the right option, or a template, and how it is told: the option's ``text``, its ``letter``, or its
+        ``index`` from 0.
     words
         Texts put in the place of a column's values in questions and options: column → value → language → text.
+        Operations of a template are applied to them.
     columns_from
         Columns whose values are read from one language's file, by id: column → language. For what translations share,
         such as a relation or a label, where some of the files have it wrong.
     prompt
         Prompt style; see ``registry/benchmarks/prompts.py``.
+    headline
+        Which accuracy is the score, where it is not the prompt style's own.
+    quoting
+        How quotes in a ``.tsv`` or ``.csv`` file are read: ``none``, as text like any other, or ``minimal``, around
+        fields that hold a separator, a quote or a line break, those inside doubled (pandas, spreadsheets). By default
+        CSV is ``minimal``, and of TSV its own fields decide.
     """
 
     train: str
@@ -52,6 +69,8 @@ class FilesTask:
     words: dict[str, dict[str, dict[str, str]]] = Field(default_factory=dict)
     columns_from: dict[str, Name] = Field(default_factory=dict)
     prompt: str = "text"
+    headline: Headline | None = None
+    quoting: Quoting | None = None
 
     def __post_init__(self) -> None:
         if bool(self.options) == bool(self.choices):
@@ -60,10 +79,25 @@ class FilesTask:
             path = PurePath(file)
             if path.suffix not in (".jsonl", ".tsv", ".csv"):
                 raise ValueError(f"{file!r} is no file of items: its name ends in .jsonl, .tsv or .csv")
+            if self.quoting and path.suffix == ".jsonl":
+                raise ValueError(f"quoting belongs to .tsv and .csv; {file!r} holds JSON, which has its own quotes")
             if path.is_absolute() or ".." in path.parts:
                 raise ValueError(f"{file!r} leaves the benchmark's folder; name files below it")
             if set("{}") & set(file.replace("{language}", "")):
                 raise ValueError(f"{file!r}: the only placeholder in a file's name is {{language}}")
+
+
+_headline: TypeAdapter[Headline] = TypeAdapter(Headline)
+_headlines: TypeAdapter[dict[str, Headline]] = TypeAdapter(dict[Name, Headline])
+
+
+def _validated_headlines(value: object) -> Headline | dict[str, Headline]:
+    """Check the one form or the other; a union's findings would be told once for each."""
+    return _headlines.validate_python(value) if isinstance(value, dict) else _headline.validate_python(value)
+
+
+#: A headline accuracy, or one for each task.
+Headlines = Annotated[Headline | dict[str, Headline], PlainValidator(_validated_headlines)]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -83,6 +117,9 @@ class BenchmarkSpec:
     primer
         Of ``hub`` alone: text file with what stands before every question of TruthfulQA; by default it is taken from
         the installed lm-evaluation-harness.
+    headline
+        Of ``demo`` and ``hub``, which accuracy is the score where it is not the prompt style's own: ``acc`` or
+        ``acc_norm`` for every task, or one for each task that it names. A task of ``files`` says it itself.
     """
 
     kind: Literal["demo", "files", "hub"] = "demo"
@@ -90,6 +127,7 @@ class BenchmarkSpec:
     languages: tuple[Name, ...] = ()
     tasks: dict[Name, FilesTask] = Field(default_factory=dict)
     primer: str | None = None
+    headline: Headlines | None = None
 
     def __post_init__(self) -> None:
         if self.kind == "files" and not (self.path and self.languages and self.tasks):
@@ -98,6 +136,8 @@ class BenchmarkSpec:
             raise ValueError("path, languages and tasks belong to a files benchmark; the demo grid has its own")
         if self.kind == "hub" and (self.languages or self.tasks):
             raise ValueError("a hub benchmark has its own languages and tasks; choose from them by the study's")
+        if self.kind == "files" and self.headline:
+            raise ValueError("headline belongs to each task of a files benchmark: tasks.<task>.headline")
         if self.kind != "hub" and self.primer:
             raise ValueError("primer belongs to a hub benchmark; it stands before TruthfulQA's questions")
         twice = sorted({language for language in self.languages if self.languages.count(language) > 1})
@@ -105,6 +145,14 @@ class BenchmarkSpec:
             raise ValueError(f"languages named twice: {', '.join(twice)}")
         for name, task in self.tasks.items():
             self._check_languages(f"tasks.{name}", task)
+
+    def headlines(self, tasks: Iterable[str]) -> dict[str, Headline]:
+        """Return the headline accuracy of each task for which the study chooses one."""
+        if self.kind == "files":
+            return {name: task.headline for name, task in self.tasks.items() if task.headline}
+        if self.headline is None or isinstance(self.headline, dict):
+            return dict(self.headline or {})
+        return dict.fromkeys(tasks, self.headline)
 
     def _check_languages(self, where: str, task: FilesTask) -> None:
         """Refuse a task that lacks a language's own file or word."""
@@ -150,6 +198,9 @@ class SplitSpec:
     overlap
         What to do about a question that is in training and in test: ``refuse`` the data, ``drop`` its id in training
         from every language, or ``allow`` it. The default is that of ``missing``; a manifest's ids are never dropped.
+    copies
+        What to do where two cells that are trained on have the same training items: ``refuse`` the data, or ``allow``
+        it, each cell having adapters of its own. Cells that are only tested on are always allowed, with a warning.
     manifest
         Folder that holds ``<task>.csv`` with the header ``split,id``; a relative path starts at the project's folder.
     """
@@ -160,6 +211,7 @@ class SplitSpec:
     missing: Literal["refuse", "drop"] | None = None
     differing: Literal["refuse", "drop", "allow"] | None = None
     overlap: Literal["refuse", "drop", "allow"] | None = None
+    copies: Literal["refuse", "allow"] | None = None
     manifest: str | None = None
 
     def __post_init__(self) -> None:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry.checkpoints import CONFIG, decides, weight_files
 from registry.refusal import Refused
 
 __all__ = ["Gated", "Listing", "NotAtHand", "cached_weights", "commit_of", "listing", "offline"]
-
-#: Files of a repository that loading a base reads: weights, configuration, tokenizer, chat template.
-_READ = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja")
 
 
 class NotAtHand(Refused):
@@ -80,44 +77,61 @@ def commit_of(name: str, revision: str | None) -> str:
 def listing(name: str, revision: str | None) -> Listing:
     """Ask the hub whether a base may be downloaded from here, and what of it is not cached yet.
 
+    Downloaded is the index of the weights, a few kilobytes, of a base whose weights are in several files.
+
     Raises
     ------
     Refused
         As :func:`commit_of`.
     """
-    from fnmatch import fnmatch
-
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 
     api = HfApi()
     with _told(name, revision):
         api.auth_check(name)
         info = api.model_info(name, revision=revision, files_metadata=True)
-    # Only the top folder: some repositories hold the same weights again, in another form, in folders below.
-    files = [
-        file
-        for file in info.siblings or []
-        if "/" not in file.rfilename and any(fnmatch(file.rfilename, pattern) for pattern in _READ)
-    ]
+        sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
+
+        def read(file: str) -> str | None:
+            path = try_to_load_from_cache(name, file, revision=info.sha)
+            if not isinstance(path, str):
+                if file not in sizes or file == CONFIG:
+                    return None
+                path = hf_hub_download(name, file, revision=info.sha)
+            return Path(path).read_text(encoding="utf-8")
+
+        weights = _weights(name, read, sizes.__contains__)
     missing = {
-        file.rfilename: file.size or 0
-        for file in files
-        if not isinstance(try_to_load_from_cache(name, file.rfilename, revision=info.sha), str)
+        file: size
+        for file, size in sizes.items()
+        if (file in weights or ("/" not in file and decides(file)))
+        and not isinstance(try_to_load_from_cache(name, file, revision=info.sha), str)
     }
-    return Listing(any(file.rfilename.endswith(".safetensors") for file in files), missing)
+    return Listing(bool(weights), missing)
 
 
 def cached_weights(name: str, revision: str | None) -> list[Path]:
     """Return the weight files of a base that the cache holds whole, none where any is wanting."""
     from huggingface_hub import try_to_load_from_cache
 
-    index = try_to_load_from_cache(name, "model.safetensors.index.json", revision=revision)
-    shards = {"model.safetensors"}
-    if isinstance(index, str):
-        shards = set(json.loads(Path(index).read_text(encoding="utf-8"))["weight_map"].values())
-    found = [try_to_load_from_cache(name, shard, revision=revision) for shard in sorted(shards)]
-    paths = [Path(path) for path in found if isinstance(path, str)]
-    return paths if len(paths) == len(shards) else []
+    def cached(file: str) -> Path | None:
+        found = try_to_load_from_cache(name, file, revision=revision)
+        return Path(found) if isinstance(found, str) else None
+
+    def read(file: str) -> str | None:
+        path = cached(file)
+        return None if path is None else path.read_text(encoding="utf-8")
+
+    paths = [cached(file) for file in _weights(name, read, lambda file: cached(file) is not None)]
+    there = [path for path in paths if path is not None]
+    return there if len(there) == len(paths) else []
+
+
+def _weights(name: str, read: Callable[[str], str | None], has: Callable[[str], bool]) -> tuple[str, ...]:
+    try:
+        return weight_files(read, has)
+    except ValueError as error:
+        raise Refused(f"model {name!r}: its weights cannot be found: {error}") from None
 
 
 @contextmanager

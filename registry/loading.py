@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from registry.architecture import auto_class, brief, keep_language
 from registry.hub import NotAtHand
-from registry.memory import release_freed, require_memory
-from registry.models import Base, keep_language
+from registry.memory import is_out_of_memory, release_freed, require_memory
+from registry.models import Base
 from registry.refusal import Refused
 from registry.study import Placement, Quantization
 
@@ -63,14 +65,15 @@ def load_base(
     Raises
     ------
     Refused
-        Before anything is loaded, if the weights do not fit into free memory or bitsandbytes is wanting.
+        Before anything is loaded, if the model is no causal language model, the weights do not fit into free memory or
+        bitsandbytes is missing; afterwards, if the files lack some of the weights, which would be random.
     """
-    from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
     require_quantization(quantization)
+    bare = base.skeleton()
     require_memory(
-        base.skeleton(),
+        bare,
         base.name,
         dtype=dtype,
         device=device,
@@ -78,16 +81,23 @@ def load_base(
         quantization=quantization,
     )
     logging.disable_progress_bar()  # it counts tensors, in no time; downloads have a bar of their own
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-        base.location,
-        revision=base.hub_revision,
-        dtype=dtype,
-        use_safetensors=True,
-        attn_implementation="sdpa",
-        trust_remote_code=base.trust_remote_code,
-        device_map="auto" if placement == "spread" else {"": device},
-        quantization_config=quantization_config(quantization, dtype),
-    )
+    model: PreTrainedModel
+    try:
+        model, found = auto_class(bare.config, base.name).from_pretrained(
+            base.location,
+            revision=base.hub_revision,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=base.trust_remote_code,
+            device_map="auto" if placement == "spread" else {"": device},
+            quantization_config=quantization_config(quantization, dtype),
+            output_loading_info=True,
+        )
+    except (ImportError, ValueError, RuntimeError) as error:
+        if is_out_of_memory(error):
+            raise
+        raise Refused(f"model {base.name!r} cannot be loaded: {brief(error)}") from error
+    _require_weights(base, model, found)
     if "disk" in getattr(model, "hf_device_map", {}).values():
         raise Refused(f"model {base.name!r} does not fit into memory: layers would be read from disk at every pass")
     keep_language(model)
@@ -96,6 +106,17 @@ def load_base(
     model.eval().requires_grad_(False)
     release_freed()
     return model
+
+
+def _require_weights(base: Base, model: PreTrainedModel, found: Mapping[str, Any]) -> None:
+    """Refuse a model of which the files lack weights: transformers fills them with random numbers."""
+    missing = sorted(found.get("missing_keys") or ())
+    if missing:
+        raise Refused(
+            f"model {base.name!r}: {base.location} lacks {len(missing)} weights of {type(model).__name__}, "
+            f"which would be random: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''}; "
+            "choose a complete checkpoint"
+        )
 
 
 def require_quantization(quantization: Quantization | None) -> None:

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["HEADROOM", "full_bytes", "release_freed", "require_full_memory", "require_memory", "weight_bytes"]
+__all__ = [
+    "HEADROOM",
+    "full_bytes",
+    "is_out_of_memory",
+    "release_freed",
+    "require_full_memory",
+    "require_memory",
+    "weight_bytes",
+]
 
 #: Free memory that loading asks for, in multiples of the weights: buffers, the allocator's rounding, a first batch.
 HEADROOM = 1.1
@@ -140,3 +148,10 @@ def _free(device: str, placement: Placement, quantization: Quantization | None) 
     if kind == "cpu" or placement == "spread":
         return main, "the machine's memory"
     return (torch.cuda.mem_get_info(device)[0], f"the memory of {device}") if kind == "cuda" else (None, device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory did not suffice: torch has a class for that on GPUs alone."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

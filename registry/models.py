@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
+from registry.architecture import UNLIMITED, brief, longest_input, skeleton
 from registry.catalogue import PAPER
+from registry.checkpoints import folder_files, folder_weights
 from registry.hub import NotAtHand, cached_weights, commit_of
-from registry.project import PROJECT
+from registry.project import PROJECT, located
 from registry.refusal import Refused, unknown
 from registry.study import BaseSpec
 
@@ -28,13 +31,15 @@ __all__ = [
     "Base",
     "base_folder",
     "hub_revision",
-    "keep_language",
     "known_models",
+    "require_architectures",
     "resolve_base",
-    "skeleton",
+    "resolve_bases",
     "skeleton_of",
     "trained_base",
 ]
+
+_Found = TypeVar("_Found")
 
 #: The two bases of the built-in grid, by folder relative to the project's; see their model cards.
 BUILT_IN = {name: f"registry/benchmarks/demo/bases/{name}" for name in ("demo-wide", "demo-deep")}
@@ -65,7 +70,7 @@ class Base:
     size_b : float
         Billions of parameters.
     max_positions : int
-        Longest input in tokens.
+        Longest input in tokens; :data:`registry.architecture.UNLIMITED` where neither model nor tokenizer has a limit.
     """
 
     name: str
@@ -84,7 +89,9 @@ class Base:
 
     def skeleton(self) -> PreTrainedModel:
         """Build its modules without memory for its weights."""
-        return _read_skeleton(self.location, self.hub_revision, trust_remote_code=self.trust_remote_code)
+        trust = self.trust_remote_code
+        config = _read_config(self.location, self.hub_revision, self.name, trust_remote_code=trust)
+        return skeleton(config, self.name, trust_remote_code=trust)
 
 
 def hub_revision(revision: str) -> str | None:
@@ -107,24 +114,67 @@ def resolve_base(spec: BaseSpec, *, trust_remote_code: bool = False) -> Base:
     """
     folder = base_folder(spec)
     if folder is not None:
-        location, revision = str(folder), _folder_digest(folder)
+        location, revision = str(folder), _folder_digest(folder, spec.name)
         reference = BUILT_IN[spec.name] if spec.path is None and spec.name in BUILT_IN else spec.name
     else:
         location, reference = spec.name, spec.name
         revision = commit_of(spec.name, spec.revision)
     asked = None if folder else revision
-    family, positions = _describe(location, asked)
+    config = _read_config(location, asked, spec.name, trust_remote_code=trust_remote_code)
+    modules = skeleton(config, spec.name, trust_remote_code=trust_remote_code)
     known = KNOWN.get(spec.name)
     return Base(
         name=spec.name,
         reference=reference,
         location=location,
         revision=revision,
-        family=spec.family or (known[0] if known else family),
+        family=spec.family or (known[0] if known else config.model_type),
         size_b=spec.size_b or (known[1] if known else _billions(location, asked)),
-        max_positions=positions,
+        max_positions=_positions(modules, location, asked, trust_remote_code=trust_remote_code),
         trust_remote_code=trust_remote_code,
     )
+
+
+def resolve_bases(specs: Iterable[BaseSpec], *, trust_remote_code: bool = False) -> dict[str, Base]:
+    """Find every base of a study, by name.
+
+    Raises
+    ------
+    NotAtHand
+        If one is out of reach and nothing is wrong with the others.
+    Refused
+        With a line for each base that cannot be used.
+    """
+    return _each(specs, lambda spec: resolve_base(spec, trust_remote_code=trust_remote_code))
+
+
+def require_architectures(specs: Iterable[BaseSpec], *, trust_remote_code: bool = False) -> None:
+    """Refuse bases that transformers cannot run here as causal language models; those out of reach are left alone.
+
+    Raises
+    ------
+    Refused
+        With a line for each.
+    """
+    with suppress(NotAtHand):
+        _each(specs, lambda spec: skeleton_of(spec, trust_remote_code=trust_remote_code))
+
+
+def _each(specs: Iterable[BaseSpec], find: Callable[[BaseSpec], _Found]) -> dict[str, _Found]:
+    """Find something for every base; what is wrong with several is said at once."""
+    found: dict[str, _Found] = {}
+    problems: list[Refused] = []
+    for spec in specs:
+        try:
+            found[spec.name] = find(spec)
+        except Refused as error:
+            problems.append(error)
+    wrong = [error for error in problems if not isinstance(error, NotAtHand)]
+    if len(wrong) > 1:
+        raise Refused("\n  - ".join([f"{len(wrong)} base models cannot be used:", *map(str, wrong)]))
+    if problems:
+        raise (wrong or problems)[0]
+    return found
 
 
 def trained_base(name: str, revision: str, folder: str = "", *, hint: str = "", remedy: str) -> Base:
@@ -178,7 +228,7 @@ def base_folder(spec: BaseSpec) -> Path | None:
         If the folder holds no model, or a name without a folder is neither built in nor a hub id ``owner/name``.
     """
     if spec.path is not None:
-        folder = Path(spec.path).expanduser()
+        folder = located(spec.path)
     elif spec.name in BUILT_IN:
         folder = PROJECT / BUILT_IN[spec.name]
     elif "/" in spec.name:
@@ -187,44 +237,67 @@ def base_folder(spec: BaseSpec) -> Path | None:
         raise unknown("model", spec.name, KNOWN, where="models")
     if not (folder / "config.json").is_file():
         raise Refused(f"model {spec.name!r}: {folder} holds no config.json, so it is no model's folder")
-    if not any(folder.glob("*.safetensors")):
+    if (folder / "adapter_config.json").is_file():
         raise Refused(
-            f"model {spec.name!r}: {folder} holds no *.safetensors; convert its weights with save_pretrained()"
+            f"model {spec.name!r}: {folder} holds adapter_config.json, so transformers would load the base that it "
+            "names, under its adapter; name that base, or a folder with the adapter merged in"
         )
+    folder_weights(folder, spec.name)
     return folder
 
 
-def _folder_digest(folder: Path) -> str:
+def _folder_digest(folder: Path, name: str) -> str:
     digest = hashlib.sha256()
-    # .model and .txt are tokenizers of the older kinds, .jinja the chat template.
-    kinds = ("*.json", "*.safetensors", "*.model", "*.txt", "*.jinja")
-    for path in sorted(path for kind in kinds for path in folder.glob(kind)):
+    for path in folder_files(folder, name):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{digest.hexdigest()}"
 
 
-def _describe(location: str, revision: str | None) -> tuple[str, int]:
-    """Return the kind of a model and its longest input, from its configuration alone."""
-    from transformers import PreTrainedConfig
+def _read_config(location: str, revision: str | None, name: str, *, trust_remote_code: bool) -> PreTrainedConfig:
+    """Read a model's configuration as transformers completes it.
+
+    Raises
+    ------
+    NotAtHand
+        If the file cannot be read.
+    Refused
+        If transformers does not know the architecture, or the file is no valid configuration of it.
+    """
+    from transformers import AutoConfig
 
     try:
-        config, _ = PreTrainedConfig.get_config_dict(location, revision=revision)
+        config: PreTrainedConfig = AutoConfig.from_pretrained(
+            location, revision=revision, trust_remote_code=trust_remote_code
+        )
     except OSError as error:
-        raise Refused(f"the model at {location!r} cannot be read: {error}") from None
-    architectures = config.get("architectures") or ["ForCausalLM"]
-    if not any(name.endswith(("ForCausalLM", "ForConditionalGeneration")) for name in architectures):
-        raise Refused(f"the model at {location!r} is a {architectures[0]}, not a causal language model")
-    text = config.get("text_config", config)
-    return str(config.get("model_type", "unknown")), int(text.get("max_position_embeddings", 2048))
+        raise NotAtHand(f"model {name!r}: its configuration cannot be read: {error}") from None
+    except Exception as error:  # each architecture checks its fields in its own way
+        raise Refused(f"model {name!r}: its config.json is not one that transformers can use: {brief(error)}") from None
+    return config
+
+
+def _positions(model: PreTrainedModel, location: str, revision: str | None, *, trust_remote_code: bool) -> int:
+    """Return the longest input in tokens: of the architecture, else of the tokenizer, else without a limit."""
+    found = longest_input(model)
+    if found is not None:
+        return found
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(location, revision=revision, trust_remote_code=trust_remote_code)
+    except (ImportError, KeyError, OSError, ValueError):  # whoever needs the tokenizer says so in words of its own
+        return UNLIMITED
+    limit = tokenizer.model_max_length
+    return int(limit) if limit < UNLIMITED else UNLIMITED  # transformers spells "no limit" as 10^30
 
 
 def _billions(location: str, revision: str | None) -> float:
     """Count a model's parameters, in billions, without loading them."""
     from huggingface_hub import get_safetensors_metadata
 
-    files = Path(location).glob("*.safetensors") if revision is None else cached_weights(location, revision)
+    files = folder_weights(Path(location), location) if revision is None else cached_weights(location, revision)
     if revision is None or files:
         return _counted(files)
     try:
@@ -251,49 +324,14 @@ def skeleton_of(spec: BaseSpec, *, trust_remote_code: bool = False) -> PreTraine
 
     Raises
     ------
-    Refused
+    NotAtHand
         If the base is not in the catalogue and its configuration cannot be read.
+    Refused
+        If it is no causal language model, or transformers cannot build it here.
     """
     folder = base_folder(spec)
     if folder is None and spec.name in PAPER:
-        return skeleton(PAPER[spec.name].config())
-    try:
-        return _read_skeleton(str(folder or spec.name), spec.revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError) as error:  # a ValueError is a kind of model that transformers does not know
-        raise NotAtHand(f"model {spec.name!r}: its configuration cannot be read: {error}") from None
-
-
-def _read_skeleton(location: str, revision: str | None, *, trust_remote_code: bool) -> PreTrainedModel:
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(location, revision=revision, trust_remote_code=trust_remote_code)
-    return skeleton(config, trust_remote_code=trust_remote_code)
-
-
-def skeleton(config: PreTrainedConfig, *, trust_remote_code: bool = False) -> PreTrainedModel:
-    """Build a model's modules without memory for its weights."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, trust_remote_code=trust_remote_code)
-    keep_language(model)
-    return model
-
-
-def keep_language(model: PreTrainedModel) -> None:
-    """Take away what a model has for images and sound.
-
-    Their projections are named like the language model's, so adapters would be put on them; and nothing here runs them.
-    What is left keeps its names, so an adapter fits the whole model.
-    """
-    config, text = model.config, model.config.get_text_config()
-    if text is config:
-        return
-    for key in config.sub_configs:
-        if getattr(config, key, None) is not text:
-            setattr(config, key, None)  # transformers warns at every scoring of a part that is described and not there
-    needed, whole = {model.get_decoder(), model.get_input_embeddings()}, model.base_model
-    for name, part in list(whole.named_children()):
-        if needed.isdisjoint(part.modules()):
-            delattr(whole, name)
+        return skeleton(PAPER[spec.name].config(), spec.name)
+    location = str(folder or spec.name)
+    config = _read_config(location, spec.revision, spec.name, trust_remote_code=trust_remote_code)
+    return skeleton(config, spec.name, trust_remote_code=trust_remote_code)

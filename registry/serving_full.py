@@ -17,4 +17,4 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
     told = read_told(Path(path))
     base = resolve_base(BaseSpec(name=told.base, path=path))
     model = load_base(base, dtype=InMemory(told.precision).dtype, device=device(model_config or {}))
-    return AdapterModel(model, load_tokenizer(base), told.prompt, base, chat=told.chat)
+    return AdapterModel(model, load_tokenizer(base), told.prompt, base, chat=told.chat, day=told.day)

@@ -8,6 +8,7 @@ overrides what it names.
 from __future__ import annotations
 
 from dataclasses import asdict
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
@@ -18,7 +19,10 @@ from registry.fields import STRICT, Fraction, Name, Positive
 from registry.policyspec import PromotionPolicy, check_aliases
 from registry.tunespec import TuneSpec
 
-__all__ = ["BaseSpec", "LoraSpec", "Placement", "Quantization", "Recipe", "Study"]
+__all__ = ["ALL_LINEAR", "CHAT_DATE", "BaseSpec", "LoraSpec", "Placement", "Quantization", "Recipe", "Study"]
+
+#: What a chat template takes for today where a study does not say: what Llama-3's own writes if there is no clock.
+CHAT_DATE = date(2024, 7, 26)
 
 #: Where a base's weights lie; see :class:`Study`.
 Placement = Literal["one", "spread"]
@@ -27,9 +31,17 @@ Placement = Literal["one", "spread"]
 Quantization = Literal["8bit", "4bit"]
 
 
+#: Targets of an adapter on every linear layer but the LM head.
+ALL_LINEAR = ("all-linear",)
+
+
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LoraSpec:
-    """Low-rank adaptation (arXiv 2106.09685): rank, scale ``alpha / rank``, dropout, and the projections adapted."""
+    """Low-rank adaptation (arXiv 2106.09685): rank, scale ``alpha / rank``, dropout, and the projections adapted.
+
+    ``targets`` are names of linear layers, or how their names end; ``[all-linear]`` is all but the LM head. Experts
+    that a base keeps in one tensor are no linear layers, and no adapter here goes on them.
+    """
 
     rank: Positive = 8
     alpha: Annotated[float, Field(gt=0)] = 16.0
@@ -138,7 +150,8 @@ class Study:
 
     ``tasks`` and ``languages`` choose from what the benchmark offers; empty takes all. ``sources`` narrows the cells
     that are trained on (``task/language``), never the targets. ``chat_template`` puts every scored question into the
-    base's chat template, as the user's turn that the options answer; training texts stay plain.
+    base's chat template, as the user's turn that the options answer; training texts stay plain. Templates that write
+    today's date write ``chat_template_date``, so that a prompt is the same on any day.
 
     Three settings decide speed and memory, not results (beyond rounding): ``tokens_per_batch``, the most tokens that go
     through a base at once, halved where memory does not suffice (by default 2,048 on a CPU, 32,768 on a GPU);
@@ -167,6 +180,7 @@ class Study:
     split: SplitSpec = Field(default_factory=SplitSpec)
     recipe: Recipe = Field(default_factory=Recipe)
     chat_template: bool = False
+    chat_template_date: date = CHAT_DATE
     placement: Placement = "one"
     quantization: Quantization | None = None
     tokens_per_batch: Positive | None = None

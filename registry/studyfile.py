@@ -3,10 +3,26 @@
 A file may say ``extends: <study>`` and then only what it has otherwise than that one. A file with ``variants`` holds
 several studies that differ in what each variant says: a comparison, run by one command. Each is a study of its own,
 named ``<study>-<variant>``, with its own records.
+
+What a file or variant says is merged into what it inherits, key by key:
+
+=====================  =================================================================================
+it says                and then
+=====================  =================================================================================
+``key: {a: 1}``        an inherited mapping keeps its other keys, and these are merged in by the same rules
+``key: {}``            an inherited mapping is emptied: ``words: {}`` has no words, ``recipe: {}`` the defaults
+``key: null``          the inherited key is taken away: its default holds, or a task or word is not there
+``key: [a]``, or text  takes the place of what was inherited; lists are not merged
+=====================  =================================================================================
+
+A benchmark of another kind replaces the inherited one as a whole. ``null`` where nothing is inherited is refused,
+unless null is a value of that key (``quantization: null``); so is ``null`` for a key that a study must have.
 """
 
 from __future__ import annotations
 
+import logging
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +32,12 @@ import yaml
 from registry.refusal import Refused, unknown
 from registry.study import Study
 from registry.studymistakes import brief, line_of, validated
+from registry.studynames import StudyPlace, comparison, find_study, is_path, no_variants, study_names
 from registry.yamltext import read_yaml
 
 __all__ = ["load_studies", "load_study", "study_names"]
 
-STUDIES = Path(__file__).parent / "studies"
-
-
-def study_names() -> list[str]:
-    """Names of the studies that come with the project."""
-    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+log = logging.getLogger(__name__)
 
 
 def load_study(study: str, **overrides: Any) -> Study:
@@ -38,18 +50,19 @@ def load_study(study: str, **overrides: Any) -> Study:
     """
     found = load_studies(study, **overrides)
     if len(found) > 1:
-        names = [f"{study}:{variant}" for variant in _read(_find(study)).variants]
-        raise Refused(f"study {study!r} is a comparison; name one of its variants: {', '.join(names)}")
+        place = find_study(study)
+        raise comparison(study, _read(place.file).variants if place else [one.name for one in found])
     return found[0]
 
 
 def load_studies(study: str, **overrides: Any) -> list[Study]:
-    """Load a study by its name under ``registry/studies`` or by the path of its YAML file; its variants, if it has any.
+    """Load a study given by name or path, see ``registry/studynames.py``; its variants, if it has any.
 
     Parameters
     ----------
     study
-        With ``:<variant>`` behind it, that variant alone.
+        With ``:<variant>`` behind it, that variant alone. A name that no file has is looked for in the store: its
+        newest run tells the whole study.
     overrides
         Fields that take the place of the file's, None meaning not given; ``data`` replaces ``benchmark.path``, a
         relative folder starting where the caller is.
@@ -59,19 +72,38 @@ def load_studies(study: str, **overrides: Any) -> list[Study]:
     Refused
         If there is no such study, or the file says something that a study does not know, with its line.
     """
-    name, _, wanted = study.rpartition(":") if ":" in study and not Path(study).is_file() else (study, "", "")
-    file = _read(_find(name))
-    if wanted and wanted not in file.variants:
-        raise (
-            unknown("variant", wanted, file.variants, where=name)
-            if file.variants
-            else Refused(f"study {name!r} has no variants, so there is no {wanted!r}")
-        )
-    whole = file.study()
-    chosen = [wanted] if wanted else list(file.variants)
-    found = [file.study(variant) for variant in chosen] or [whole]
+    place = find_study(study)
+    found = _of_file(study, place) if place else [_of_store(study)]
     given = {key: value for key, value in overrides.items() if value is not None}
     return [_overridden(one, dict(given)) for one in found] if given else found
+
+
+def _of_file(study: str, place: StudyPlace) -> list[Study]:
+    file, wanted = _read(place.file), place.variant
+    if wanted and wanted not in file.variants:
+        name = study.removesuffix(f":{wanted}")
+        raise unknown("variant", wanted, file.variants, where=name) if file.variants else no_variants(name, wanted)
+    whole = file.study()
+    chosen = [wanted] if wanted else list(file.variants)
+    return [file.study(variant) for variant in chosen] or [whole]
+
+
+def _of_store(name: str) -> Study:
+    """Load a study from its newest run on record; nothing is written to the store."""
+    from registry.tracking.recordedstudy import recorded_study  # MLflow takes seconds
+
+    with tempfile.TemporaryDirectory() as folder:
+        found = recorded_study(name, Path(folder))
+        if found is None:
+            raise unknown("study", name.partition(":")[0], study_names(), where="study")
+        study = _read(found.file).study()
+    if study.trust_remote_code:
+        raise Refused(
+            f"study {name!r} is known from run {found.run_id} alone and runs code from a model's repository;\n"
+            "give the path of its file, which you can read first: -P study=<path>.yaml"
+        )
+    log.warning("no file has the name %r: the study is taken as run %s recorded it", name, found.run_id)
+    return study
 
 
 @dataclass(frozen=True)
@@ -100,17 +132,6 @@ class _File:
         return validated(content, where=str(self.path), text=self.text, inside=("variants", variant))
 
 
-def _find(study: str) -> Path:
-    path = Path(study)
-    if path.suffix in (".yaml", ".yml"):
-        if path.is_file():
-            return path
-        raise Refused(f"there is no study file {study!r} (looked from {Path.cwd()})")
-    if study in study_names():
-        return STUDIES / f"{study}.yaml"
-    raise unknown("study", study, study_names(), where="study")
-
-
 def _read(path: Path, extending: tuple[Path, ...] = ()) -> _File:
     """Read a file and those it extends; ``extending`` are the files that led here."""
     text, content = _parsed(path)
@@ -127,7 +148,13 @@ def _inherited(parent: object, path: Path, extending: tuple[Path, ...]) -> dict[
     if not isinstance(parent, str):
         raise Refused(f"{path}: extends is the name or path of one study (got {brief(parent)})")
     beside = path.parent / parent
-    found = beside if beside.suffix in (".yaml", ".yml") and beside.is_file() else _find(parent)
+    if is_path(parent) and beside.is_file():
+        found = beside
+    else:
+        place = find_study(parent)
+        if place is None:
+            raise unknown("study", parent, study_names(), where=f"{path}: extends")
+        found = place.file
     if found.resolve() in extending:
         raise Refused(f"{path}: extends leads back to {found.name}; one of these files must stand alone")
     file = _read(found, extending)
@@ -147,16 +174,21 @@ def _checked_variants(given: object, path: Path, text: str) -> dict[str, dict[st
 
 
 def _merged(content: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """Return a study's content with changes: mappings are merged key by key, everything else is replaced.
+    """Return a study's content with changes, by the rules above; neither is changed itself.
 
-    A benchmark of another kind replaces the former as a whole, since their keys have nothing to do with each other.
+    A null that takes nothing away stays, for the validation to judge: of some keys it is a value.
     """
     result = dict(content)
     for key, value in changes.items():
         former = result.get(key)
-        if isinstance(former, dict) and isinstance(value, dict) and not _of_another_kind(key, former, value):
-            value = _merged(former, value)
-        result[key] = value
+        if value is None and key in result:
+            del result[key]
+        elif (
+            value and isinstance(former, dict) and isinstance(value, dict) and not _of_another_kind(key, former, value)
+        ):
+            result[key] = _merged(former, value)
+        else:
+            result[key] = value
     return result
 
 

@@ -40,6 +40,8 @@ _OF_FILES = ("extends", "variants")
 _LONGEST = 200
 _TOLD = 20
 
+_NOTHING_INHERITED = "; null takes away what is inherited, and nothing is here: give a value, or leave the key out"
+
 # Findings that pydantic words for programmers.
 _WORDING = {
     "tuple_type": "a list is needed, such as [a, b]",
@@ -89,8 +91,10 @@ def _explain(problem: Any, where: str, text: str | None, inside: Location) -> st
         return str(unknown("key", str(location[-1]), _keys_at(location[:-1]), where=where + place))
     key = _dotted(within + location) or "the study"
     if problem["type"] == "missing":
-        return f"{where}: {key} is missing"
-    return f"{where}: {key}: {worded(problem)}"
+        taken = text is not None and _stands(within + location, text)  # by a null: its value is not among the content
+        return f"{where}: {key} is missing" + (": a study must have it, so null cannot take it away" if taken else "")
+    remedy = _NOTHING_INHERITED if problem["input"] is None and isinstance(location[-1], str) else ""
+    return f"{where}: {key}: {worded(problem)}{remedy}"
 
 
 def worded(problem: Any) -> str:

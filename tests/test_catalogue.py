@@ -6,10 +6,11 @@ import pytest
 import torch
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
+from registry.architecture import skeleton
 from registry.catalogue import PAPER
 from registry.lora.adapter import fresh_adapter
 from registry.lora.cost import Size
-from registry.models import known_models, skeleton
+from registry.models import known_models
 from registry.study import LoraSpec
 
 # SigLIP so400m for images of 896 pixels, as the configuration of gemma-3-4b-it describes it.

@@ -18,9 +18,9 @@ from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditiona
 from registry.loading import BITSANDBYTES, load_base, load_tokenizer, require_quantization
 from registry.lora.adapter import fresh_adapter
 from registry.lora.bank import is_resident
-from registry.lora.forward import takes_flat
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import Continuations
+from registry.lora.trial import batching_of
 from registry.models import Base, resolve_base
 from registry.projections import adapter_parameters
 from registry.refusal import Refused
@@ -66,7 +66,7 @@ def test_a_spread_base_has_the_same_logits(base, llama) -> None:
 
 def test_a_spread_base_of_which_layers_would_lie_on_disk_is_refused(base, monkeypatch, llama) -> None:
     llama.hf_device_map = {"model.layers.0": "cpu", "model.layers.1": "disk"}
-    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: llama)
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: (llama, {}))
     with pytest.raises(Refused, match="'tiny' does not fit into memory: layers would be read from disk"):
         load_base(resolved(base), dtype=torch.float32, device="cpu", placement="spread")
 
@@ -215,7 +215,7 @@ def test_of_a_base_that_reads_images_the_language_model_is_loaded(gemma) -> None
     names = {name for name, _ in model.named_parameters()}
     assert names < {name for name, _ in whole.named_parameters()}
     assert not [name for name in names if "vision" in name or "multi_modal" in name]
-    assert takes_flat(model)
+    assert batching_of(model).shared
 
 
 @torch.inference_mode()

@@ -88,10 +88,14 @@ def test_a_folder_that_is_no_model_is_refused(tmp_path: Path, copy: Path) -> Non
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ('{"architectures": ["BertModel"]}', "BertModel, not a causal language model"),
+        ('{"model_type": "bert", "architectures": ["BertModel"]}', "BertModel, not a causal language model"),
+        ('{"model_type": "vit", "architectures": ["ViTModel"]}', "no causal language model of type vit"),
+        ('{"model_type": "future"}', "not one that transformers can use: .*future"),
+        ('{"model_type": "llama", "hidden_size": "wide"}', "not one that transformers can use"),
+        ('{"model_type": "llama", "hidden_size": 64, "num_attention_heads": 0}', "tiny"),
         ("{", "cannot be read: .*not a valid JSON"),
     ],
-    ids=["another kind", "broken"],
+    ids=["body alone", "pictures", "unknown", "wrong type", "impossible", "broken"],
 )
 def test_a_configuration_that_is_no_language_models_is_refused(copy: Path, content: str, told: str) -> None:
     (copy / "config.json").write_text(content)

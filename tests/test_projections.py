@@ -6,10 +6,10 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
+from registry.architecture import skeleton
 from registry.lora.adapter import fresh_adapter
 from registry.lora.cost import Size
 from registry.memory import weight_bytes
-from registry.models import skeleton
 from registry.projections import adapter_parameters, projections
 from registry.runner.forecast import Sizes, sizes_of
 from registry.study import BaseSpec, LoraSpec

@@ -12,6 +12,7 @@ from registry.catalogue import PAPER
 from registry.refusal import Refused
 from registry.runner.describe import study_yaml
 from registry.runner.fingerprint import fingerprint
+from registry.study import LoraSpec, Recipe
 from registry.studyfile import load_studies, load_study, study_names
 
 GOOD = """\
@@ -224,6 +225,91 @@ def test_variants_are_studies_of_their_own(study, extending) -> None:
     assert load_study(f"{path}:wide") == wide
     assert [one.seeds for one in load_studies(path, seeds=(9,))] == [(9,), (9,)]
     assert [one.name for one in load_studies(study())] == ["mine"]
+
+
+WORDS = '      words: {text: {a: {en: b, "no": c}, d: {en: e, "no": f}}}\n'
+
+
+def test_an_inherited_key_can_be_taken_away(study, extending) -> None:
+    study("      answer:", f"{WORDS}      prompt: letter\n      answer:")
+
+    def loaded(text: str):
+        return load_study(extending(f"extends: mine.yaml\n{text}"))
+
+    def topic(text: str):
+        return loaded(f"benchmark: {{tasks: {{topic: {{{text}}}}}}}\n").benchmark.tasks["topic"]
+
+    assert list(topic("train: '{language}/more.tsv'").words["text"]) == ["a", "d"]
+    assert topic("words: {}").words == {}
+    assert topic("words: null").words == {}
+    assert topic("words: {text: null}").words == {}
+    assert topic("words: {text: {a: null}}").words == {"text": {"d": {"en": "e", "no": "f"}}}
+    assert topic("prompt: null").prompt == "text"
+    assert topic("words: {}").prompt == "letter"
+    parent = load_study(study())
+    assert loaded("recipe: {lora: null}\n").recipe == dataclasses.replace(parent.recipe, lora=LoraSpec())
+    assert loaded("recipe: {lora: {rank: null}}\n").recipe.lora.rank == LoraSpec().rank
+    assert loaded("recipe: {}\n").recipe == Recipe()
+    assert loaded("recipe: null\nsplit: {test: null}\n").split == dataclasses.replace(parent.split, test=0)
+    assert loaded("seeds: null\n").seeds == (17, 42, 101)
+    assert loaded("quantization: null\n") == dataclasses.replace(parent, name="other")  # null is a value of it
+
+
+def test_what_was_taken_away_can_be_given_again(study, extending) -> None:
+    study()
+    extending("extends: mine.yaml\nrecipe: {lora: null}\n")
+    assert load_study(extending("extends: other.yaml\nrecipe: {lora: {rank: 3}}\n", "third.yaml")).recipe.lora.rank == 3
+
+
+def test_a_variant_takes_away_what_its_own_file_says(study, extending) -> None:
+    study()
+    text = "extends: mine.yaml\nsources: [topic/en]\nvariants:\n  one: {}\n  all: {sources: null, seeds: [5]}\n"
+    one, every = load_studies(extending(text))
+    assert (one.sources, one.seeds) == (("topic/en",), (17,))
+    assert (every.sources, every.seeds) == ((), (5,))
+
+
+NONE_HERE = "; null takes away what is inherited, and nothing is here: give a value, or leave the key out"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("models: null\n", "other.yaml:2: models is missing: a study must have it, so null cannot take it away"),
+        (
+            "benchmark: {tasks: {topic: {question: null}}}\n",
+            "other.yaml:2: benchmark.tasks.topic.question is missing: a study must have it, so null cannot take it",
+        ),
+        ("benchmark: {path: null}\n", "other.yaml:2: benchmark: a files benchmark needs path"),
+        ("benchmark: {tasks: {topic: null}}\n", "other.yaml:2: benchmark: a files benchmark needs path (its folder), "),
+        ("benchmark: {tasks: {topic: {choices: {}}}}\n", "benchmark.tasks.topic.choices: a list is needed"),
+        (
+            "benchmark: {tasks: {topic: {columns_from: null}}}\n",
+            "other.yaml:2: benchmark.tasks.topic.columns_from: a mapping is needed, such as {a: b} (got None)"
+            + NONE_HERE,
+        ),
+        (
+            "benchmark: {tasks: {tropic: null}}\n",
+            "benchmark.tasks.tropic: a mapping is needed, such as {a: b} (got None)",
+        ),
+        (
+            "recipe:\n  batch_size: null\n",
+            "other.yaml:3: recipe.batch_size: input should be a valid integer (got None)",
+        ),
+        ("recipe: {epochz: null}\n", "other.yaml:2 in recipe: there is no key 'epochz'; nearest: epochs"),
+        ("name: null\n", "other.yaml:2: name: input should be a valid string (got None)"),
+        (
+            "variants: {one: {recipe: {clip: null}}}\n",
+            "other.yaml:2: variants.one.recipe.clip: input should be a valid number (got None)" + NONE_HERE,
+        ),
+        ("variants: {one: {models: null}}\n", "other.yaml:2: variants.one.models is missing: a study must have it"),
+    ],
+)
+def test_what_cannot_be_taken_away_is_told_with_file_and_key(study, extending, text: str, expected: str) -> None:
+    study()
+    with pytest.raises(Refused) as caught:
+        load_studies(extending(f"extends: mine.yaml\n{text}"))
+    assert expected in str(caught.value)
 
 
 @pytest.mark.parametrize(

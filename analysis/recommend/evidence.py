@@ -29,9 +29,11 @@ from registry.tracking.store import experiment_id
 
 __all__ = ["COLUMNS", "VersionEvidence", "version_evidence"]
 
-#: By target: ``score``, ``baseline``, ``chance`` as proportions, errors and estimates in pp.
+#: By target: ``score``, ``baseline``, ``chance`` as proportions, ``chance_p`` of the baseline against guessing, errors
+#: and estimates in pp.
 COLUMNS = [
-    "regime", "score", "baseline", "chance", "delta", "se", "low", "high", "p", "q", "shrunken", "shrunken_sd",
+    "regime", "score", "baseline", "chance", "chance_p", "delta", "se", "low", "high", "p", "q", "shrunken",
+    "shrunken_sd",
 ]  # fmt: skip
 
 _SAME_PP = 1e-6
@@ -95,7 +97,12 @@ def version_evidence(
     cells = averaged(mine)
     tested, noise = _tested(client, frame, mine, cells, version, questions)
     table = cells.merge(tested[[*TARGET, "se", "low", "high", "p"]], on=TARGET, how="left", validate="one_to_one")
-    table = table.assign(chance=_chances(frame, table), shrunken=np.nan, shrunken_sd=np.nan)
+    table = table.assign(
+        chance=_of_baselines(frame, table, "chance"),
+        chance_p=_of_baselines(frame, table, "chance_p"),
+        shrunken=np.nan,
+        shrunken_sd=np.nan,
+    )
     table.index = pd.Index(cell_names(table, "target"))
     table["q"] = adjusted(table["p"], pd.Series(table.index.isin(list(map(str, family))), table.index))
     if shrunken:
@@ -131,11 +138,13 @@ def _tested(
     return tested, str(tested["noise"].iloc[0])
 
 
-def _chances(frame: Frame, table: pd.DataFrame) -> pd.Series:
-    """Return the score of guessing on every target, NaN where no baseline says it."""
-    known = frame.baselines[["model", "task", "language", "chance"]]
+def _of_baselines(frame: Frame, table: pd.DataFrame, column: str) -> pd.Series:
+    """Return a number of every target's baseline, NaN where none says it."""
+    if column not in frame.baselines:
+        return pd.Series(np.nan, table.index)
+    known = frame.baselines[["model", "task", "language", column]]
     keys = table[["model", *TARGET]].set_axis(["model", "task", "language"], axis=1)
-    return pd.Series(keys.merge(known, how="left", validate="one_to_one")["chance"].to_numpy(), table.index)
+    return pd.Series(keys.merge(known, how="left", validate="one_to_one")[column].to_numpy(), table.index)
 
 
 def _estimates(

@@ -24,9 +24,12 @@ from analysis.recommend.effects import Expected
 from analysis.recommend.error import leave_one_source_out, trust
 from analysis.recommend.expectation import Expectation, expectation
 from registry.cells import HARM_PP, Cell, regime_of
+from registry.outputs import staged
 from registry.refusal import Refused, unknown
 
 __all__ = ["COLUMNS", "Recommendation", "recommend"]
+
+_FILES = ("recommend.csv", "recommend_errors.csv", "recommend.txt")
 
 Array = NDArray[np.float64]
 
@@ -93,12 +96,17 @@ class Recommendation:
 
     def write(self, folder: Path) -> tuple[Path, ...]:
         """Write the table, its errors and the text into a folder, made if absent; return the files."""
-        folder.mkdir(parents=True, exist_ok=True)
-        files = tuple(folder / name for name in ("recommend.csv", "recommend_errors.csv", "recommend.txt"))
-        self.table.to_csv(files[0], index=False)
-        self.errors.to_csv(files[1], index=False)
-        files[2].write_text(self.text(len(self.table)) + "\n", encoding="utf-8")
-        return files
+        with staged(folder, "recommend", is_former=_is_former) as staging:
+            files = [staging.folder / name for name in _FILES]
+            self.table.to_csv(files[0], index=False)
+            self.errors.to_csv(files[1], index=False)
+            files[2].write_text(self.text(len(self.table)) + "\n", encoding="utf-8")
+        return tuple(folder / name for name in _FILES)
+
+
+def _is_former(file: Path) -> bool:
+    """Whether a file was written before a list of them was kept: then all of them are there."""
+    return all((file.parent / name).is_file() for name in _FILES)
 
 
 def recommend(

@@ -19,7 +19,7 @@ from analysis.imported import outcomes_of
 from analysis.stored.artifacts import StoredTable
 from analysis.stored.packed import COLUMNS
 from registry.cells import Cell
-from registry.tracking.names import Artifact, Tag, outcomes_file
+from registry.tracking.names import Artifact, Tag, headlines_of, outcomes_file
 
 __all__ = ["Asked", "asked"]
 
@@ -46,6 +46,8 @@ class Asked:
         By task, the accuracy that is the score.
     read
         Gets the options' outcomes, or None where the run came without.
+    place
+        Where the file should be; empty where that is not known.
     """
 
     key: RunKey
@@ -55,6 +57,7 @@ class Asked:
     stamp: str
     headlines: Mapping[str, str]
     read: Callable[[], pa.Table | None]
+    place: str = ""
 
     @property
     def counts(self) -> str:
@@ -73,15 +76,15 @@ def _of_runs(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
     measured: Counter[tuple[str, str]] = Counter()
     for run_id, key, targets in _adapters(frame.observations):
         file = StoredTable(client, run_id, folders[run_id], Artifact.SCORING)
-        headlines = fallback | _headlines_tag(tags[run_id])
-        yield Asked(key, run_id, targets, 0, file.stamp, headlines, partial(file.read, COLUMNS))
+        headlines = fallback | headlines_of(tags[run_id]) | dict(frame.headlines)
+        yield Asked(key, run_id, targets, 0, file.stamp, headlines, partial(file.read, COLUMNS), file.place)
         measured[key.model, tags[run_id].get(Tag.BASELINE_RUN, "")] += 1
     for (model, run_id), weight in sorted(measured.items()):
         folder = folders.get(run_id) or _elsewhere(client, run_id)
         file = StoredTable(client, run_id, folder or "", Artifact.SCORING)
-        headlines = fallback | _headlines_tag(tags.get(run_id, {}))
+        headlines = fallback | headlines_of(tags.get(run_id, {})) | dict(frame.headlines)
         read = partial(file.read, COLUMNS) if folder else _nothing
-        yield Asked(RunKey(model), run_id, None, weight, file.stamp, headlines, read)
+        yield Asked(RunKey(model), run_id, None, weight, file.stamp, headlines, read, file.place if folder else "")
 
 
 def _adapters(observations: pd.DataFrame) -> Iterator[tuple[str, RunKey, frozenset[Cell]]]:
@@ -90,10 +93,6 @@ def _adapters(observations: pd.DataFrame) -> Iterator[tuple[str, RunKey, frozens
     for (model, task, language, seed, run_id), rows in observations.groupby(_BY_RUN, sort=True):
         targets = frozenset(map(cell, rows["target_task"], rows["target_language"]))
         yield run_id, RunKey(model, Cell(task, language), int(seed)), targets
-
-
-def _headlines_tag(tags: Mapping[str, str]) -> dict[str, str]:
-    return dict(pair.split("=", 1) for pair in tags.get(Tag.HEADLINES, "").split() if "=" in pair)
 
 
 def _headlines(observations: pd.DataFrame) -> dict[str, str]:
@@ -118,7 +117,7 @@ def _nothing() -> None:
 
 def _of_import(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
     run_id = str(frame.observations["run_id"].iloc[0])
-    headlines = _headlines(frame.observations)
+    headlines = _headlines(frame.observations) | dict(frame.headlines)
     held = Artifact.OUTCOMES in {file.path for file in client.list_artifacts(run_id)}
     models: Counter[str] = Counter()
     for _, key, targets in _adapters(frame.observations):

@@ -31,9 +31,9 @@ __all__ = ["StoredRuns", "read_runs"]
 _log = logging.getLogger(__name__)
 
 #: Raise it when a column comes to mean something else, or when runs that were refused are accepted.
-_VERSION = "1"
+_VERSION = "2"
 
-_NUMBERS = ("score", "acc", "acc_norm", "chance", "delta")
+_NUMBERS = ("score", "acc", "acc_norm", "chance", "chance_p", "delta")
 
 #: One row per run; a list holds one value per target, NaN where the run has no such metric.
 _SCHEMA = pa.schema(
@@ -63,7 +63,7 @@ class StoredRuns:
     table
         One row per run: ``run_id``, ``name``, ``kind``, ``started`` (milliseconds since the epoch), ``artifacts``
         (address), ``tags`` (JSON), and lists over its targets: ``task``, ``language``, ``regime``, ``score``,
-        ``acc``, ``acc_norm``, ``chance`` (proportions) and ``delta`` (pp).
+        ``acc``, ``acc_norm``, ``chance`` (proportions), ``chance_p`` (p-values) and ``delta`` (pp).
     """
 
     table: pa.Table
@@ -193,6 +193,7 @@ def _evaluated(record: Record) -> list[tuple[Any, ...]]:
             found["regime"],
             *(found[name] for name in ("score", "acc", "acc_norm")),
             math.nan,
+            math.nan,
             found["delta"],
         )
         for found in observations_of(record, None)
@@ -201,16 +202,14 @@ def _evaluated(record: Record) -> list[tuple[Any, ...]]:
 
 def _baseline(record: Record) -> list[tuple[Any, ...]]:
     """Return a baseline's targets."""
-    chance, acc, acc_norm = (record.by_target(name) for name in ("chance", "acc", "acc_norm"))
+    others = [record.by_target(name) for name in ("acc", "acc_norm", "chance", "chance_p")]
     return [
         (
             target.task,
             target.language,
             "",
             score,
-            acc.get(target, math.nan),
-            acc_norm.get(target, math.nan),
-            chance.get(target, math.nan),
+            *(values.get(target, math.nan) for values in others),
             math.nan,
         )
         for target, score in record.by_target("score").items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,10 @@ import pandas as pd
 from analysis.recorded import DELTA_TOLERANCE_PP, observations_of
 from analysis.stored.runs import StoredRuns
 from registry.cells import Cell
-from registry.tracking.columns import BASELINE_COLUMNS
-from registry.tracking.names import Tag
+from registry.tracking.chance import compared_with_chance
+from registry.tracking.columns import BASELINE_COLUMNS, INDISTINCT
+from registry.tracking.evaluations import parse_indistinct
+from registry.tracking.names import Tag, headlines_of
 
 __all__ = ["baselines", "observed"]
 
@@ -48,7 +50,7 @@ def observed(evaluations: StoredRuns, scores: Mapping[str, Mapping[Cell, float]]
     InconsistentRunError
         If a delta is not its score minus its baseline's.
     """
-    targets = evaluations.targets().drop(columns="chance")
+    targets = evaluations.targets().drop(columns=["chance", "chance_p"])
     targets = targets.rename(columns={"task": "target_task", "language": "target_language"})
     found = targets.merge(_runs(evaluations), on="run_id", how="left", validate="many_to_one")
     found = found.merge(_references(scores), on=["baseline_run", "target_task", "target_language"], how="left")
@@ -83,17 +85,43 @@ def _check(evaluations: StoredRuns, found: pd.DataFrame, scores: Mapping[str, Ma
         observations_of(evaluations.record(run_id), scores[run])
 
 
-def baselines(runs: StoredRuns) -> tuple[pd.DataFrame, list[str]]:
-    """Return the newest baseline of each (model, target), and a note where there were several."""
+def baselines(
+    runs: StoredRuns, headlines: Mapping[str, str], measured: Collection[str] = ()
+) -> tuple[pd.DataFrame, list[str]]:
+    """Return one baseline of each (model, target), tested against chance, and a note where there were several.
+
+    Parameters
+    ----------
+    headlines
+        Task → the accuracy that is the score, of the tasks for which it is known.
+    measured
+        Baseline runs that evaluations were measured against. They go before others, and the newest before older ones.
+
+    Returns
+    -------
+    table, notes
+        Columns `BASELINE_COLUMNS`, `TEST_COLUMNS` and `INDISTINCT`, the last NaN where nobody counted. What was
+        recorded without a p-value is called below chance where it lies below at all, as it was when it was recorded.
+    """
     rows = []
-    for record in runs.records():
+    for record in sorted(runs.records(), key=lambda record: record.run_id in measured):
         model, flagged = record.tag(Tag.BASE_MODEL), record.tags.get(Tag.BELOW_CHANCE, "").split()
-        chance = record.by_target("chance")
+        chance, p, own = record.by_target("chance"), record.by_target("chance_p"), headlines_of(record.tags)
+        alike = parse_indistinct(record.tags.get(Tag.INDISTINCT, ""))
+        none = 0.0 if Tag.CHAT_HEADER in record.tags else np.nan  # older runs did not count them
         for cell, score in record.by_target("score").items():
-            level = chance.get(cell, np.nan)
-            rows.append((model, cell.task, cell.language, score, level, str(cell) in flagged or score < level))
-    table = pd.DataFrame(rows, columns=BASELINE_COLUMNS).astype({"below_chance": bool})
+            level, value = chance.get(cell, np.nan), p.get(cell, np.nan)
+            wanted = headlines.get(cell.task)
+            if wanted != own.get(cell.task, wanted):
+                score, value = record.by_target(str(wanted)).get(cell, np.nan), np.nan
+            low = str(cell) in flagged or score < level
+            rows.append((model, cell.task, cell.language, score, level, value, low, alike.get(cell, none)))
+    columns = [*BASELINE_COLUMNS[:5], "chance_p", "low", INDISTINCT]
+    table = pd.DataFrame(rows, columns=columns).astype({"low": bool})
     key = ["model", "task", "language"]
     repeated = sorted(table.loc[table.duplicated(key), "model"].unique())
     note = f"Several baseline runs measured the same targets of {', '.join(repeated)}: the newest are shown."
-    return table.drop_duplicates(key, keep="last").sort_values(key).reset_index(drop=True), [note] if repeated else []
+    table = table.drop_duplicates(key, keep="last").sort_values(key).reset_index(drop=True)
+    tested = compared_with_chance(table)
+    tested["below_chance"] = tested["below_chance"].where(tested["chance_p"].notna(), table["low"]).astype(bool)
+    return tested.assign(**{INDISTINCT: table[INDISTINCT]}), [note] if repeated else []

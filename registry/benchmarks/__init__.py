@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from registry.benchmarks.aligned import AlignedItems, Benchmark, align
 from registry.benchmarks.files import files_benchmark
 from registry.benchmarks.hub import hub_benchmark
@@ -15,6 +17,7 @@ from registry.benchmarks.prompts import PROMPTS, Prompt
 from registry.benchmarks.splits import SPLITS, Manifest, Split
 from registry.cells import Grid
 from registry.dataspec import BenchmarkSpec
+from registry.refusal import unknown
 
 __all__ = ["SPLITS", "AlignedItems", "Benchmark", "Item", "Manifest", "Prompt", "Split", "align", "load_benchmark"]
 
@@ -25,9 +28,15 @@ def load_benchmark(spec: BenchmarkSpec) -> Benchmark:
     Raises
     ------
     Refused
-        If the study's description of a files benchmark does not fit its folder, or a hub's mirror is not there.
+        If the study's description of a files benchmark does not fit its folder, a hub's mirror is not there, or a
+        headline is chosen for a task that does not exist.
     """
-    return {"demo": _demo_benchmark, "files": files_benchmark, "hub": hub_benchmark}[spec.kind](spec)
+    benchmark = {"demo": _demo_benchmark, "files": files_benchmark, "hub": hub_benchmark}[spec.kind](spec)
+    headlines = spec.headlines(benchmark.grid.tasks)
+    for task in headlines:
+        if task not in benchmark.grid.tasks:
+            raise unknown("task", task, benchmark.grid.tasks, where="benchmark.headline")
+    return replace(benchmark, headlines=headlines) if headlines else benchmark
 
 
 def _demo_benchmark(_: BenchmarkSpec) -> Benchmark:

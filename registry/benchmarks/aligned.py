@@ -6,16 +6,18 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Literal
 
 from tqdm import tqdm
 
 from registry.benchmarks.agreement import agreeing, check_disjoint, disjoint, settle
+from registry.benchmarks.copies import Copies, Overlap, find_copies, find_overlaps
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import Prompt
 from registry.benchmarks.splits import SPLITS, Manifest, Pools, Split, draw_manifest, read_manifest, shown
 from registry.cells import Cell, Grid
-from registry.dataspec import SplitSpec
+from registry.dataspec import Headline, SplitSpec
 from registry.project import located
 from registry.refusal import Refused, unknown
 
@@ -49,6 +51,8 @@ class Benchmark:
         Tasks whose ids only number the rows, which need not be the same question in every language.
     broken
         ``broken(cell, split)`` returns what is wrong with the rows that are no items, by id, once the pool was read.
+    headlines
+        Task → the accuracy that the study takes for its score, where it chooses one.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Benchmark:
     published: bool = False
     numbered: frozenset[str] = frozenset()
     broken: Callable[[Cell, Split], Mapping[str, str]] = _none_broken
+    headlines: Mapping[str, Headline] = field(default_factory=dict)
 
     def select(self, tasks: Iterable[str] = (), languages: Iterable[str] = ()) -> Grid:
         """Return the grid of the named tasks and languages, all of them where none is named.
@@ -78,13 +83,22 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class AlignedItems:
-    """The items a study uses: for each cell of its grid a training and a test set. Made by :func:`align`."""
+    """The items a study uses: for each cell of its grid a training and a test set. Made by :func:`align`.
+
+    Attributes
+    ----------
+    prompts
+        Task → prompt style, with the headline accuracy that the study takes.
+    headlines
+        Task → headline accuracy, of the tasks alone for which it is not the prompt style's own.
+    """
 
     grid: Grid
     prompts: Mapping[str, Prompt]
     manifests: Mapping[str, Manifest]
     _items: Mapping[tuple[Cell, Split], tuple[Item, ...]] = field(repr=False)
     _digests: Mapping[tuple[Cell, Split], str] = field(repr=False)
+    headlines: Mapping[str, Headline] = field(default_factory=dict)
 
     def train(self, cell: Cell) -> tuple[Item, ...]:
         """Training items of a cell, in the manifest's order."""
@@ -101,13 +115,36 @@ class AlignedItems:
         return self.manifests[task]
 
     def digest(self, cell: Cell, split: Split) -> str:
-        """SHA-256 over the prompt style and every item of a cell's split: ids, texts, answers and their order."""
+        """SHA-256 over the prompt style and every item of a cell's split: ids, texts, answers and their order.
+
+        Which accuracy the study takes for its score is no part of it: no text and no log-likelihood depends on that.
+        """
         return self._digests[self._known(cell), split]
 
     def test_digest(self, cells: Iterable[Cell]) -> str:
         """SHA-256 over the test sets of several cells, whatever the order the cells are named in."""
         lines = sorted(f"{cell} {self.digest(cell, 'test')}" for cell in set(cells))
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+    def twins(self, cell: Cell) -> tuple[Cell, ...]:
+        """Return the other cells whose training items are, to the letter, this cell's."""
+        own = self.digest(cell, "train")
+        return tuple(other for other in self.grid if other != cell and self._digests[other, "train"] == own)
+
+    @cached_property
+    def copies(self) -> Mapping[Split, Copies]:
+        """Groups of cells whose items of a split are the same."""
+        return {part: find_copies(self._of(part), self.prompts) for part in SPLITS}
+
+    @cached_property
+    def overlaps(self) -> tuple[Overlap, ...]:
+        """Pairs of languages that share at least half of a task's test questions, though not all of its items."""
+        copied = {cell for group in self.copies["test"] for cell in group}
+        found = find_overlaps(self._of("test"))
+        return tuple(overlap for overlap in found if not copied.issuperset(overlap.cells))
+
+    def _of(self, part: Split) -> dict[Cell, tuple[Item, ...]]:
+        return {cell: self._items[cell, part] for cell in self.grid}
 
     def _known(self, cell: Cell) -> Cell:
         if cell not in self.grid:
@@ -130,7 +167,7 @@ def align(benchmark: Benchmark, grid: Grid, split: SplitSpec) -> AlignedItems:
         is in both training and test, or too few items exist.
     """
     _check_counts(benchmark, split)
-    prompts = {task: benchmark.prompts[task] for task in grid.tasks}
+    styles = {task: benchmark.prompts[task] for task in grid.tasks}
     chosen: dict[str, Manifest] = {}
     items: dict[tuple[Cell, Split], tuple[Item, ...]] = {}
     with tqdm(total=len(grid), desc="reading items", unit="cell", delay=2, leave=False, disable=None) as bar:
@@ -145,8 +182,11 @@ def align(benchmark: Benchmark, grid: Grid, split: SplitSpec) -> AlignedItems:
     if (split.overlap or _default(benchmark, split)) == "refuse" or (split.manifest and split.overlap == "drop"):
         for cell in grid:
             check_disjoint(cell, items[cell, "train"], items[cell, "test"])
-    digests = {(cell, part): _digest(found, prompts[cell.task]) for (cell, part), found in items.items()}
-    return AlignedItems(grid, prompts, chosen, items, digests)
+    digests = {(cell, part): _digest(found, styles[cell.task]) for (cell, part), found in items.items()}
+    other = {task: name for task, name in benchmark.headlines.items() if task in styles}
+    other = {task: name for task, name in other.items() if name != styles[task].headline}
+    prompts = styles | {task: replace(styles[task], headline=name) for task, name in other.items()}
+    return AlignedItems(grid, prompts, chosen, items, digests, other)
 
 
 def _check_counts(benchmark: Benchmark, split: SplitSpec) -> None:

@@ -10,10 +10,11 @@ from pathlib import Path, PurePosixPath
 
 from registry.benchmarks.aligned import Benchmark
 from registry.benchmarks.items import Item
-from registry.benchmarks.mapping import check_task, columns_of, items_of, text_of
+from registry.benchmarks.mapping import check_task, columns_of, id_of, items_of
 from registry.benchmarks.prompts import PROMPTS
 from registry.benchmarks.splits import Split, shown
 from registry.benchmarks.tables import Table, read_table
+from registry.benchmarks.texts import normalize_text
 from registry.cells import Cell, Grid
 from registry.dataspec import BenchmarkSpec, FilesTask
 from registry.project import located
@@ -77,9 +78,9 @@ class FilesPool:
             there = f"below {self.folder}, {template} exists for: {found or 'no language'}"
             remedy = f"add it, or correct languages or benchmark.tasks.{cell.task}.{split}"
             raise Refused(f"{path} is not there, the {split} file of {cell}; {there}; {remedy}")
-        table = read_table(path)
+        table = read_table(path, quoting=task.quoting)
         for column in columns:
-            if column not in table.columns:
+            if normalize_text(column) not in table.columns:
                 key = f"benchmark.tasks.{cell.task}.{columns_of(task)[column]}"
                 raise Refused(f"{unknown('column', column, table.columns, where=f'{path}:1')} (named by {key})")
         return table
@@ -88,7 +89,7 @@ class FilesPool:
         """Return id → value of one column of another language's file."""
         id = self.tasks[cell.task].id
         rows = self._table(cell, split, (id, column)).rows
-        return {text_of(row.values, id): row.values.get(column) for row in rows}
+        return {id_of(row.values, id): row.values.get(normalize_text(column)) for row in rows}
 
 
 def _languages_found(folder: Path, template: str) -> list[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from registry.benchmarks.hub_printed import listed, unprinted
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import clean_hellaswag
+from registry.benchmarks.texts import cell_id, is_missing, is_visible
 from registry.refusal import Refused, unknown
 
 __all__ = ["Rows", "items_of_rows"]
@@ -76,7 +77,7 @@ def items_of_rows(task: str, rows: Iterable[Row], columns: Iterable[str], where:
 
 def _arc(id: str, row: Row) -> Item:
     options = [_text(row, f"option_{letter}", blank=True) for letter in "abcde"]
-    while options and not options[-1]:
+    while options and not is_visible(options[-1]):
         options.pop()
     options = [clean_hellaswag(option) for option in options]
     return Item(id, clean_hellaswag(_text(row, "instruction")), tuple(options), _letter(row, len(options)))
@@ -89,12 +90,12 @@ def _mmlu(id: str, row: Row) -> Item:
 
 def _hellaswag(id: str, row: Row) -> Item:
     first, second = _text(row, "ctx_a", blank=True), _text(row, "ctx_b", blank=True)
-    if not (first.strip() or second.strip()):
+    if not is_visible(first + second):
         raise ValueError("ctx_a and ctx_b are empty, so the question is")
     endings = [clean_hellaswag(_plain(ending, "endings")) for ending in listed(row["endings"], "endings")]
     if len(endings) != 4:
         raise ValueError(f"{len(endings)} endings; HellaSwag has 4")
-    label = _scalar(row["label"])
+    label = cell_id(row["label"], "label")
     if label not in ("0", "1", "2", "3"):
         raise ValueError(f"label {label!r} is no index of an ending; they count from 0 to 3")
     context = f"{_text(row, 'activity_label')}: {first} {second.capitalize()}"
@@ -116,7 +117,7 @@ def _truthfulqa_english(id: str, row: Row) -> Item:
 def _first_right(id: str, row: Row, choices: object, labels: object) -> Item:
     """Return TruthfulQA's item, whose right option is the first of mc1; its choices are not cleaned."""
     options = [_plain(choice, "mc1 choices") for choice in listed(choices, "mc1 choices")]
-    right = [_scalar(label) for label in listed(labels, "mc1 labels")]
+    right = [cell_id(label, "mc1 labels") for label in listed(labels, "mc1 labels")]
     if len(right) != len(options):
         raise ValueError(f"{len(options)} mc1 choices and {len(right)} labels")
     if right != ["1", *["0"] * (len(right) - 1)]:
@@ -138,23 +139,16 @@ def _schema(task: str, columns: tuple[str, ...]) -> _Schema:
     return _ENGLISH if task == "truthfulqa" and "mc1_targets" in columns else _SCHEMAS[task]
 
 
-def _scalar(value: object) -> str:
-    """Return a number or text as text, the same whether a language's file holds 12, 12.0 or "12"."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return "" if value is None else str(value).strip()
-
-
 def _id(value: object) -> str:
-    id = _scalar(value)
+    id = cell_id(value, "id")
     if not id:
         raise ValueError("the id is empty")
     return id
 
 
 def _text(row: Row, column: str, *, blank: bool = False) -> str:
-    """Return a column's text as it stands; a null is an empty text, where that is allowed."""
-    return "" if blank and row[column] is None else _plain(row[column], column)
+    """Return a column's text as it stands; null and NaN are an empty text, where that is allowed."""
+    return "" if blank and is_missing(row[column]) else _plain(row[column], column)
 
 
 def _plain(value: object, column: str) -> str:
@@ -165,7 +159,7 @@ def _plain(value: object, column: str) -> str:
 
 def _letter(row: Row, options: int) -> int:
     """Return the index of the option whose letter ``answer`` is."""
-    valid, answer = string.ascii_uppercase[:options], _scalar(row["answer"])
+    valid, answer = string.ascii_uppercase[:options], cell_id(row["answer"], "answer")
     if len(answer) != 1 or answer not in valid:
         raise ValueError(f"answer {answer!r} is no letter of an option; there are {', '.join(valid) or 'none'}")
     return valid.index(answer)

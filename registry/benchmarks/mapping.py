@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import re
 import string
+import unicodedata
 from collections.abc import Iterator, Mapping
+from functools import cache
 
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS
+from registry.benchmarks.splits import warn
 from registry.benchmarks.tables import Problems, Row, Table
+from registry.benchmarks.templates import Template
+from registry.benchmarks.texts import cell_id, cell_text, code_points, emptiness, find_text, is_visible, normalize_text
 from registry.dataspec import FilesTask
-from registry.refusal import Refused, unknown
+from registry.refusal import unknown
 
-__all__ = ["check_task", "columns_of", "items_of", "text_of"]
+__all__ = ["check_task", "columns_of", "id_of", "items_of", "value_of"]
 
-# A placeholder is a column's name and nothing else: no attribute, index or format of it can be asked for.
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_PRINTED_NAN = ("nan", "NaN", "<NA>", "NaT")
 
 
 def check_task(where: str, task: FilesTask) -> None:
@@ -29,13 +32,13 @@ def check_task(where: str, task: FilesTask) -> None:
     Raises
     ------
     Refused
-        If a key names a prompt style or a column that is not there, or the template is broken.
+        If a key names a prompt style or a column that is not there, or a template is broken.
     """
     if task.prompt not in PROMPTS:
         raise unknown("prompt style", task.prompt, PROMPTS, where=f"{where}.prompt")
-    if set("{}") & set(_PLACEHOLDER.sub("", task.question)):
-        raise Refused(f"{where}.question: {task.question!r} has a lone brace; write columns as {{column}}")
-    replaced = {*question_columns(task), *task.options}
+    for key, text in _templates(task):
+        Template.parse(text, f"{where}.{key}")
+    replaced = {*_columns(task.question), *(column for option in task.options for column in _columns(option))}
     for column in task.words:
         if column not in replaced:
             raise unknown("column in question or options", column, replaced, where=f"{where}.words")
@@ -45,15 +48,26 @@ def check_task(where: str, task: FilesTask) -> None:
             raise unknown("column that is read", column, read, where=f"{where}.columns_from")
 
 
-def question_columns(task: FilesTask) -> tuple[str, ...]:
-    """Columns that the question is made of."""
-    return tuple(_PLACEHOLDER.findall(task.question)) or (task.question,)
+def _templates(task: FilesTask) -> Iterator[tuple[str, str]]:
+    """Yield the texts of a task that may be templates, with the key of the study file that holds each."""
+    yield "question", task.question
+    yield from (("options", option) for option in task.options)
+    yield "answer", task.answer
+
+
+@cache
+def _template(text: str) -> Template:
+    return Template.parse(text, repr(text))  # its place was told by `check_task` if it is broken
+
+
+def _columns(text: str) -> tuple[str, ...]:
+    return _template(text).columns
 
 
 def columns_of(task: FilesTask) -> dict[str, str]:
     """Every column a task reads, with the key of the study file that names it."""
-    named = dict.fromkeys(question_columns(task), "question") | dict.fromkeys(task.options, "options")
-    return {task.id: "id", task.answer: "answer"} | named
+    named = {column: key for key, text in reversed(list(_templates(task))) for column in _columns(text)}
+    return {task.id: "id"} | named
 
 
 def items_of(
@@ -83,17 +97,27 @@ def items_of(
             items.append(item)
             lines[item.id] = row.line
     problems.refuse()
+    _warn_of_printed_nan(table, task)
     return tuple(items)
+
+
+def _warn_of_printed_nan(table: Table, task: FilesTask) -> None:
+    """Warn of texts that data frames make of a missing value; in a few data sets they are words."""
+    columns = [normalize_text(column) for column in columns_of(task)]
+    lines = [row.line for row in table.rows if any(row.values.get(column) in _PRINTED_NAN for column in columns)]
+    if lines:
+        told = f"{table.path}:{lines[0]}: {len(lines)} rows hold the text 'nan', which stands for a missing value in"
+        warn(f"{told} data frames; if it does here, leave the cell empty")
 
 
 def _lent(row: Row, task: FilesTask, borrowed: Mapping[str, Mapping[str, object]]) -> Mapping[str, object]:
     """Return a row's values with the borrowed columns put in."""
-    id = text_of(row.values, task.id)
+    id = id_of(row.values, task.id)
     for column, values in borrowed.items():
         if id not in values:
             lender = task.columns_from[column]
             raise ValueError(f"id {id!r} is not in the file of {lender!r}, which columns_from takes {column!r} from")
-    return {**row.values, **{column: values[id] for column, values in borrowed.items()}}
+    return {**row.values, **{normalize_text(column): values[id] for column, values in borrowed.items()}}
 
 
 def _item(values: Mapping[str, object], task: FilesTask, language: str) -> Item:
@@ -101,13 +125,14 @@ def _item(values: Mapping[str, object], task: FilesTask, language: str) -> Item:
     options = tuple(_options(values, task, language))
     if len(options) > len(string.ascii_uppercase):
         raise ValueError(f"{len(options)} options; there are letters for {len(string.ascii_uppercase)}")
-    words = {column: _word(values, column, task, language) for column in question_columns(task)}
+    words = {column: _word(values, column, task, language) for column in _columns(task.question)}
     for column, word in words.items():
         if not word:
-            raise ValueError(f"column {column!r} is empty, so the question is; fill it")
-    template = task.question if "{" in task.question else f"{{{task.question}}}"
-    question = _PLACEHOLDER.sub(lambda match: words[match[1]], template)
-    return Item(_filled(values, task.id), question, options, _answer(_filled(values, task.answer), options, task))
+            held = emptiness(value_of(values, column))
+            raise ValueError(f"column {column!r} is empty{held}, so the question is; fill it")
+    question = _template(task.question).fill(words)
+    answer = _template(task.answer).fill({column: _answer_text(values, column) for column in _columns(task.answer)})
+    return Item(_filled(values, task.id), question, options, _answer(normalize_text(answer), options, task))
 
 
 def _options(values: Mapping[str, object], task: FilesTask, language: str) -> Iterator[str]:
@@ -115,67 +140,87 @@ def _options(values: Mapping[str, object], task: FilesTask, language: str) -> It
     if task.choices:
         yield from task.choices
         return
-    listed = values.get(task.options[0]) if len(task.options) == 1 else None
-    if isinstance(listed, list):
-        yield from (_plain(option, task.options[0]) for option in listed)
+    templates = [_template(option) for option in task.options]
+    if len(templates) == 1:
+        yield from _listed(values, templates[0])
         return
-    if len(task.options) == 1:
+    words = [{column: _word(values, column, task, language) for column in found.columns} for found in templates]
+    while words and not any(words[-1].values()):
+        words.pop()
+    for template, found in zip(templates, words, strict=False):
+        yield template.fill(found) if all(found.values()) else ""  # an item refuses empty options
+
+
+def _listed(values: Mapping[str, object], template: Template) -> Iterator[str]:
+    """Yield the options of the one column that holds them all as a list."""
+    column, *others = template.columns
+    listed = value_of(values, column)
+    if others or not isinstance(listed, list):
         remedy = "name a column per option, or use .jsonl with lists"
-        raise ValueError(f"column {task.options[0]!r} is no list of options; {remedy}")
-    texts = [_word(values, column, task, language) for column in task.options]
-    while texts and not texts[-1]:
-        texts.pop()
-    yield from texts
+        raise ValueError(f"column {column!r} is no list of options; {remedy}")
+    for text in (cell_text(option, column) for option in listed):
+        yield template.fill({column: text}) if text else ""  # an item refuses empty options
 
 
 def _answer(text: str, options: tuple[str, ...], task: FilesTask) -> int:
     """Return the index of the right option."""
     if task.answer_is == "text":
-        if text not in options:
+        found = find_text(text, options)
+        if found is None:
             raise unknown("option", text, options)
-        return options.index(text)
+        return options.index(found)
     if task.answer_is == "letter":
         valid = string.ascii_uppercase[: len(options)]
-        if len(text) != 1 or text.upper() not in valid:
-            raise ValueError(f"answer {text!r} is no letter of an option; there are {', '.join(valid)}")
-        return valid.index(text.upper())
-    if not text.isdecimal() or not int(text) < len(options):
+        letter = unicodedata.normalize("NFKC", text).upper()  # Ａ of a text in Chinese is A
+        if len(letter) != 1 or letter not in valid:
+            spelled = "" if text.isascii() else f" (this is {code_points(text)})"
+            raise ValueError(f"answer {text!r} is no letter of an option; there are {', '.join(valid)}{spelled}")
+        return valid.index(letter)
+    index = text.removesuffix(".0")  # as data frames write a column of numbers that lacked some
+    if not index.isdecimal() or not int(index) < len(options):
         raise ValueError(f"answer {text!r} is no index of an option; they count from 0 to {len(options) - 1}")
-    return int(text)
+    return int(index)
 
 
 def _word(values: Mapping[str, object], column: str, task: FilesTask, language: str) -> str:
     """Return a column's text, or the word that the study puts in its place."""
-    text = text_of(values, column)
+    text = cell_text(value_of(values, column), column)
     words = task.words.get(column)
     if words is None:
         return text
-    if text not in words:
+    found = find_text(text, words)
+    if found is None:
         raise unknown(f"entry in words.{column} for", text, words)
-    return words[text][language]
+    return words[found][language]
+
+
+def _answer_text(values: Mapping[str, object], column: str) -> str:
+    """Return a column's text for the answer, spelled as in the options: operations change both alike."""
+    value = value_of(values, column)
+    return cell_text(value, column) if isinstance(value, str) and is_visible(value) else _filled(values, column)
 
 
 def _filled(values: Mapping[str, object], column: str) -> str:
-    text = text_of(values, column)
+    text = id_of(values, column)
     if not text:
-        raise ValueError(f"column {column!r} is empty; fill it")
+        raise ValueError(f"column {column!r} is empty{emptiness(value_of(values, column))}; fill it")
     return text
 
 
-def text_of(values: Mapping[str, object], column: str) -> str:
-    """Return a column's value as text."""
-    if column not in values:
+def id_of(values: Mapping[str, object], column: str) -> str:
+    """Return a column's value as an id or an answer."""
+    return cell_id(value_of(values, column), column)
+
+
+def value_of(values: Mapping[str, object], column: str) -> object:
+    """Return a column's value; a table's columns go by their normalised names.
+
+    Raises
+    ------
+    Refused
+        If the row has no such column.
+    """
+    name = normalize_text(column)
+    if name not in values:
         raise unknown("column", column, values)
-    return _plain(values[column], column)
-
-
-def _plain(value: object, column: str) -> str:
-    """Return a value as text without blanks around it; numbers may be ids and answers, a null is an empty text."""
-    if value is None:
-        return ""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise Refused(f"column {column!r} holds a {type(value).__name__}; a text or a number is needed")
-    text = str(value).strip()
-    if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
-        raise ValueError(f"column {column!r} holds half of a surrogate pair, which is no character; replace it")
-    return text
+    return values[name]

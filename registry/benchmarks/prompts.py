@@ -56,7 +56,7 @@ class Prompt:
     bullet : str
         Template of one listed option.
     headline : {"acc", "acc_norm"}
-        Which accuracy is the cell's score.
+        Which accuracy is the cell's score. It decides no text, and a study may choose the other one.
     cue : str
         The last line, which the answer follows; empty for none: the answer then continues the question.
     primer : str
@@ -122,9 +122,11 @@ def _letters(item: Item) -> tuple[str, ...]:
     return tuple(string.ascii_uppercase[: len(item.options)])
 
 
-#: Prompt styles by the name a study file gives them.
+#: Prompt styles by the name a study file gives them. In ``continuation`` each option continues the question's text,
+#: behind one space, in training and in scoring.
 PROMPTS: dict[str, Prompt] = {
     "text": Prompt(),
+    "continuation": Prompt(question="{question}", cue=""),
     "letter": Prompt(scored="letter", trained="letter", headline="acc"),
     "arc": Prompt(scored="text", trained="letter"),
     "hellaswag": Prompt(trained="letter", question="{question}", cue="", trained_cue="Answer:"),

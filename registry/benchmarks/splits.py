@@ -18,6 +18,7 @@ from typing import Literal, get_args
 
 from registry.benchmarks.items import Item
 from registry.benchmarks.tables import Problems, Row, read_table
+from registry.benchmarks.texts import cell_id
 from registry.dataspec import SplitSpec
 from registry.refusal import Refused, unknown
 
@@ -162,7 +163,7 @@ def _manifest(path: Path, rows: tuple[Row, ...], offer: _Offer, *, drop: bool) -
     lines: dict[tuple[str, str], int] = {}
     dropped: list[str] = []
     for row in rows:
-        split, id = (str(row.values[column]).strip() for column in ("split", "id"))
+        split, id = (cell_id(row.values[column], column) for column in ("split", "id"))
         fault = offer.fault(split, id)
         if (split, id) in lines:
             fault = f"{split},{id} already stands in line {lines[split, id]}; delete one of them"

@@ -5,13 +5,14 @@ Everything wrong with a file is told with its line, several faults at once. No r
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from registry.benchmarks.separated import RecordError, quoting_of, records
+from registry.benchmarks.texts import is_visible, normalize_text
+from registry.dataspec import Quoting
 from registry.refusal import Refused
 
 __all__ = ["Problems", "Row", "Table", "read_table"]
@@ -46,7 +47,10 @@ class Problems:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row: column → value, and the line of the file (from 1) on which it starts."""
+    """One row: column → value, and the line of the file (from 1) on which it starts.
+
+    Columns go by their names as :func:`registry.benchmarks.texts.normalize_text` makes them.
+    """
 
     line: int
     values: Mapping[str, object]
@@ -61,21 +65,28 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path, *, quoting: Quoting | None = None) -> Table:
     """Read a ``.jsonl``, ``.tsv`` or ``.csv`` file in UTF-8, with or without a byte-order mark.
 
-    TSV knows no quoting, so that a raw quote character is text (as SIB-200 has it); CSV quotes as RFC 4180 says.
+    Parameters
+    ----------
+    quoting
+        How quotes in separated fields are read. By default CSV quotes as RFC 4180 says, and a TSV file's own fields
+        decide; see :mod:`registry.benchmarks.separated`.
 
     Raises
     ------
     Refused
-        If the file cannot be read, is not UTF-8, holds no rows, or has lines that are no rows of one table.
+        If the file cannot be read, is not UTF-8, holds no rows, has lines that are no rows of one table, or quotes that
+        may be text or not.
     """
     text, problems = _text(path), Problems(path)
-    read = {".jsonl": _json_rows, ".tsv": _tab_rows, ".csv": _comma_rows}.get(path.suffix)
-    if read is None:
+    if path.suffix not in (".jsonl", ".tsv", ".csv"):
         raise Refused(f"{path}: a file of items ends in .jsonl, .tsv or .csv")
-    rows = tuple(read(text, problems))
+    if path.suffix == ".jsonl":
+        rows = tuple(_json_rows(text, problems))
+    else:
+        rows = tuple(_separated_rows(text, "\t" if path.suffix == ".tsv" else ",", quoting, problems))
     problems.refuse()
     if not rows:
         raise Refused(f"{path} holds no rows; put the data there again, the file may have been cut on its way")
@@ -101,49 +112,40 @@ def _json_rows(text: str, problems: Problems) -> Iterator[Row]:
         if not content.strip():
             continue
         try:
-            values = json.loads(content)
+            values = json.loads(content.lstrip("\ufeff"), object_pairs_hook=_object)
         except (ValueError, RecursionError) as error:
             problems.add(line, f'not JSON ({error}); each line holds one object, such as {{"id": 1, …}}')
             continue
         if isinstance(values, dict):
-            yield Row(line, values)
+            named = [normalize_text(column) for column in values]
+            if len(set(named)) < len(named):
+                problems.add(line, "two columns have names that look the same; name each once")
+            yield Row(line, dict(zip(named, values.values(), strict=True)))
         else:
             problems.add(line, f"a JSON {type(values).__name__}, not an object; each line holds {{column: value, …}}")
 
 
-class _Tabs(csv.excel_tab):
-    quoting = csv.QUOTE_NONE
+def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
 
 
-def _tab_rows(text: str, problems: Problems) -> Iterator[Row]:
-    return _separated_rows(_records(text, _Tabs, problems), problems)
+def _separated_rows(text: str, separator: str, quoting: Quoting | None, problems: Problems) -> Iterator[Row]:
+    try:
+        found = quoting or ("minimal" if separator == "," else quoting_of(text))
+        yield from _rows(records(text, separator=separator, quoting=found), problems)
+    except RecordError as error:
+        problems.add(error.line, error)
 
 
-def _comma_rows(text: str, problems: Problems) -> Iterator[Row]:
-    return _separated_rows(_records(text, csv.excel, problems), problems)
-
-
-def _records(text: str, dialect: type[csv.Dialect], problems: Problems) -> Iterator[tuple[int, list[str]]]:
-    """Yield the records that are not blank, each with its first line: a quoted field may run over several."""
-    reader = csv.reader(io.StringIO(text), dialect, strict=True)
-    while True:
-        line = reader.line_num + 1
-        try:
-            fields = next(reader, None)
-        except csv.Error as error:
-            problems.add(line, f"{error}; correct the quotes or line breaks of this row")
-            return  # where the next record starts is unknown
-        if fields is None:
-            return
-        if fields:
-            yield line, fields
-
-
-def _separated_rows(records: Iterator[tuple[int, list[str]]], problems: Problems) -> Iterator[Row]:
+def _rows(records: Iterator[tuple[int, list[str]]], problems: Problems) -> Iterator[Row]:
     head, columns = next(records, (1, []))
-    columns = [column.strip() for column in columns]
+    columns = [normalize_text(column) for column in columns]
     for column in dict.fromkeys(columns):
-        if not column or columns.count(column) > 1:
+        if not is_visible(column) or columns.count(column) > 1:
             problems.add(head, f"the header names column {column!r} {columns.count(column)} time(s); name each once")
     for line, fields in records:
         if len(fields) == len(columns):

@@ -17,7 +17,7 @@ from registry.deploy.queries import experiments, quoted
 from registry.refusal import Refused, unknown
 from registry.tracking import names
 from registry.tracking.evaluations import recorded_scores
-from registry.tracking.names import Kind, Tag
+from registry.tracking.names import Kind, Tag, headlines_of
 from registry.tracking.store import all_runs
 
 __all__ = ["SHRUNKEN", "SHRUNKEN_SD", "Best", "best_for"]
@@ -54,7 +54,8 @@ def best_for(client: MlflowClient, target: Cell, *, model: str = "", study: str 
     Raises
     ------
     Refused
-        If nothing was evaluated on the target, or adapters of several bases were and none is named.
+        If nothing was evaluated on the target, adapters of several bases were and none is named, or evaluations took
+        different accuracies for its score.
     """
     runs = all_runs(client, experiments(client, study), _wanted(model))
     runs = [run for run in runs if Tag.MODEL_VERSION in run.data.tags]  # others scored full fine-tunes
@@ -68,6 +69,7 @@ def best_for(client: MlflowClient, target: Cell, *, model: str = "", study: str 
     if len(bases) > 1:
         told = f"best_for={target}: adapters of {len(bases)} bases were evaluated on it"
         raise Refused(f"{told}; add {' or '.join(f'-P model={base}' for base in bases)}")
+    _require_one_headline(ranked, target)
     for place, measured in enumerate(ranked, 1):
         name, _, number = measured.run.data.tags[Tag.MODEL_VERSION].rpartition("/")
         try:
@@ -110,6 +112,21 @@ def _ranked(runs: Sequence[Run], target: Cell) -> list[_Measured]:
             newest[tags[Tag.MODEL_VERSION]] = _Measured(run, source, regime, delta)
     # Where two are equal the name decides, so that the same question has the same answer.
     return sorted(newest.values(), key=lambda found: (-found.delta, found.run.data.tags[Tag.MODEL_VERSION]))
+
+
+def _require_one_headline(ranked: Sequence[_Measured], target: Cell) -> None:
+    """Refuse to rank deltas of different accuracies."""
+    studies: dict[str, set[str]] = {}
+    for measured in ranked:
+        tags = measured.run.data.tags
+        if headline := headlines_of(tags).get(target.task):
+            studies.setdefault(headline, set()).add(tags.get(Tag.STUDY, ""))
+    if len(studies) > 1:
+        told = ", ".join(f"{name} in {' and '.join(sorted(names))}" for name, names in sorted(studies.items()))
+        raise Refused(
+            f"best_for={target}: its score is not the same accuracy in all evaluations ({told});"
+            "\nadd -P study=<one of them>, or evaluate all by one: mlflow run . -e study --env-manager local -P study=…"
+        )
 
 
 def _notes(target: Cell, ranked: Sequence[_Measured], place: int) -> list[str]:

@@ -16,7 +16,7 @@ from registry.deploy.licences import Licence, adapter_licence, base_licence, dat
 from registry.deploy.results import Results, TargetResult
 from registry.deploy.vllm import RANKS, cautions, max_lora_rank
 from registry.models import hub_revision
-from registry.tracking.names import Tag, registered_model
+from registry.tracking.names import Tag, headlines_of, registered_model
 
 __all__ = ["Facts", "card"]
 
@@ -27,6 +27,7 @@ _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _RECIPE = (
     "lora.rank", "lora.alpha", "lora.dropout", "lora.targets", "learning_rate", "epochs", "batch_size", "max_length",
     "validation", "loss", "precision", "quantization", "chat_template",
+    "chat_template_date", "adapted_modules", "adapted_share",
 )  # fmt: skip
 
 
@@ -138,7 +139,10 @@ def _made(facts: Facts) -> str:
     rows += [(name, facts.parameters[name]) for name in _RECIPE if facts.parameters.get(name) not in (None, "None", "")]
     rows.append(("SHA-256 of the adapter's weights", facts.tags.get(Tag.DIGEST, "")))
     table = _table(("", ""), [(_escaped(name), _code(value)) for name, value in rows if value])
-    style = yaml.safe_dump(dict(facts.serving.get("prompt", {})), sort_keys=False, allow_unicode=True).rstrip()
+    prompt = dict(facts.serving.get("prompt", {}))
+    if prompt and (headline := headlines_of(facts.tags).get(facts.source.task)):
+        prompt["headline"] = headline  # as the version was last evaluated
+    style = yaml.safe_dump(prompt, sort_keys=False, allow_unicode=True).rstrip()
     return f"{table}\n\nPrompt style (use the same, or expect other results):\n\n{_fenced(style, 'yaml')}"
 
 
@@ -150,12 +154,22 @@ def _results(results: Results) -> str:
         "Delta is score minus the untouched base's, in percentage points: one measurement each, on finitely many "
         "questions."
     )
+    scored = {result.target.task: results.headlines.get(result.target.task) for result in results.targets}
+    for name in dict.fromkeys(filter(None, scored.values())):
+        tasks = ", ".join(_code(task) for task, headline in scored.items() if headline == name)
+        said += f" The score of {tasks} is {_code(name)}."
     if results.evaluations > 1:
         said += f" The newest of {results.evaluations} evaluations."
     known = "**Known harm** (delta at or below " + f"{HARM_PP:g} pp): " + (_listed(harmed) if harmed else "none.")
     below = sorted(results.below_chance)
     if below:
         known += f"\n\nThe untouched base is below chance on {', '.join(map(_code, below))}: distrust these deltas."
+    if results.indistinct:
+        told = ", ".join(f"{_code(cell)} ({share:.0%})" for cell, share in sorted(results.indistinct.items()))
+        known += (
+            f"\n\nThe base's tokenizer makes the same tokens of different options in {told} of the questions: no model "
+            "can choose there, and these scores and deltas mean little."
+        )
     rows = [
         (_code(result.target), result.regime, f"{result.score:.3f}", f"{result.delta:+.2f}", "harm" * result.harmed)
         for result in results.targets

@@ -18,7 +18,18 @@ import psutil
 
 from registry.refusal import Refused
 
-__all__ = ["CARD", "MANIFEST", "Identity", "check_target", "is_ours", "is_same", "placed", "refresh_card", "seal"]
+__all__ = [
+    "CARD",
+    "MANIFEST",
+    "Identity",
+    "check_target",
+    "is_ours",
+    "is_same",
+    "placed",
+    "pulled_files",
+    "refresh_card",
+    "seal",
+]
 
 MANIFEST = "pulled.json"
 CARD = "README.md"
@@ -63,6 +74,12 @@ def is_same(target: Path, identity: Identity) -> bool:
 def is_ours(target: Path) -> bool:
     """Whether a folder was pulled, so that it may be replaced."""
     return _manifest(target) is not None
+
+
+def pulled_files(target: Path) -> list[str]:
+    """Return what pulling put into a folder, relative to it."""
+    told = _manifest(target)
+    return sorted(told["files"]) if told else []
 
 
 def seal(folder: Path, identity: Identity) -> None:

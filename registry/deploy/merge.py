@@ -12,6 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
+from registry.checkpoints import folder_weights
 from registry.deploy.dtypes import Dtype
 from registry.loading import load_tokenizer
 from registry.lora.adapter import Adapter, read_adapter
@@ -86,7 +87,7 @@ def _stored_dtype(base: Base) -> torch.dtype:
         told = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
         return DTYPES.get(told, torch.float32)
     found = set()
-    for file in sorted(Path(base.location).glob("*.safetensors")):
+    for file in folder_weights(Path(base.location), base.name):
         with safe_open(file, framework="pt") as tensors:
             found |= {tensors.get_slice(name).get_dtype() for name in tensors.keys()}  # noqa: SIM118
     return _STORED.get(found.pop(), torch.float32) if len(found) == 1 else torch.float32

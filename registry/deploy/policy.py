@@ -11,6 +11,7 @@ from registry.cells import Cell, Regime
 from registry.policyspec import BEST, PromotionPolicy
 from registry.refusal import Refused, unknown
 from registry.targets import chosen_targets
+from registry.tracking.chance import CHANCE_Q, chance_q
 
 __all__ = ["Check", "Evidence", "Measured", "Terms", "Verdict", "best_alias", "judge", "terms_of"]
 
@@ -45,6 +46,8 @@ class Measured:
     ----------
     score, baseline, chance
         Proportions: of the version, of the untouched base, of guessing.
+    chance_p
+        Exact one-sided p-value of the baseline's score by guessing.
     delta, se, low, high
         In pp, with a 95 % interval over the questions.
     p, q
@@ -65,6 +68,7 @@ class Measured:
     q: float
     shrunken: float = math.nan
     shrunken_sd: float = math.nan
+    chance_p: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -195,18 +199,24 @@ def _intact(evidence: Evidence) -> Check:
 
 
 def _sane(terms: Terms, evidence: Evidence) -> Check:
+    """Check that no baseline is significantly below chance; or below it at all, if recorded without a p-value."""
+    cells = list(dict.fromkeys((*terms.want, *terms.protect)))
+    q = chance_q([evidence.targets[cell].chance_p if cell in evidence.targets else math.nan for cell in cells])
     wrong, margins = [], []
-    for cell in (*terms.want, *terms.protect):
+    for cell, value in zip(cells, q, strict=True):
         found = evidence.targets.get(cell)
         if found is None or math.isnan(found.baseline) or math.isnan(found.chance):
             wrong.append(f"{cell} has no baseline with its chance")
-        elif found.baseline < found.chance:
-            wrong.append(f"{cell} {100 * found.baseline:.1f} % against {100 * found.chance:.1f} % by guessing")
-        else:
-            margins.append(100 * (found.baseline - found.chance))
+            continue
+        margin = 100 * (found.baseline - found.chance)
+        if value <= CHANCE_Q or (math.isnan(value) and margin < 0):
+            tested = "not tested" if math.isnan(value) else f"q = {value:.2g}"
+            shares = f"{100 * found.baseline:.1f} % against {100 * found.chance:.1f} %"
+            wrong.append(f"{cell} {shares} by guessing ({tested})")
+        margins.append(margin)
     least = f"; the least margin is {min(margins):.1f} pp" if margins else ""
-    said = f"below chance or not known: {_listed(wrong)}" if wrong else "none of the base's is below chance" + least
-    return Check("baseline sane", not wrong, said)
+    fine = f"none of the base's is below chance (exact one-sided tests, q ≤ {CHANCE_Q:g}){least}"
+    return Check("baseline sane", not wrong, f"below chance or not known: {_listed(wrong)}" if wrong else fine)
 
 
 def _gain(terms: Terms, evidence: Evidence) -> Check:

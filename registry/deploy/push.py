@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 from pathlib import Path
 
-from registry.deploy.folder import MANIFEST
+from registry.deploy.folder import MANIFEST, pulled_files
 from registry.refusal import Refused
 
 __all__ = ["check_repository", "push"]
@@ -32,7 +33,9 @@ def check_repository(name: str) -> None:
 
 
 def push(folder: Path, name: str, *, private: bool) -> str:
-    """Upload a folder to a model repository, made if it is new, and return the commit's address.
+    """Upload a pulled folder's files to a model repository, made if it is new, and return the commit's address.
+
+    What anybody else put there is not uploaded.
 
     Parameters
     ----------
@@ -55,6 +58,7 @@ def push(folder: Path, name: str, *, private: bool) -> str:
             repo_id=name,
             folder_path=folder,
             commit_message=f"Upload {folder.name}",
+            allow_patterns=[glob.escape(name) for name in pulled_files(folder)] or None,
             ignore_patterns=[MANIFEST],
         )
     except HfHubHTTPError as error:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -10,8 +11,8 @@ from mlflow.entities import Run
 from registry.cells import HARM_PP, Cell, Regime, regime_of
 from registry.deploy.queries import experiments, quoted
 from registry.tracking import names
-from registry.tracking.evaluations import recorded_scores
-from registry.tracking.names import Kind, Tag
+from registry.tracking.evaluations import parse_indistinct, recorded_scores
+from registry.tracking.names import Kind, Tag, headlines_of
 from registry.tracking.store import all_runs
 
 __all__ = ["Results", "TargetResult", "results_of"]
@@ -42,8 +43,12 @@ class Results:
         By regime, then by name.
     below_chance
         Targets that the untouched base answers worse than guessing would.
+    indistinct
+        Share of questions, by target, whose options the base's tokenizer makes the same tokens of.
     evaluations
         How many finished evaluations there are; the newest is told.
+    headlines
+        Task → the accuracy that its score is; empty where the run does not say.
     """
 
     run_id: str
@@ -51,6 +56,8 @@ class Results:
     targets: tuple[TargetResult, ...]
     below_chance: frozenset[Cell]
     evaluations: int
+    indistinct: Mapping[Cell, float] = field(default_factory=dict)
+    headlines: Mapping[str, str] = field(default_factory=dict)
 
 
 def results_of(client: MlflowClient, version: str) -> Results | None:
@@ -62,7 +69,15 @@ def results_of(client: MlflowClient, version: str) -> Results | None:
     run = max(runs, key=lambda run: run.info.start_time)
     tags = run.data.tags
     below = frozenset(map(Cell.parse, tags.get(Tag.BELOW_CHANCE, "").split()))
-    return Results(run.info.run_id, tags.get(Tag.STUDY, ""), _targets(run), below, len(runs))
+    return Results(
+        run.info.run_id,
+        tags.get(Tag.STUDY, ""),
+        _targets(run),
+        below,
+        len(runs),
+        indistinct=parse_indistinct(tags.get(Tag.INDISTINCT, "")),
+        headlines=headlines_of(tags),
+    )
 
 
 def _targets(run: Run) -> tuple[TargetResult, ...]:

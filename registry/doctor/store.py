@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import urllib.error
 import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mlflow import MlflowClient
@@ -16,12 +18,18 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from registry.doctor.findings import Finding, good, note, wrong
+from registry.masking import mask
 from registry.tracking.names import Tag
-from registry.tracking.store import open_store, shown_uri, sqlite_file
+from registry.tracking.recording import local_folder
+from registry.tracking.schema import newest_revision, upgrade_commands
+from registry.tracking.store import displacement, open_store, shown_uri, sqlite_file
+from registry.tracking.write_ahead import shared_log
+from registry.writable import unwritable
 
-__all__ = ["check_store", "local_folder"]
+__all__ = ["check_store"]
 
 _PATIENCE = 10.0  # seconds; MLflow's own client would try again for minutes
+_ANOTHER = "export MLFLOW_TRACKING_URI=sqlite:///<a folder that can be written to>/mlflow.db"
 _UNSET = "export MLFLOW_TRACKING_URI=<its address>, or unset it for the store in the project's folder"
 
 
@@ -31,11 +39,16 @@ def check_store(uri: str, study: str = "") -> tuple[list[Finding], MlflowClient 
     Returns
     -------
     list of Finding, MlflowClient or None
-        No client where the store does not answer, or is not there yet.
+        No client where the store does not answer, is not there yet, or was moved and must be repaired first.
     """
     file = sqlite_file(uri)
     if file is not None and not file.exists():
+        if reason := unwritable(file.parent):
+            return [wrong(f"{shown_uri(uri)} is not there, and cannot be made ({reason})", _ANOTHER)], None
         return [note(f"{shown_uri(uri)} is not there yet; the first command that records something makes it")], None
+    if file is not None and (reason := unwritable(file.parent)):
+        remedy = f"chmod u+rwx {quote(str(file.parent))}; or {_ANOTHER}"
+        return [wrong(f"{file} is in a folder that takes no files ({reason})", remedy)], None
     if uri.startswith(("http://", "https://")):
         found = list(_server(uri))
     elif "://" in uri and not uri.startswith("file:"):
@@ -45,20 +58,19 @@ def check_store(uri: str, study: str = "") -> tuple[list[Finding], MlflowClient 
         return [wrong(f"{shown_uri(uri)} is a folder; MLflow refuses such stores", remedy)], None
     if any(finding.remedy for finding in found):
         return found, None
-    client = open_store(uri)
+    client = open_store(uri, displaced=True)
+    moved = displacement(client)
+    if moved is not None:
+        repair = moved.repair if moved.files_here or not moved.copied else None
+        return [
+            *found,
+            wrong(f"{moved.text}; a study's records are examined after that", moved.remedy, repair=repair),
+        ], None
     try:
         experiment = client.get_experiment_by_name(study) if study else None
     except MlflowException as error:
         return [*found, wrong(f"the store refuses: {_first_line(error)}", _credentials(uri))], None
     return [*found, *_writable(client, uri, experiment), *_artifacts(client, experiment)], client
-
-
-def local_folder(location: str) -> Path | None:
-    """Return the folder that an artifact location is on this machine, None for one elsewhere."""
-    parts = urlsplit(location)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return Path(location) if not parts.scheme else None
 
 
 def _server(uri: str) -> Iterator[Finding]:
@@ -72,7 +84,7 @@ def _server(uri: str) -> Iterator[Finding]:
         yield wrong(f"{shown_uri(uri)} answers with HTTP {error.code} ({error.reason})", _http_remedy(error.code))
         return
     except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+        reason = mask(str(getattr(error, "reason", error)))
         yield wrong(f"{shown_uri(uri)} does not answer: {reason}", f"start the server, or {_UNSET}")
         return
     yield good(f"{shown_uri(uri)} answers, MLflow {version}")
@@ -117,7 +129,6 @@ def _database(uri: str) -> Iterator[Finding]:
     """See that a database answers, has the tables of this MLflow, and takes a write (of no row)."""
     import sqlalchemy
     from alembic.runtime.migration import MigrationContext
-    from mlflow.store.db.utils import _get_latest_schema_revision
 
     kind = uri.partition(":")[0].partition("+")[0]
     patience = {"sqlite": {"timeout": _PATIENCE}, "postgresql": {"connect_timeout": int(_PATIENCE)}}
@@ -128,18 +139,29 @@ def _database(uri: str) -> Iterator[Finding]:
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, UnicodeError) as error:
         yield wrong(f"{shown_uri(uri)} does not answer: {_first_line(error)}", f"start the database, or {_UNSET}")
         return
-    newest = _get_latest_schema_revision()
+    newest = newest_revision()
     if schema is None:
         yield note(f"{shown_uri(uri)} answers and is empty; the first command that records something makes the tables")
     elif schema != newest:
         yield wrong(
             f"{shown_uri(uri)} has the tables of another MLflow (schema {schema}, this MLflow's is {newest})",
-            f"after a backup: mlflow db upgrade {shown_uri(uri)}; if the store is the newer one, make setup",
+            f"{upgrade_commands(uri, sqlite_file(uri))}; if the store is the newer one, make setup",
         )
     else:
         yield good(f"{shown_uri(uri)} answers, schema {schema} as this MLflow has it")
+        yield from _shared(sqlite_file(uri))
         yield _takes_writes(engine, uri)
     engine.dispose()
+
+
+def _shared(file: Path | None) -> Iterator[Finding]:
+    """See that a write-ahead log is on a disk of this machine alone."""
+    kind = None if file is None else shared_log(file)
+    if kind is not None:
+        yield wrong(
+            f"{file} keeps a write-ahead log on {kind}, which other machines do not see: used from several it breaks",
+            f"when nothing runs: sqlite3 {shlex.quote(str(file))} 'PRAGMA journal_mode = DELETE'; or set up a server",
+        )
 
 
 def _takes_writes(engine: object, uri: str) -> Finding:
@@ -179,9 +201,8 @@ def _artifacts(client: MlflowClient, experiment: Experiment | None) -> Iterator[
         return
     folder = local_folder(experiment.artifact_location)
     if folder is not None:
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        if not os.access(there, os.W_OK | os.X_OK):
-            yield wrong(f"artifacts cannot be written to {folder}", f"chmod u+rwx {there}")
+        if reason := unwritable(folder):
+            yield wrong(f"artifacts cannot be written to {folder} ({reason})", f"chmod u+rwx {quote(str(folder))}")
         else:
             yield good(f"artifacts lie in {folder}")
         return
@@ -196,7 +217,5 @@ def _artifacts(client: MlflowClient, experiment: Experiment | None) -> Iterator[
 
 
 def _first_line(error: Exception) -> str:
-    """Return the first line of a message, a password in an address hidden."""
-    import re
-
-    return re.sub(r"://([^:/@\s]*):[^@\s]*@", r"://\1:***@", str(error).strip().split("\n")[0][:300])
+    """Return the first line of a message, secrets hidden."""
+    return mask(str(error).strip().split("\n")[0])[:300]

@@ -14,12 +14,14 @@ from tqdm import tqdm
 
 from registry.cells import Cell, regime_of
 from registry.imports.harness_files import Results, results_below
-from registry.imports.harness_targets import SETTINGS, Measured, Reading, listed, measure
+from registry.imports.harness_settings import differences
+from registry.imports.harness_targets import Measured, Reading, listed, measure
 from registry.imports.imported import Imported
 from registry.imports.manifest import Manifest, ManifestRun
 from registry.imports.naming import described
-from registry.refusal import Refused
+from registry.refusal import Refused, unknown
 from registry.tracking import names
+from registry.tracking.chance import compared_with_chance
 from registry.tracking.columns import BASELINE_COLUMNS, CELL_KEY, STORED_COLUMNS
 from registry.tracking.evaluations import delta_metrics
 
@@ -57,7 +59,14 @@ def read_harness(manifest: Manifest, families: Mapping[str, str], staging: Path)
         row
         for run, targets in measured.items()
         if run.source is not None
-        for row in _rows(run, run.source, targets, bases[run.model], models[run.model], manifest.protocol)
+        for row in _rows(run, run.source, targets, bases[run.model], models[run.model], manifest.protocol, reading)
+    ]
+    headlines = _headlines(measured, manifest)
+    mixed = [
+        f"The score of {task} is acc_norm where the harness gave it, acc in other languages, and means mix the two: "
+        f"headline: {{{task}: acc}} in the manifest takes one for all."
+        for task, names in headlines.items()
+        if len(names) > 1
     ]
     observations = pd.DataFrame(rows, columns=STORED_COLUMNS).sort_values([*CELL_KEY, "seed"])
     return Imported(
@@ -68,8 +77,21 @@ def read_harness(manifest: Manifest, families: Mapping[str, str], staging: Path)
         baselines=_baselines(bases),
         seed_averaged=False,
         outcomes=staging if any(staging.rglob("*.parquet")) else None,
-        notes=tuple(reading.notes()),
+        headlines={task: next(iter(names)) for task, names in headlines.items() if len(names) == 1},
+        notes=(*reading.notes(), *mixed),
     )
+
+
+def _headlines(measured: Mapping[ManifestRun, Mapping[Cell, Measured]], manifest: Manifest) -> dict[str, set[str]]:
+    """Return the accuracies that are each task's score: two where some of its cells have no acc_norm."""
+    found: dict[str, set[str]] = {}
+    for targets in measured.values():
+        for cell, one in targets.items():
+            found.setdefault(cell.task, set()).add(one.score.headline)
+    for task in manifest.headlines:
+        if task not in found:
+            raise unknown("task", task, found, where=f"{manifest.path}: headline")
+    return found
 
 
 def _describe(
@@ -92,6 +114,7 @@ def _rows(
     base: Mapping[Cell, Measured],
     model: tuple[str, float],
     protocol: str,
+    reading: Reading,
 ) -> Iterator[dict[str, Any]]:
     """Yield an adapter's observations."""
     lacking = sorted(str(cell) for cell in targets.keys() - base.keys())
@@ -100,7 +123,7 @@ def _rows(
             f"{run.where}: {run.model} has no baseline on {listed(lacking)}; evaluate the untouched model there too"
         )
     for cell, found in targets.items():
-        _require_same(run, cell, found, base[cell])
+        _require_same(run, cell, found, base[cell], reading)
     scores = {cell: found.score.score for cell, found in targets.items()}
     deltas = delta_metrics(source, scores, {cell: found.score.score for cell, found in base.items()})
     for target, found in targets.items():
@@ -124,26 +147,26 @@ def _rows(
         }
 
 
-def _require_same(run: ManifestRun, cell: Cell, found: Measured, base: Measured) -> None:
-    """Refuse a delta between two different measurements."""
+def _require_same(run: ManifestRun, cell: Cell, found: Measured, base: Measured, reading: Reading) -> None:
+    """Refuse a delta between two different measurements, and note what differs without harm."""
     if found.score.headline != base.score.headline:
         raise Refused(f"{run.where}: {cell} has acc_norm in only one of {found.file} and its baseline {base.file}")
-    for key, what in SETTINGS.items():
-        ours, theirs = found.settings.get(key), base.settings.get(key)
-        both = key == "chat_template_sha" or None not in (ours, theirs)
-        if both and ours != theirs:
-            shown = f" ({ours} and {theirs})" if not isinstance(ours, str) and ours is not None else ""
+    for one in differences(found.settings, base.settings):
+        if one.effect == "deciding":
             raise Refused(
-                f"{run.where}: the {what} of {cell} differs between {found.file} and its baseline {base.file}{shown}; "
-                "a delta needs the same questions, asked in the same way: evaluate one of them again"
+                f"{run.where}: the {one.what} of {cell} differs between {found.file} and its baseline {base.file}"
+                f"{one.shown}; a delta needs the same questions, asked in the same way: evaluate one of them again"
             )
+        (reading.harmless if one.effect == "harmless" else reading.unknown).add(one.name)
+    if found.answers is not None and found.answers == base.answers:
+        reading.unchanged.add(f"{run} on {cell}")
 
 
 def _baselines(bases: Mapping[str, Mapping[Cell, Measured]]) -> pd.DataFrame:
     rows = [
-        (model, cell.task, cell.language, found.score.score, found.score.chance, found.score.score < found.score.chance)
+        (model, cell.task, cell.language, found.score.score, found.score.chance, found.score.chance_p)
         for model, targets in bases.items()
         for cell, found in targets.items()
     ]
-    table = pd.DataFrame(rows, columns=BASELINE_COLUMNS).astype({"below_chance": bool})
+    table = compared_with_chance(pd.DataFrame(rows, columns=[*BASELINE_COLUMNS[:5], "chance_p"]))
     return table.sort_values(BASELINE_COLUMNS[:3]).reset_index(drop=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
+from registry.tracking.chance import CHANCE_Q
 from registry.tracking.columns import SOURCE, TARGET
 
 __all__ = ["Imported", "counts"]
@@ -36,6 +37,8 @@ class Imported:
     outcomes
         Folder that holds a file of every question's outcome per evaluation, under the names of
         `registry.tracking.names.outcomes_file`; None where the source has none.
+    headlines
+        Task → the accuracy that is its score, where the source has one for the whole task.
     notes
         Sentences that a reader of the results must know.
     """
@@ -48,6 +51,7 @@ class Imported:
     seed_averaged: bool
     outcomes: Path | None = None
     notes: tuple[str, ...] = ()
+    headlines: Mapping[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
         """Say in one line what was read."""
@@ -58,7 +62,7 @@ class Imported:
         )
 
     def below_chance(self) -> str:
-        """Say which bases answer worse than guessing would, the furthest first; nothing where none does."""
+        """Say which bases answer significantly worse than guessing would, the furthest first; nothing if none does."""
         low = self.baselines[self.baselines["below_chance"]]
         if low.empty:
             return ""
@@ -66,8 +70,8 @@ class Imported:
         named = [f"{row.model} on {row.task}/{row.language} ({row.score:.3f})" for row in ranked.itertuples()]
         more = f" and {len(low) - _SHOWN} more" if len(low) > _SHOWN else ""
         return (
-            f"{len(low)} of {len(self.baselines)} baselines are below chance: {', '.join(named)}{more}; check these "
-            "targets' data before trusting their deltas"
+            f"{len(low)} of {len(self.baselines)} baselines are below chance (exact one-sided tests, "
+            f"q ≤ {CHANCE_Q:g}): {', '.join(named)}{more}; check these targets' data before trusting their deltas"
         )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +22,10 @@ runs:
 - {folder: base, model: Qwen/Qwen2.5-0.5B-Instruct, source: null}                                 # the baseline
 - {folder: arc-de-17, model: Qwen/Qwen2.5-0.5B-Instruct, source: arc_challenge/de, seed: 17}      # an adapter
 tasks: {"my_task_{language}": my_task}                   # only for tasks that are not recognised; null leaves one out
-models: {lab/other: {family: Other, size_b: 1.5}}        # only for models that are not known"""
+models: {lab/other: {family: Other, size_b: 1.5}}        # only for models that are not known
+headline: {arc_challenge: acc}                   # only where the score is not to be acc_norm, if there is one"""
 
-_KEYS = ("runs", "tasks", "models", "protocol")
+_KEYS = ("runs", "tasks", "models", "protocol", "headline")
 _RUN_KEYS = ("folder", "model", "source", "seed")
 _MODEL_KEYS = ("family", "size_b")
 _LANGUAGE = "{language}"
@@ -69,6 +70,8 @@ class Manifest:
         tasks that are left out. The harness's own names of the published tasks need no mention.
     models
         Family and size in billions of models that are not known here; either may be None.
+    headlines
+        Task → the accuracy that is its score, where the manifest chooses one.
     """
 
     path: Path
@@ -76,6 +79,7 @@ class Manifest:
     tasks: Mapping[str, str | None]
     models: Mapping[str, tuple[str | None, float | None]]
     protocol: str
+    headlines: Mapping[str, str] = field(default_factory=dict)
 
     def cell_of(self, task: str) -> Cell | None:
         """Return the cell that a task of the harness is, None if it is to be left out.
@@ -113,7 +117,8 @@ def read_manifest(path: Path) -> Manifest:
     protocol = content.get("protocol", "imported")
     if not isinstance(protocol, str) or not is_name(protocol):
         raise Refused(f"{path}: protocol: {protocol!r} is not usable; a name is {NAME_RULE}")
-    return Manifest(path, runs, _tasks(content.get("tasks") or {}, path), _models(content, path), protocol)
+    tasks = _tasks(content.get("tasks") or {}, path)
+    return Manifest(path, runs, tasks, _models(content, path), protocol, _headlines(content, path))
 
 
 def _yaml(path: Path) -> dict[str, Any]:
@@ -211,6 +216,17 @@ def _models(content: Mapping[str, Any], path: Path) -> dict[str, tuple[str | Non
             raise Refused(f"{where}.{name}: size_b {size!r} is no number of billions of parameters")
         models[str(name)] = (None if family is None else str(family), None if size is None else float(size))
     return models
+
+
+def _headlines(content: Mapping[str, Any], path: Path) -> dict[str, str]:
+    given = content.get("headline") or {}
+    where = f"{path}: headline"
+    if not isinstance(given, dict):
+        raise Refused(f"{where}: a mapping is needed, such as {{arc_challenge: acc}}")
+    for task, name in given.items():
+        if name not in ("acc", "acc_norm"):
+            raise unknown("accuracy", str(name), ("acc", "acc_norm"), where=f"{where}.{task}")
+    return {str(task): str(name) for task, name in given.items()}
 
 
 def _language_in(task: str, pattern: str) -> str | None:

@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from registry.fields import Name
 from registry.models import KNOWN
 from registry.refusal import Refused
+from registry.studynames import recorded_name
 
 __all__ = ["NAME_RULE", "describe_model", "described", "is_model", "is_name", "read_families", "size_of", "study_name"]
 
@@ -39,7 +40,9 @@ def is_model(text: str) -> bool:
 
 
 def study_name(given: str, source: Path) -> str:
-    """Return the name a study is to have: what was given, else the source's own, a manifest's being its folder's.
+    """Return the name a study is to have: what was given, as a name or the path of a study file, else the source's own.
+
+    A manifest's own is its folder's.
 
     Raises
     ------
@@ -49,7 +52,7 @@ def study_name(given: str, source: Path) -> str:
     own = source.resolve()
     if not own.is_dir() and own.stem == "manifest":  # many a folder's manifest is called so
         own = own.parent
-    name = given or (own.name if own.is_dir() else own.stem)
+    name = recorded_name(given) if given else own.name if own.is_dir() else own.stem
     if not is_name(name):
         what = f"study={given!r}" if given else f"the name of {source} as a study's"
         raise Refused(f"{what} is not usable: a study's name is {NAME_RULE}; give another with study=NAME")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from registry.imports.imported import Imported
 from registry.imports.naming import describe_model, described, size_of
 from registry.imports.published_checks import check_rows
 from registry.refusal import Refused
+from registry.tracking.chance import chance_p, compared_with_chance
 from registry.tracking.columns import AVERAGED, BASELINE_COLUMNS, BLOCK, CELL_KEY, STORED_COLUMNS
 
 __all__ = ["COLUMNS", "FAMILY", "read_published"]
@@ -43,6 +45,9 @@ FAMILY = "model_family"
 
 #: Expected score of guessing where the number of options is known: four, of ARC all but a handful of questions.
 _CHANCE = {"arc_challenge": 0.25, "global_mmlu": 0.25, "hellaswag": 0.25}
+
+#: Test items of every target of the published study.
+_ITEMS = 400
 
 _MISSING = frozenset(("", "nan", "na", "n/a", "none", "null"))
 _SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
@@ -203,5 +208,8 @@ def _baselines(observations: pd.DataFrame) -> pd.DataFrame:
     table = observations.drop_duplicates(BLOCK)[[*BLOCK, "baseline"]].sort_values(BLOCK).reset_index(drop=True)
     table.columns = pd.Index(BASELINE_COLUMNS[:4])
     table["chance"] = table["task"].map(_CHANCE).astype(np.float64)
-    table["below_chance"] = table["score"] < table["chance"]
-    return table
+    p = [
+        math.nan if math.isnan(chance) else chance_p(round(score * _ITEMS), np.full(_ITEMS, chance))
+        for score, chance in zip(table["score"], table["chance"], strict=True)
+    ]
+    return compared_with_chance(table.assign(chance_p=p))

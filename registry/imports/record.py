@@ -10,8 +10,9 @@ from pathlib import Path
 from mlflow import MlflowClient
 
 from registry.imports.imported import Imported, counts
+from registry.outputs import staged
 from registry.refusal import Refused
-from registry.tracking.names import Artifact, Kind, Tag, count, run_name
+from registry.tracking.names import Artifact, Kind, Tag, count, headlines_tag, run_name
 from registry.tracking.runs import recorded
 from registry.tracking.store import all_runs, experiment_id
 
@@ -37,7 +38,7 @@ def record_import(client: MlflowClient, study: str, imported: Imported) -> tuple
     Refused
         If the study holds evaluations of its own: they were not measured as these were.
     """
-    experiment = experiment_id(client, study)
+    experiment = experiment_id(client, study, writing=True)
     _refuse_own_evaluations(client, experiment, study)
     fingerprint = hashlib.sha256(f"import {_VERSION} {imported.format} {imported.digest}".encode()).hexdigest()
     finished = all_runs(client, [experiment], f"tags.{Tag.KIND} = '{Kind.IMPORT}' AND attributes.status = 'FINISHED'")
@@ -53,15 +54,26 @@ def record_import(client: MlflowClient, study: str, imported: Imported) -> tuple
         description=_description(study, imported),
     ) as recording:
         with recording.folder() as folder:
-            write_frame(imported, folder)
+            _write_frame(imported, folder)
         found = counts(imported.observations, imported.baselines)
         recording.metrics({count(what): number for what, number in found.items()})
     return recording.run_id, False
 
 
-def write_frame(imported: Imported, folder: Path) -> None:
-    """Write what an import's run holds: the frame, the baselines, notes, and the outcomes where there are any."""
-    folder.mkdir(parents=True, exist_ok=True)
+def write_frame(imported: Imported, output: Path) -> None:
+    """Put what an import's run holds into a user's folder: the frame, baselines, notes, outcomes if it has any."""
+    with staged(output, "import", is_former=_is_former) as staging:
+        _write_frame(imported, staging.folder)
+
+
+def _is_former(file: Path) -> bool:
+    """Whether a file was written before a list of them was kept: then all of them are there."""
+    folders = (file.parent, *file.parents[1:3])  # outcomes lie two folders further down
+    names = (Artifact.OBSERVATIONS, Artifact.BASELINES, Artifact.ABOUT)
+    return any(all((folder / name).is_file() for name in names) for folder in folders)
+
+
+def _write_frame(imported: Imported, folder: Path) -> None:
     imported.observations.to_parquet(folder / Artifact.OBSERVATIONS, index=False)
     imported.baselines.to_parquet(folder / Artifact.BASELINES, index=False)
     about = {"seed_averaged": imported.seed_averaged, "notes": list(imported.notes)}
@@ -87,6 +99,7 @@ def _tags(study: str, imported: Imported, fingerprint: str) -> dict[str, object]
         Tag.IMPORT_FORMAT: imported.format,
         Tag.IMPORT_SOURCE: imported.name,
         Tag.IMPORT_DIGEST: imported.digest,
+        **({Tag.HEADLINES: headlines_tag(imported.headlines)} if imported.headlines else {}),
     }
 
 

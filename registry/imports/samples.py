@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,7 +16,7 @@ import pandas as pd
 
 from registry.refusal import Refused
 
-__all__ = ["OptionsInContext", "read_samples"]
+__all__ = ["OptionsInContext", "Samples", "read_samples"]
 
 #: Fields of a document that name it in every language alike; without one, its number in the set does.
 _IDS = ("id", "sample_id", "question_id")
@@ -25,6 +26,18 @@ class OptionsInContext(ValueError):
     """The task's options are contexts before one continuation, so a sample does not tell the options' texts."""
 
 
+@dataclass(frozen=True)
+class Samples:
+    """A task's outcomes, and the SHA-256 of what was asked: every context, its continuations and the target.
+
+    ``outcomes`` has one row per question and option, in the order of the set; columns and types as
+    `registry.runner.outcomes.Outcomes.frame` has them, without task and language.
+    """
+
+    outcomes: pd.DataFrame
+    asked: str
+
+
 @dataclass(frozen=True, slots=True)
 class _Question:
     """One document's options, their log-likelihoods in nats, and what the harness made of them."""
@@ -32,12 +45,13 @@ class _Question:
     number: int
     id: str | None
     values: tuple[float, ...]
+    context: str
     options: tuple[str, ...]
     target: str
     acc: float | None
 
 
-def read_samples(path: Path, *, delimiter: str, kind: str) -> pd.DataFrame:
+def read_samples(path: Path, *, delimiter: str, kind: str) -> Samples:
     """Read one task's samples.
 
     Parameters
@@ -46,12 +60,6 @@ def read_samples(path: Path, *, delimiter: str, kind: str) -> pd.DataFrame:
         What the harness put between context and option; not part of an option's length.
     kind
         Name of the harness's filter whose samples count; there is one per question and filter.
-
-    Returns
-    -------
-    DataFrame
-        One row per question and option, in the order of the set; columns and types as
-        `registry.runner.outcomes.Outcomes.frame` has them, without task and language.
 
     Raises
     ------
@@ -68,7 +76,15 @@ def read_samples(path: Path, *, delimiter: str, kind: str) -> pd.DataFrame:
         raise Refused(f"{path}: a doc_id stands there twice; two evaluations were written to one file")
     delimiter = delimiter if all(option.startswith(delimiter) for q in questions for option in q.options) else ""
     options = [[option.removeprefix(delimiter) for option in question.options] for question in questions]
-    return _frame(questions, options, _answers(questions, options, path))
+    return Samples(_frame(questions, options, _answers(questions, options, path)), _digest(questions))
+
+
+def _digest(questions: Iterable[_Question]) -> str:
+    digest = hashlib.sha256()
+    for question in questions:
+        asked = [question.number, question.context, question.options, question.target]
+        digest.update(json.dumps(asked).encode())
+    return digest.hexdigest()
 
 
 def _questions(path: Path, kind: str) -> Iterator[_Question]:
@@ -120,6 +136,7 @@ def _question(sample: dict[str, Any]) -> _Question:
         number=int(sample["doc_id"]),
         id=name,
         values=tuple(values),
+        context=str(contexts[0]),
         options=tuple(map(str, continuations)),
         target=str(sample["target"]),
         acc=None if acc is None else float(acc),

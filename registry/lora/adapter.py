@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from registry.projections import projections
+from registry.projections import projections, spec_targets
 from registry.refusal import Refused
 from registry.study import LoraSpec
 
@@ -59,6 +59,7 @@ def fresh_adapter(base: PreTrainedModel, spec: LoraSpec, *, seed: int) -> Adapte
     ValueError
         If the base has none of the projections the adapter names.
     """
+    spec = replace(spec, targets=spec_targets(base, spec))
     with torch.random.fork_rng():
         shell = _shell(base)
         torch.manual_seed(seed)

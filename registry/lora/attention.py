@@ -7,6 +7,7 @@ is spent on padding. Only here are they gathered into rows. transformers takes t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -40,15 +41,15 @@ class Prefix:
     def __init__(self, length: int) -> None:
         self.length = length
         self.filled = False
-        self._states: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self._states: dict[tuple[nn.Module, int], tuple[Tensor, Tensor]] = {}
 
-    def store(self, module: nn.Module, key: Tensor, value: Tensor) -> None:
-        """Keep a layer's keys and values, (length, heads, width) each."""
-        self._states[module] = (key, value)
+    def store(self, call: tuple[nn.Module, int], key: Tensor, value: Tensor) -> None:
+        """Keep the keys and values, (length, heads, width) each, of a layer's n-th call in a pass."""
+        self._states[call] = (key, value)
 
-    def before(self, module: nn.Module, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return a layer's keys and values with those of the prefix before them."""
-        first_key, first_value = self._states[module]
+    def before(self, call: tuple[nn.Module, int], key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """Return a call's keys and values with those of the prefix before them."""
+        first_key, first_value = self._states[call]
         return torch.cat([first_key, key]), torch.cat([first_value, value])
 
 
@@ -121,11 +122,24 @@ class Layout:
         Where each flat token stands in the blocks' rows, flattened and one block behind another.
     prefix : Prefix, optional
         What every sequence begins with. Empty, it is filled from the (single) sequence.
+    windowed : bool
+        Whether any attention of the passes so far was given a sliding window.
     """
 
     blocks: Sequence[Block]
     back: Tensor
     prefix: Prefix | None = None
+    windowed: bool = False
+    _calls: Counter[nn.Module] = field(default_factory=Counter)
+
+    def begin(self) -> None:
+        """Start a pass: layers are counted from their first call again."""
+        self._calls.clear()
+
+    def call(self, module: nn.Module) -> tuple[nn.Module, int]:
+        """Name a layer's next call of this pass: some architectures attend more than once in a layer."""
+        self._calls[module] += 1
+        return module, self._calls[module]
 
     def to(self, device: torch.device | str) -> Layout:
         """Return the layout on a device."""
@@ -168,11 +182,14 @@ def flat_attention(
         )
     queries, keys, values = (states[0].transpose(0, 1) for states in (query, key, value))  # (tokens, heads, width)
     before, prefix = 0, layout.prefix
-    if prefix is not None and prefix.filled:
-        before = prefix.length
-        keys, values = prefix.before(module, keys, values)
-    elif prefix is not None:
-        prefix.store(module, keys, values)
+    layout.windowed |= bool(others.get("sliding_window"))
+    if prefix is not None:
+        call = layout.call(module)
+        if prefix.filled:
+            before = prefix.length
+            keys, values = prefix.before(call, keys, values)
+        else:
+            prefix.store(call, keys, values)
     found = []
     for block in layout.blocks:
         key_rows = block.rows

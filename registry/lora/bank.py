@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 from registry.lora.adapter import Adapter
 from registry.memory import release_freed
+from registry.refusal import Refused
 
 __all__ = ["Bank", "is_resident", "merged", "put_on"]
 
@@ -98,9 +99,17 @@ class Bank:
         ]
         self._here: list[int] = list(range(len(adapters)))
         self._heads: list[int] = []
+        self._tokens: int | None = None
         self._seeds: list[int] | None = None
 
-    def use(self, adapters: Sequence[int], heads: Sequence[int], *, seeds: Sequence[int] | None = None) -> None:
+    def use(
+        self,
+        adapters: Sequence[int],
+        heads: Sequence[int],
+        *,
+        seeds: Sequence[int] | None = None,
+        tokens: int | None = None,
+    ) -> None:
         """Say whose slices the next batch has.
 
         Parameters
@@ -109,8 +118,10 @@ class Bank:
             Head positions in each slice.
         seeds : sequence of int, optional
             Decide each adapter's dropout; none is applied without.
+        tokens : int, optional
+            Of the batch. A module that sees others than all of them, or the heads', cannot be sliced by adapter.
         """
-        self._here, self._heads = list(adapters), list(heads)
+        self._here, self._heads, self._tokens = list(adapters), list(heads), tokens
         self._seeds = list(seeds) if seeds is not None and self.spec.dropout else None
 
     def moved(self) -> None:
@@ -139,6 +150,11 @@ class Bank:
     def sliced(self, states: Tensor) -> Tensor:
         """Return (rows, length, width) by adapter, (adapters, tokens, width), filled up where only heads'."""
         flat = states.flatten(0, -2)
+        if len(self._here) > 1 and self._tokens is not None and len(flat) not in (self._tokens, sum(self._heads)):
+            raise Refused(
+                f"a layer sees {len(flat)} of a batch's {self._tokens} tokens, as routed experts do, so several "
+                "adapters cannot be trained on it together; set adapters_at_once: 1"
+            )
         if not self._only_heads(len(flat)):
             return flat.reshape(len(self._here), -1, flat.shape[-1])
         return nn.utils.rnn.pad_sequence(list(flat.split(self._heads)), batch_first=True)
@@ -163,8 +179,9 @@ class Bank:
         return slices * (torch.stack(masks).to(slices) / keep)
 
     def plain(self, count: int) -> bool:
-        """Whether a module that sees ``count`` tokens may add the product without more ado."""
-        return self._seeds is None and not self._only_heads(count)
+        """Whether a module that sees ``count`` tokens may add the product at once."""
+        seen = len(self._here) == 1 or self._tokens is None or count in (self._tokens, sum(self._heads))
+        return self._seeds is None and seen and not self._only_heads(count)
 
     def _only_heads(self, count: int) -> bool:
         # In the last layer some modules see head positions only, which differ in number from adapter to adapter.

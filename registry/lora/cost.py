@@ -32,12 +32,12 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What one phase of a job took.
+    """What one phase of a job took: training, validation or scoring.
 
     Attributes
     ----------
     seconds : float
-        Wall time.
+        In which its tokens went through the model. Loading, laying out, copying and waiting are no part of it.
     tokens : int
         Tokens run through the model, padding left out.
     flop : float

@@ -49,9 +49,14 @@ class Training:
     predictions, validation_predictions : int
         Supervised tokens of both.
     seconds : float
-        Wall time; of a training shared with other adapters, its share by tokens.
+        In which its tokens were trained on: passes and optimiser steps, without validation, copies and checkpoints. Of
+        a training shared with other adapters, its share by tokens.
+    validation_seconds : float
+        In which the tokens of its validations were read, likewise.
     skipped : int
         Steps left out because their gradient overflowed; only in fp16.
+    cut_texts : int
+        Texts, trained on or held out, that lost their left side to fit the longest input.
     """
 
     adapter: Adapter | FullWeights
@@ -65,6 +70,8 @@ class Training:
     validation_predictions: int
     seconds: float
     skipped: int = 0
+    validation_seconds: float = 0.0
+    cut_texts: int = 0
 
 
 def hold_out(examples: Sequence[Example], recipe: Recipe) -> tuple[list[Example], list[Example]]:
@@ -88,6 +95,7 @@ class _Log:
     predictions: int = 0
     validation_predictions: int = 0
     seconds: float = 0.0
+    validation_seconds: float = 0.0
     skipped: int = 0
     scaler: dict[str, float] = field(default_factory=dict)
 
@@ -245,11 +253,14 @@ class Course:
             validation_predictions=log.validation_predictions,
             seconds=log.seconds,
             skipped=log.skipped,
+            validation_seconds=log.validation_seconds,
+            cut_texts=sum(example.cut > 0 for example in (*self.examples, *self.held)),
         )
 
     def save(self) -> None:
         """Keep an epoch's end in the checkpoint file, whole or not at all."""
-        if self._checkpoint is None or self.log.seconds - self._saved_seconds < _SAVED_AFTER_SECONDS:
+        spent = self.log.seconds + self.log.validation_seconds
+        if self._checkpoint is None or spent - self._saved_seconds < _SAVED_AFTER_SECONDS:
             return
         self.log.scaler = self._scaler.state_dict()
         states = [self._optimiser.state[parameter] for parameter in self._parameters]
@@ -259,7 +270,7 @@ class Course:
         if isinstance(self._best, Adapter):
             best = [weight for pair in self._best.weights.values() for weight in pair]
             tensors |= {f"best/{place}": weight for place, weight in enumerate(best)}
-        self._saved_seconds = self.log.seconds
+        self._saved_seconds = spent
         unfinished = self._checkpoint.with_suffix(f".{os.getpid()}.part")
         try:
             self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
@@ -277,7 +288,7 @@ class Course:
         with safe_open(file, framework="pt") as saved:
             self.log = _Log(**json.loads(saved.metadata()["log"]))
             tensors = {name: saved.get_tensor(name) for name in saved.keys()}  # noqa: SIM118
-        self._saved_seconds = self.log.seconds
+        self._saved_seconds = self.log.seconds + self.log.validation_seconds
         bank = self._bank
         assert isinstance(bank, Bank), "only adapters are saved on the way"
         names = bank.names

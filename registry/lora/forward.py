@@ -2,114 +2,84 @@
 
 from __future__ import annotations
 
-import logging
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from registry.lora.attention import NAME, Unsupported
-from registry.lora.batches import Batch, scoring_batch
-from registry.lora.rows import question_rows
-from registry.lora.tokens import Continuations
+from registry.lora.batches import Batch
 
-__all__ = ["Forward", "reading", "takes_flat"]
+__all__ = ["Batching", "Forward", "input_device", "reading"]
 
 #: Takes a batch to logits at its ``head`` positions, (heads, vocabulary), in the model's dtype.
 Forward = Callable[[Batch], Tensor]
 
-_log = logging.getLogger(__name__)
-_DIFFERS = 0.05  # relative difference of logits: rounding in bfloat16 stays below it, a lost context far above
-_known: WeakKeyDictionary[PreTrainedModel, bool] = WeakKeyDictionary()
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How sequences may be put together for a model, so that each is computed as it would be alone.
+
+    Attributes
+    ----------
+    flat : bool
+        Sequences one behind another in a row, the options of a question as siblings behind its context.
+    shared : bool
+        A beginning that many questions share is computed once for all of them; only where ``flat``.
+    padded : bool
+        Sequences of several lengths in the rows of one tensor; False is one sequence a pass, as transformers reads it.
+    switches : tuple of int
+        Lengths above which every position is computed otherwise; see :func:`registry.architecture.rope_switches`.
+    """
+
+    flat: bool
+    shared: bool
+    padded: bool
+    switches: tuple[int, ...] = ()
 
 
 @contextmanager
-def reading(model: PreTrainedModel, *, flat: bool) -> Iterator[Forward]:
+def reading(model: PreTrainedModel, batching: Batching) -> Iterator[Forward]:
     """Have a model read laid-out batches; the yielded function runs it on one.
 
-    The LM head, and in the last layer all but keys and values, run at a batch's ``head`` positions alone.
+    The LM head, and in the last layer of flat batches all but keys and values, run at a batch's ``head`` positions
+    alone. One sequence a pass is read as transformers does it, without hooks.
 
     Parameters
     ----------
-    flat : bool
-        Whether batches are flat (see :func:`takes_flat`) or in rows.
+    batching : Batching
+        What the batches are laid out for; see :func:`registry.lora.trial.batching_of`.
     """
     places: list[Tensor] = []
+    accepted = inspect.signature(type(model).forward).parameters
+    open_ended = any(parameter.kind is parameter.VAR_KEYWORD for parameter in accepted.values())
     with ExitStack() as stack:
-        if flat:
+        if batching.flat:
             stack.enter_context(_attending(model))
             for module in _last_layer(model):
                 _only_at(stack, module, places)
-        _at_head(stack, model.get_output_embeddings(), places)
+        if batching.padded:
+            _at_head(stack, model.get_output_embeddings(), places)
 
         def forward(batch: Batch) -> Tensor:
             places[:] = [batch.head]
-            extra = {"layout": batch.layout} if flat else {}
-            logits: Tensor = model(
-                input_ids=batch.tokens,
-                position_ids=batch.positions,
-                attention_mask=batch.padding,
-                use_cache=False,
-                **extra,
-            ).logits
-            return logits[0]
+            given: dict[str, Any] = {"use_cache": False}
+            if batching.flat:
+                assert batch.layout is not None
+                batch.layout.begin()
+                given |= {"position_ids": batch.positions, "attention_mask": None, "layout": batch.layout}
+            elif batching.padded:  # positions are the architecture's own: not all count from 0
+                given |= {"attention_mask": batch.padding}
+            known = {key: value for key, value in given.items() if open_ended or key in accepted}
+            logits: Tensor = model(input_ids=batch.tokens, **known).logits
+            return logits[0] if batching.padded else logits.flatten(0, 1).index_select(0, batch.head)
 
         yield forward
-
-
-def takes_flat(model: PreTrainedModel) -> bool:
-    """Whether a model gives on flat batches the logits that it gives on plain rows; tried once, and said if not.
-
-    It does where its attention goes through transformers' attention interface and nothing else mixes tokens. Linear
-    and chunked attention, recurrent layers, attention sinks and position biases do not.
-    """
-    if model not in _known:
-        reason = _obstacle(model)
-        _known[model] = reason is None
-        if reason is not None:
-            _log.warning("%s runs one option per row, several times slower: %s", model.config.model_type, reason)
-    return _known[model]
-
-
-def _obstacle(model: PreTrainedModel) -> str | None:
-    """Return why a model cannot read flat batches, None if it can."""
-    kinds = set(getattr(model.config.get_text_config(), "layer_types", None) or ()) - {
-        "full_attention",
-        "sliding_attention",
-    }
-    if kinds:
-        return f"it has layers of kind {', '.join(sorted(kinds))}"
-    generator = torch.Generator().manual_seed(0)
-    vocabulary = model.config.get_text_config().vocab_size
-
-    def draw(count: int) -> tuple[int, ...]:
-        return tuple(torch.randint(vocabulary, (count,), generator=generator).tolist())
-
-    queries = [Continuations(draw(7), (draw(3), draw(3))), Continuations(draw(4), (draw(2), draw(4)))]
-    found = []
-    with torch.inference_mode(), _evaluating(model):
-        for flat in (True, False):
-            rows = question_rows(queries, max_length=32, siblings=flat)
-            batch = scoring_batch(rows, flat=flat).to(input_device(model))
-            order = torch.tensor(
-                [place for _, place in sorted(zip(batch.sequences, batch.starts.tolist(), strict=True))]
-            )
-            try:
-                with reading(model, flat=flat) as forward:
-                    found.append(forward(batch.batch).float()[batch.predictor[order + 1]].cpu())
-            except Unsupported as error:
-                return str(error)
-            except (TypeError, ValueError, AttributeError, IndexError) as error:
-                if not flat:
-                    raise
-                return f"{type(error).__name__}: {error}"
-    one, other = found
-    difference = float((one - other).norm() / (other - other.mean(dim=-1, keepdim=True)).norm())
-    return None if difference < _DIFFERS else f"its logits differ by {100 * difference:.0f} % with several in a row"
 
 
 def input_device(model: PreTrainedModel) -> torch.device:
@@ -120,16 +90,6 @@ def input_device(model: PreTrainedModel) -> torch.device:
         return torch.device(place)
     device = cast(Tensor, embeddings.weight).device
     return device if device.type != "meta" else torch.device(getattr(model, "device", "cpu"))
-
-
-@contextmanager
-def _evaluating(model: PreTrainedModel) -> Iterator[None]:
-    training = model.training
-    model.eval()
-    try:
-        yield
-    finally:
-        model.train(training)
 
 
 @contextmanager
@@ -144,7 +104,7 @@ def _attending(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(former)
 
 
-def _at_head(stack: ExitStack, head: nn.Module, places: list[Tensor]) -> None:
+def _at_head(stack: ExitStack, head: nn.Module | None, places: list[Tensor]) -> None:
     """Have the LM head see the chosen positions only.
 
     ``logits_to_keep`` takes one set of columns for all rows. A hook on the head takes any set, and leaves whatever an
@@ -155,6 +115,8 @@ def _at_head(stack: ExitStack, head: nn.Module, places: list[Tensor]) -> None:
         states = arguments[0].flatten(0, 1)
         return (states.index_select(0, places[0].to(states.device))[None], *arguments[1:])
 
+    if head is None:
+        raise Unsupported("its LM head cannot be found")
     stack.callback(head.register_forward_pre_hook(gather).remove)
 
 

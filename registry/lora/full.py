@@ -71,7 +71,14 @@ class Whole:
                 self._hooks.append(weight.register_post_accumulate_grad_hook(_collecting(moved)))
             self.parameters[0].append(moved)
 
-    def use(self, adapters: Sequence[int], heads: Sequence[int], *, seeds: Sequence[int] | None = None) -> None:
+    def use(
+        self,
+        adapters: Sequence[int],
+        heads: Sequence[int],
+        *,
+        seeds: Sequence[int] | None = None,
+        tokens: int | None = None,
+    ) -> None:
         """Take note of the next batch; there is nothing to choose."""
 
     def adapter(self, number: int) -> FullWeights:

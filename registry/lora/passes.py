@@ -16,10 +16,11 @@ from transformers import PreTrainedModel
 from registry.lora.bank import Bank
 from registry.lora.batches import examples_batch
 from registry.lora.course import Course
-from registry.lora.forward import Forward, input_device
+from registry.lora.forward import Batching, Forward, input_device
 from registry.lora.full import Whole
-from registry.lora.score import is_out_of_memory
+from registry.lora.rows import side_of
 from registry.lora.tokens import Example, input_tokens, supervised_tokens
+from registry.memory import is_out_of_memory
 
 __all__ = ["Passes"]
 
@@ -33,7 +34,7 @@ class Passes:
     base: PreTrainedModel
     bank: Bank | Whole
     forward: Forward
-    flat: bool
+    batching: Batching
     budget: int | None
 
     def step(self, courses: Sequence[Course], groups: Sequence[Sequence[Example]]) -> list[float]:
@@ -74,21 +75,36 @@ class Passes:
     def _sums(self, numbers: list[int], groups: list[Sequence[Example]], seeds: list[int] | None) -> Tensor:
         """Summed loss of each adapter over its texts."""
         device = input_device(self.base)
-        batch, labels, counts = examples_batch(groups, flat=self.flat)
-        self.bank.use(numbers, counts, seeds=seeds)
+        batch, labels, counts = examples_batch(groups, flat=self.batching.flat)
+        self.bank.use(numbers, counts, seeds=seeds, tokens=batch.tokens.numel())
         logits = self.forward(batch.to(device))
         losses = torch.nn.functional.cross_entropy(logits.float(), labels.to(logits.device), reduction="none")
         return torch.stack([part.sum() for part in losses.split(counts)])
 
     def _parts(self, groups: Sequence[Sequence[Example]]) -> Iterator[tuple[list[int], list[Sequence[Example]]]]:
-        """Divide every adapter's texts into parts that together keep to the budget; yield places and parts."""
+        """Divide every adapter's texts into parts that together keep to the budget; yield places and parts.
+
+        A part holds texts of one side of the model's switches; without padding it holds one text.
+        """
+        sides = sorted({self._side(example) for group in groups for example in group})
+        for side in sides:
+            here = [[example for example in group if self._side(example) == side] for group in groups]
+            yield from self._within_budget(here)
+
+    def _within_budget(
+        self, groups: Sequence[Sequence[Example]]
+    ) -> Iterator[tuple[list[int], list[Sequence[Example]]]]:
         tokens = len(groups) * max(input_tokens(group) for group in groups)
+        most = max(map(len, groups))
         count = 1 if self.budget is None else math.ceil(tokens / self.budget)
-        count = min(count, max(map(len, groups)))
+        count = min(count, most) if self.batching.padded else most
         divided = [np.array_split(np.arange(len(group)), count) for group in groups]
         for number in range(count):
             places = [place for place, parts in enumerate(divided) if len(parts[number])]
             yield places, [[groups[place][i] for i in divided[place][number]] for place in places]
+
+    def _side(self, example: Example) -> int:
+        return side_of(len(example.tokens) - 1, self.batching.switches)
 
     def _halve(self, error: RuntimeError, groups: Sequence[Sequence[Example]]) -> None:
         whole = len(groups) * max(input_tokens(group) for group in groups)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import logging
+import time
 from collections.abc import Callable, Sequence
 from itertools import chain
 
@@ -17,13 +18,15 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from registry.lora.attention import Prefix
-from registry.lora.batches import ScoringBatch, prefix_batch, scoring_batch
-from registry.lora.forward import Forward, input_device, reading, takes_flat
+from registry.lora.batches import ScoringBatch, scoring_batch
+from registry.lora.forward import Batching, Forward, input_device, reading
+from registry.lora.prefixes import compute_prefix
 from registry.lora.rows import Row, question_rows, split
 from registry.lora.tokens import Continuations
-from registry.memory import release_freed
+from registry.lora.trial import batching_of
+from registry.memory import is_out_of_memory, release_freed
 
-__all__ = ["ScoringSet", "choose", "is_out_of_memory", "loglikelihoods"]
+__all__ = ["ScoringSet", "choose", "loglikelihoods"]
 
 _log = logging.getLogger(__name__)
 # Float32 copies of logits are made in parts of so many numbers: on a CPU few enough to stay in its cache.
@@ -47,22 +50,32 @@ class ScoringSet:
     ----------
     options : tuple of int
         Number of options of each question, in the questions' order.
+    indistinct : bool array, (questions,)
+        Where no model can tell all options of a question apart, see :class:`registry.lora.tokens.Continuations`.
     tokens_per_batch : int
         What it is now.
+    seconds : float
+        In which the last scoring's tokens went through the model; what was laid out and tried before does not count.
     """
 
     def __init__(
         self, queries: Sequence[Continuations], *, tokens_per_batch: int, max_length: int, worth: int | None = None
     ) -> None:
         self.options = tuple(len(query.options) for query in queries)
+        self.indistinct = np.array([query.indistinct for query in queries], dtype=bool)
         self.tokens_per_batch = tokens_per_batch
+        self.seconds = 0.0
         self._queries = queries
         self._max_length = max_length
         self._worth = worth
-        self._flat = True
+        self._batching = Batching(flat=True, shared=True, padded=True)
         self._rows: list[list[Row]] = []
         self._laid_out: list[ScoringBatch | None] = []
-        self.lay_out(flat=True)
+        self.lay_out(self._batching)
+
+    def unscored(self) -> list[np.ndarray]:
+        """Return a place for each option's log-likelihood: not a number until it is scored, 0 where it cannot be."""
+        return [np.full(len(query.options), np.nan if query.scorable else 0.0) for query in self._queries]
 
     @property
     def batches(self) -> int:
@@ -80,12 +93,28 @@ class ScoringSet:
         """Positions at which one pass computes logits."""
         return sum(1 + len(row) - len(row.context) for rows in self._rows for row in rows)
 
-    def lay_out(self, *, flat: bool) -> None:
-        """Lay the questions out flat with their options as siblings, or one option per row."""
-        if self._rows and flat == self._flat:
+    @property
+    def cut(self) -> dict[int, int]:
+        """Tokens that a question's context loses on its left to fit the model, the most of its options, if any."""
+        lost: dict[int, int] = {}
+        for row in chain.from_iterable(self._rows):
+            if row.cut:
+                lost[row.question] = max(row.cut, lost.get(row.question, 0))
+        return lost
+
+    def lay_out(self, batching: Batching) -> None:
+        """Lay the questions out as a model takes them."""
+        if self._rows and batching == self._batching:
             return
-        self._flat = flat
-        self._set(0, question_rows(self._queries, max_length=self._max_length, siblings=flat, worth=self._worth))
+        self._batching = batching
+        rows = question_rows(
+            self._queries,
+            max_length=self._max_length,
+            siblings=batching.flat,
+            worth=self._worth if batching.shared else float("inf"),
+            switches=batching.switches,
+        )
+        self._set(0, rows)
 
     def halve(self, number: int) -> None:
         """Lay the questions from batch ``number`` on out in batches of half the tokens."""
@@ -104,11 +133,14 @@ class ScoringSet:
         """Return a batch, in this machine's memory."""
         batch = self._laid_out[number]
         if batch is None:
-            batch = self._laid_out[number] = scoring_batch(self._rows[number], flat=self._flat)
+            batch = self._laid_out[number] = scoring_batch(self._rows[number], flat=self._batching.flat)
         return batch
 
     def _set(self, number: int, rows: Sequence[Row] | chain[Row]) -> None:
-        self._rows[number:] = split(list(rows), self.tokens_per_batch)
+        listed = list(rows)
+        self._rows[number:] = (
+            split(listed, self.tokens_per_batch) if self._batching.padded else [[row] for row in listed]
+        )
         self._laid_out[number:] = [None] * (len(self._rows) - number)
 
 
@@ -126,7 +158,8 @@ def loglikelihoods(
     Returns
     -------
     list of float64 arrays, (options,)
-        Summed log-probability of each option's tokens given its context, in nats, question by question.
+        Summed log-probability of each option's tokens given its context, in nats, question by question; 0 for all
+        options of a question where one has no token: a tie.
 
     Raises
     ------
@@ -135,17 +168,20 @@ def loglikelihoods(
     FloatingPointError
         If a log-likelihood is not a number: something overflowed on the way, as it does in fp16 above 65,504.
     """
-    scores = [np.full(options, np.nan) for options in questions.options]
-    flat, device = takes_flat(model), input_device(model)
-    questions.lay_out(flat=flat)
+    scores = questions.unscored()
+    batching, device = batching_of(model), input_device(model)
+    questions.lay_out(batching)
     number, prefix = 0, None
-    with torch.inference_mode(), reading(model, flat=flat) as forward:
+    questions.seconds = 0.0
+    with torch.inference_mode(), reading(model, batching) as forward:
         while number < questions.batches:
             try:
-                if prefix is None or prefix[0] != questions.prefix(number):
-                    prefix = (questions.prefix(number), _prefix(forward, questions.prefix(number), device))
                 batch = questions.batch(number)
-                values = _batch(forward, batch, prefix[1], device)
+                started = time.perf_counter()
+                if prefix is None or prefix[0] != questions.prefix(number):
+                    prefix = (questions.prefix(number), compute_prefix(forward, questions.prefix(number), device))
+                values = _batch(forward, batch, prefix[1], device)  # the numbers are here, so a GPU is done
+                questions.seconds += time.perf_counter() - started
             except (torch.OutOfMemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error) or questions.rows(number) == 1:
                     raise
@@ -185,22 +221,6 @@ def choose(scores: Sequence[np.ndarray], lengths: Sequence[Sequence[int]] | None
     table[np.arange(counts.max()) < counts[:, None]] = values
     best: np.ndarray = table.argmax(axis=1)
     return best
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory did not suffice: torch has a class for that on GPUs alone."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _prefix(forward: Forward, tokens: tuple[int, ...], device: torch.device) -> Prefix | None:
-    """Compute keys and values of a shared beginning."""
-    if not tokens:
-        return None
-    batch = prefix_batch(tokens).to(device)
-    forward(batch)
-    assert batch.layout is not None and batch.layout.prefix is not None
-    batch.layout.prefix.filled = True
-    return batch.layout.prefix
 
 
 def _batch(forward: Forward, batch: ScoringBatch, prefix: Prefix | None, device: torch.device) -> np.ndarray:

@@ -24,10 +24,11 @@ from transformers import PreTrainedModel
 from registry.lora.adapter import Adapter
 from registry.lora.bank import Bank, put_on
 from registry.lora.course import Course, Training, hold_out
-from registry.lora.forward import input_device, reading, takes_flat
+from registry.lora.forward import input_device, reading
 from registry.lora.full import in_training
 from registry.lora.passes import Passes
 from registry.lora.tokens import Example
+from registry.lora.trial import batching_of
 from registry.memory import release_freed
 from registry.study import Recipe
 
@@ -124,8 +125,8 @@ def train_adapters(
     torch.OutOfMemoryError
         If not even one text fits into memory.
     """
-    flat = takes_flat(base)
-    if not flat and len(assignments) > 1:  # rows have no slices
+    batching = batching_of(base)
+    if not batching.flat and len(assignments) > 1:  # rows have no slices
 
         def part(number: int) -> Callable[[float], None] | None:
             return None if progress is None else lambda share: progress((number + share) / len(assignments))
@@ -156,8 +157,8 @@ def train_adapters(
         )
         for number, one in enumerate(assignments)
     ]
-    with put_on(base, bank), reading(base, flat=flat) as forward, _training(base, gradient_checkpointing):
-        passes = Passes(base, bank, forward, flat, tokens_per_batch)
+    with put_on(base, bank), reading(base, batching) as forward, _training(base, gradient_checkpointing):
+        passes = Passes(base, bank, forward, batching, tokens_per_batch)
         _go(courses, passes, recipe, progress)
     return [course.result() for course in courses]
 
@@ -195,13 +196,13 @@ def train_full(
     torch.OutOfMemoryError
         If not even one text fits into memory.
     """
-    flat, device = takes_flat(base), input_device(base)
+    batching, device = batching_of(base), input_device(base)
     forked = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(forked), in_training(base) as whole:
         torch.manual_seed(seed)
         course = Course(0, examples, seed, recipe, whole, device=device.type)
-        with reading(base, flat=flat) as forward, _training(base, gradient_checkpointing):
-            _go([course], Passes(base, whole, forward, flat, tokens_per_batch), recipe, progress)
+        with reading(base, batching) as forward, _training(base, gradient_checkpointing):
+            _go([course], Passes(base, whole, forward, batching, tokens_per_batch), recipe, progress)
         result = course.result()
     if isinstance(result, FloatingPointError):
         raise result
@@ -218,20 +219,23 @@ def _go(courses: Sequence[Course], passes: Passes, recipe: Recipe, progress: Cal
         losses = passes.step(active, groups)
         for course, loss in zip(active, losses, strict=True):
             course.finish_step(loss)
+        spent = time.perf_counter() - started
+        for course, share in _shares(active, groups):
+            course.log.seconds += share * spent
         ended = [course for course in active if course.epoch_ended and course.error is None]
         held = [course for course in ended if course.held]
         if held:
             base.eval()
+            started = time.perf_counter()
             found = passes.losses(
                 [course.number for course in held], [course.held for course in held], recipe.batch_size
             )
+            spent = time.perf_counter() - started
             base.train()
+            for course, share in _shares(held, [course.held for course in held]):
+                course.log.validation_seconds += share * spent
             for course, loss in zip(held, found, strict=True):
                 course.validated(loss)
-        spent = time.perf_counter() - started
-        weights = [sum(len(example.tokens) for example in group) for group in groups]
-        for course, weight in zip(active, weights, strict=True):
-            course.log.seconds += spent * weight / sum(weights)
         for course in ended:
             if course.error is None:
                 course.save()
@@ -239,6 +243,12 @@ def _go(courses: Sequence[Course], passes: Passes, recipe: Recipe, progress: Cal
         if progress is not None:
             progress(done / steps)
     release_freed()
+
+
+def _shares(courses: Sequence[Course], groups: Sequence[Sequence[Example]]) -> list[tuple[Course, float]]:
+    """Return each course with its share of the tokens that went through the base together."""
+    weights = [sum(len(example.tokens) for example in group) for group in groups]
+    return [(course, weight / sum(weights)) for course, weight in zip(courses, weights, strict=True)]
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from registry.cells import Cell
+from registry.runner.copies import copies_note
 from registry.runner.experiment import Experiment, Job
 from registry.runner.plan import Plan, Step
 from registry.study import Study
@@ -32,6 +33,9 @@ __all__ = [
     "study_yaml",
     "to_do",
     "warn_below_chance",
+    "warn_cut_questions",
+    "warn_cut_texts",
+    "warn_indistinct",
     "write_design",
     "write_study",
 ]
@@ -44,12 +48,14 @@ def parameters(design: Study) -> dict[str, object]:
     recipe = asdict(design.recipe)
     if design.recipe.method == "full":
         del recipe["lora"]
-    others = {
+    others: dict[str, object] = {
         "chat_template": design.chat_template,
         "quantization": design.quantization,
         "placement": design.placement,
         "gradient_checkpointing": design.gradient_checkpointing,
     }
+    if design.chat_template:
+        others["chat_template_date"] = design.chat_template_date
     return dict(_flat("", recipe)) | others
 
 
@@ -64,11 +70,12 @@ def run(kind: Kind, experiment: Experiment, job: Job) -> str:
     cells = experiment.grid
     targets = f"{len(cells)} targets ({len(cells.tasks)} tasks x {len(cells.languages)} languages)"
     if job.source is None:
-        return f"The untouched base **{job.model}** scored on {targets}: what every delta is measured against."
+        told = f"The untouched base **{job.model}** scored on {targets}: what every delta is measured against."
+        return f"{told}{copies_note(experiment.items)}"
     if kind is Kind.FINETUNE:
         items = len(experiment.items.train(job.source))
         return f"{_fine_tune(experiment, job)} ({items} items), seed {job.seed}."
-    return f"{_fine_tune(experiment, job)}, seed {job.seed}, scored on {targets}."
+    return f"{_fine_tune(experiment, job)}, seed {job.seed}, scored on {targets}.{copies_note(experiment.items)}"
 
 
 def study(experiment: Experiment, plan: Plan) -> str:
@@ -77,7 +84,7 @@ def study(experiment: Experiment, plan: Plan) -> str:
         f"{experiment.study.description}\n\n{len(experiment.bases)} base models x {len(experiment.sources)} sources x "
         f"{len(experiment.study.seeds)} seeds, scored on {len(experiment.grid)} targets; "
         f"{plan.fine_tunes} fine-tunes and {plan.evaluations} evaluations to do, "
-        f"{sum(plan.reused.values())} runs reused."
+        f"{sum(plan.reused.values())} runs reused.{copies_note(experiment.items)}"
     ).strip()
 
 
@@ -166,15 +173,50 @@ def _fine_tune(experiment: Experiment, job: Job) -> str:
     return f"LoRA adapter of **{job.model}** fine-tuned on **{job.source}**"
 
 
-def warn_below_chance(job: Job, cells: Sequence[Cell], scores: Mapping[Cell, TargetScore]) -> None:
-    """Say in the log which targets a base answers worse than guessing would."""
-    for cell in cells:
+def warn_below_chance(job: Job, low: Mapping[Cell, float], scores: Mapping[Cell, TargetScore]) -> None:
+    """Say in the log which targets a base answers significantly worse than guessing would; ``low`` has their q."""
+    for cell, q in low.items():
         log.warning(
-            "%s: baseline of %s is below chance (%.3f < %.3f): check this target's data before trusting its deltas",
+            "%s: baseline of %s is below chance (%.3f, guessing %.3f; exact one-sided test over %d targets, q = %.2g): "
+            "check this target's data before trusting its deltas",
             job.model,
             cell,
             scores[cell].score,
             scores[cell].chance,
+            len(scores),
+            q,
+        )
+
+
+def warn_cut_texts(job: Job, cut: int, texts: int) -> None:
+    """Say in the log how many training texts lost their left side."""
+    log.warning(
+        "%s: %d of %d training texts lose their left side; raise recipe.max_length, or give shorter texts",
+        job,
+        cut,
+        texts,
+    )
+
+
+def warn_cut_questions(job: Job, cut: Mapping[Cell, int]) -> None:
+    """Say in the log of which targets questions were scored without their left side."""
+    cells = ", ".join(f"{count} of {cell}" for cell, count in cut.items())
+    log.warning("%s: questions longer than the model reads were scored without their left side: %s", job.model, cells)
+
+
+def warn_indistinct(job: Job, scores: Mapping[Cell, TargetScore]) -> None:
+    """Say in the log, task by task, in which languages a base's tokenizer makes different options the same tokens."""
+    tasks: dict[str, list[str]] = {}
+    for cell, result in scores.items():
+        if result.indistinct:
+            tasks.setdefault(cell.task, []).append(f"{cell.language} ({result.indistinct:.0%} of the questions)")
+    for task, languages in tasks.items():
+        log.warning(
+            "%s: options of task %s are the same tokens, so no model can choose between them, in: %s; take a base that "
+            "knows the script, or leave these cells out",
+            job.model,
+            task,
+            ", ".join(languages),
         )
 
 

@@ -1,48 +1,89 @@
-"""How long a plan will take and how much disk, before any of it is done."""
+"""How long a plan will take and how much disk, before any of it is done.
+
+Time is that of tokens: of finished runs of the same base, held and trained in the same way, seconds per token of each
+phase; where a phase has none, from parameters and the machine's matrix-product rate.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 
 import torch
 from mlflow.entities import Run
 
 from registry.catalogue import PAPER
+from registry.cells import Cell
 from registry.hub import cached_weights
 from registry.loading import load_tokenizer
 from registry.lora.rows import SAVED_TOKENS, question_rows
-from registry.lora.tokens import Continuations, encode_examples, encode_queries
+from registry.lora.tokens import Continuations, encode_examples, encode_queries, input_tokens
 from registry.models import Base
 from registry.projections import adapter_parameters
+from registry.runner import describe
 from registry.runner.cost import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
 from registry.runner.experiment import Experiment
 from registry.runner.plan import OnRecord, Plan
-from registry.study import Recipe
-from registry.tracking.names import Kind, Tag
+from registry.study import Recipe, Study
+from registry.tracking.names import VALIDATION_LOSS, Kind, Tag, seconds_of, tokens_of
 
 __all__ = ["estimate"]
 
 _SAMPLE = 20  # items per cell that are tokenised to guess the rest
 
+#: Parameters of a run that decide how fast a token is, of a scoring and, besides, of a training.
+_SCORED_LIKE = ("precision", "quantization", "placement")
+_TRAINED_LIKE = (*_SCORED_LIKE, "method", "gradient_checkpointing")
+
+_MEASURED = "finished runs of the same bases, scaled by tokens"
+_COMPUTED = "tokens, parameters and this machine's matrix-product rate"
+
+
+@dataclass(frozen=True, slots=True)
+class _Speed:
+    """Seconds per token of a phase, and of a validation; and what a run takes besides."""
+
+    per_token: float
+    besides: float
+    per_validation_token: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Tokens:
+    """Tokens of a training over all epochs."""
+
+    trained: float
+    validated: float
+
 
 def estimate(experiment: Experiment, plan: Plan, done: OnRecord, *, workers: int) -> Estimate:
     """Estimate from finished runs of the same bases here, else from tokens, parameters and a timed matrix product."""
-    rate = None
-    seconds, adapters, outcomes, downloads, measured = 0.0, 0, 0, 0, True
+    rate, study = None, experiment.study
+    seconds, adapters, outcomes, downloads = 0.0, 0, 0, 0
+    bases: set[str] = set()
     for name, base in experiment.bases.items():
-        steps = [step for job, step in plan.todo if job.model == name]
-        if not steps:
+        todo = [(job, step) for job, step in plan.todo if job.model == name]
+        if not todo:
             continue
-        train, score = (_median(done[kind].values(), base) for kind in (Kind.FINETUNE, Kind.EVALUATE))
-        if train is None or score is None:
-            rate = rate or gemm_rate(experiment.study.recipe.precision)
-            measured, (train, score) = False, _computed(experiment, base, rate)
-        trainings = sum(step.trains for step in steps)
-        scorings = sum(step.scores for step in steps)
-        seconds += trainings * train + scorings * score
-        adapters += trainings * _trained_bytes(base, experiment.study.recipe)
+        sources = [job.source_cell for job, step in todo if step.trains]
+        scorings = sum(step.scores for _, step in todo)
+        training = _recorded(done[Kind.FINETUNE].values(), base, study, "train", _TRAINED_LIKE)
+        scored = [*done[Kind.BASELINE].values(), *done[Kind.EVALUATE].values()]
+        scoring = _recorded(scored, base, study, "score", _SCORED_LIKE)
+        if (sources and training is None) or (scorings and scoring is None):
+            rate = rate or gemm_rate(study.recipe.precision)
+        bases |= {_COMPUTED if training is None else _MEASURED} if sources else set()
+        bases |= {_COMPUTED if scoring is None else _MEASURED} if scorings else set()
+        if sources:
+            training = training or _computed_training(base, study.recipe, rate or 1.0)
+            tokens = _training_tokens(experiment, base, dict.fromkeys(sources))
+            seconds += sum(_spent(training, tokens[source]) for source in sources)
+        if scorings:
+            scoring = scoring or _Speed(_forward(base, rate or 1.0), RECORDING_SECONDS)
+            seconds += scorings * (scoring.besides + scoring.per_token * _scored_tokens(experiment, base, scored))
+        adapters += len(sources) * _trained_bytes(base, study.recipe)
         outcomes += scorings * _outcome_bytes(experiment)
         downloads += _missing_bytes(base)
     together = max(1, min(workers, len(plan.todo)))
@@ -51,19 +92,44 @@ def estimate(experiment: Experiment, plan: Plan, done: OnRecord, *, workers: int
         adapters,
         outcomes,
         downloads,
-        "finished runs of the same bases" if measured else "tokens, parameters and this machine's matrix-product rate",
+        "; ".join(sorted(bases)) or _MEASURED,
         together if torch.cuda.is_available() else 0,
     )
 
 
-def _median(runs: Iterable[Run], base: Base) -> float | None:
-    """Median duration in seconds of a base's runs."""
-    taken = [
-        (run.info.end_time - run.info.start_time) / 1000
-        for run in runs
-        if run.data.tags.get(Tag.BASE_REVISION) == base.revision
-    ]
-    return statistics.median(taken) if taken else None
+def _recorded(runs: Iterable[Run], base: Base, study: Study, phase: str, alike: Sequence[str]) -> _Speed | None:
+    """Return the median speed of a base's runs that were held and trained as the study says; None without any."""
+    wanted = {name: str(value) for name, value in describe.parameters(study).items() if name in alike}
+    speeds = []
+    for run in runs:
+        metrics, params = run.data.metrics, run.data.params
+        same = all(params.get(name, value) == value for name, value in wanted.items())
+        if same and run.data.tags.get(Tag.BASE_REVISION) == base.revision and metrics.get(tokens_of(phase)):
+            speeds.append(_speed(run, phase))
+    if not speeds:
+        return None
+    return _Speed(
+        statistics.median(speed.per_token for speed in speeds),
+        statistics.median(speed.besides for speed in speeds),
+        statistics.median(speed.per_validation_token for speed in speeds),
+    )
+
+
+def _speed(run: Run, phase: str) -> _Speed:
+    metrics, took = run.data.metrics, (run.info.end_time - run.info.start_time) / 1000
+    spent, tokens = metrics.get(seconds_of(phase), 0.0), metrics[tokens_of(phase)]
+    held = metrics.get(seconds_of("validation"), 0.0) if phase == "train" else 0.0
+    besides, each = max(0.0, took - spent - held), 0.0
+    if held:
+        each = held / metrics[tokens_of("validation")]
+    elif phase == "train" and VALIDATION_LOSS not in metrics:
+        each = spent / tokens / 2  # forward alone; a run with a validation, but no time of it, has it in its own
+    return _Speed(spent / tokens, besides, each)
+
+
+def _spent(speed: _Speed, tokens: _Tokens) -> float:
+    """Seconds of one training."""
+    return speed.besides + speed.per_token * tokens.trained + speed.per_validation_token * tokens.validated
 
 
 def _trained_bytes(base: Base, recipe: Recipe) -> int:
@@ -81,31 +147,41 @@ def _missing_bytes(base: Base) -> int:
     return known.download_bytes if known else round(2e9 * base.size_b)
 
 
-def _computed(experiment: Experiment, base: Base, rate: float) -> tuple[float, float]:
-    """Seconds of one training and one scoring at a rate in FLOP/s.
+def _forward(base: Base, rate: float) -> float:
+    """Seconds of a token's forward pass at a rate in FLOP/s: 2 per parameter."""
+    return 2 * base.size_b * 1e9 / (rate * SHARE_OF_GEMM)
 
-    Per parameter and token 2 forward and 2 backward, 4 where the parameters themselves are trained.
+
+def _computed_training(base: Base, recipe: Recipe, rate: float) -> _Speed:
+    """Return the speed of trainings at a rate: as much backward as forward, twice where the parameters are trained."""
+    forward = _forward(base, rate)
+    return _Speed((3 if recipe.method == "full" else 2) * forward, RECORDING_SECONDS, forward)
+
+
+def _training_tokens(experiment: Experiment, base: Base, sources: Iterable[Cell]) -> dict[Cell, _Tokens]:
+    """Tokens of a training on each source, from its first texts."""
+    tokenizer, recipe, found = load_tokenizer(base), experiment.study.recipe, {}
+    for cell in sources:
+        items, prompt = experiment.items.train(cell), experiment.items.prompts[cell.task]
+        texts = [prompt.training(item) for item in items[:_SAMPLE]]
+        pairs = [(text.prompt, text.target) for text in texts]
+        examples = encode_examples(tokenizer, pairs, max_length=min(recipe.length(cell.task), base.max_positions))
+        each = recipe.epochs * input_tokens(examples) / len(examples)
+        held = int(len(items) * recipe.validation)
+        found[cell] = _Tokens((len(items) - held) * each, held * each)
+    return found
+
+
+def _scored_tokens(experiment: Experiment, base: Base, scored: Iterable[Run]) -> float:
+    """Tokens of one scoring, shared beginnings once: as the base's baseline has them, if that is done.
+
+    Else from the first questions of every cell, laid out as they will be. A question stands for as many as its cell
+    has; a beginning is worth a pass of its own from as many fewer tokens on.
     """
-    tokenizer, recipe, prompts = load_tokenizer(base), experiment.study.recipe, experiment.items.prompts
-    training = []
-    for cell in experiment.sources:
-        items = experiment.items.train(cell)
-        texts = [prompts[cell.task].training(item) for item in items[:_SAMPLE]]
-        examples = encode_examples(
-            tokenizer, [(text.prompt, text.target) for text in texts], max_length=recipe.length(cell.task)
-        )
-        training.append(len(items) * statistics.fmean(len(example.tokens) for example in examples))
-    per_token = 2 * base.size_b * 1e9 / (rate * SHARE_OF_GEMM)
-    passes = 3 if recipe.method == "full" else 2
-    train = passes * per_token * recipe.epochs * statistics.fmean(training)
-    return train + RECORDING_SECONDS, per_token * _scored_tokens(experiment, base) + RECORDING_SECONDS
-
-
-def _scored_tokens(experiment: Experiment, base: Base) -> float:
-    """Tokens of one scoring, shared beginnings once, from the first questions of every cell laid out as they will be.
-
-    A question stands for as many as its cell has; a beginning is worth a pass of its own from as many fewer tokens on.
-    """
+    baseline = experiment.baseline(base.name).evaluate
+    for run in scored:
+        if run.data.tags.get(Tag.FINGERPRINT) == baseline and (tokens := run.data.metrics.get(tokens_of("score"))):
+            return tokens
     queries, shares = [], []
     for cell in experiment.grid:
         items = experiment.items.test(cell)
@@ -116,6 +192,8 @@ def _scored_tokens(experiment: Experiment, base: Base) -> float:
         load_tokenizer(base),
         [(query.context, query.continuations) for query in queries],
         chat=experiment.study.chat_template,
+        day=experiment.study.chat_template_date,
+        keep_empty=True,
     )
     return laid_out(encoded, shares, max_length=base.max_positions)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from registry.benchmarks import AlignedItems, align, load_benchmark
 from registry.benchmarks.prompts import TrainingText
 from registry.cells import Cell, Grid
-from registry.loading import load_tokenizer, require_quantization
-from registry.models import Base, resolve_base
+from registry.loading import require_quantization
+from registry.models import Base, resolve_bases
 from registry.refusal import Refused, unknown
+from registry.runner.base_facts import BaseFacts, base_facts
+from registry.runner.copies import check_copies, require_different_bases
 from registry.runner.fingerprint import fingerprint
 from registry.study import Recipe, Study
 
@@ -59,6 +61,8 @@ class Experiment:
         The target cells.
     sources : tuple of Cell
         The cells trained on.
+    facts : mapping of model name to BaseFacts
+        What each base makes of the study.
     """
 
     study: Study
@@ -66,11 +70,16 @@ class Experiment:
     grid: Grid
     sources: tuple[Cell, ...]
     items: AlignedItems
+    facts: Mapping[str, BaseFacts] = field(default_factory=dict)
 
     @property
     def protocol(self) -> str:
         """Name of the recipe and evaluation that the study follows."""
         return self.study.protocol or self.study.name
+
+    def facts_of(self, model: str) -> BaseFacts:
+        """Return what a base makes of the study; what nearly every base does where nobody looked."""
+        return self.facts.get(model) or BaseFacts()
 
     def baseline(self, model: str) -> Job:
         """The job that scores an untouched base."""
@@ -86,8 +95,14 @@ class Experiment:
             recipe=self.study.recipe.deciding(source.task, masked=masked),
             quantization=self.study.quantization,
             seed=seed,
+            **self._cell_of_copy(source),
+            **self.facts_of(model).deciding_training,
         )
         return Job(model, source, seed, finetune, self._evaluation_fingerprint(model, finetune))
+
+    def _cell_of_copy(self, source: Cell) -> dict[str, str]:
+        """What tells the adapters of copied cells apart; elsewhere, a cell decides nothing that its items do not."""
+        return {"cell": str(source)} if self.study.split.copies == "allow" and self.items.twins(source) else {}
 
     def training_texts(self, source: Cell) -> list[TrainingText]:
         """The texts of a source cell, the loss where the recipe puts it."""
@@ -108,6 +123,12 @@ class Experiment:
         ]
 
     def _evaluation_fingerprint(self, model: str, subject: str) -> str:
+        """Return the fingerprint of a scoring.
+
+        Its scores and deltas are those of the headline accuracies; where these are the prompt styles' own they stay
+        out, so that a result recorded before there was the choice is found again.
+        """
+        headlines = {"headlines": dict(self.items.headlines)} if self.items.headlines else {}
         return fingerprint(
             "evaluate",
             base=self.bases[model].revision,
@@ -116,6 +137,8 @@ class Experiment:
             precision=self.study.recipe.precision,
             quantization=self.study.quantization,
             chat_template=self.study.chat_template,
+            **headlines,
+            **self.facts_of(model).deciding_scores,
         )
 
 
@@ -126,8 +149,9 @@ def prepare(study: Study) -> Experiment:
     ------
     Refused
         If a model, task, language or source does not exist, a source's task has no length, the items cannot be aligned,
-        a base lacks the chat template that the study asks for, the library is wanting that loads quantised bases, or
-        every weight of such a base is to be trained.
+        a base lacks the chat template that the study asks for or the layers that it adapts, the library is missing
+        that loads quantised bases, or every weight of such a base is to be trained; or if two bases, or the training
+        items of two sources, are the same.
     """
     require_quantization(study.quantization)
     if study.quantization is not None and study.recipe.method == "full":
@@ -139,10 +163,12 @@ def prepare(study: Study) -> Experiment:
     grid = benchmark.select(study.tasks, study.languages)
     sources = tuple(source_cell(name, grid) for name in study.sources) or grid.cells
     _require_lengths(study.recipe, sources, benchmark.grid.tasks)
-    bases = {spec.name: resolve_base(spec, trust_remote_code=study.trust_remote_code) for spec in study.models}
-    if study.chat_template:
-        _require_chat_templates(bases.values())
-    return Experiment(study, bases, grid, sources, align(benchmark, grid, study.split))
+    bases = resolve_bases(study.models, trust_remote_code=study.trust_remote_code)
+    require_different_bases(bases.values())
+    facts = {name: base_facts(study, base) for name, base in bases.items()}
+    items = align(benchmark, grid, study.split)
+    check_copies(items, sources, allowed=study.split.copies == "allow")
+    return Experiment(study, bases, grid, sources, items, facts)
 
 
 def _require_lengths(recipe: Recipe, sources: Iterable[Cell], tasks: Iterable[str]) -> None:
@@ -158,13 +184,6 @@ def _require_lengths(recipe: Recipe, sources: Iterable[Cell], tasks: Iterable[st
             f"recipe.max_length has no length for {', '.join(lacking)}, which the study trains on; add it, or give one "
             "length for every task"
         )
-
-
-def _require_chat_templates(bases: Iterable[Base]) -> None:
-    from registry.lora.tokens import require_chat_template  # brings torch, which other plans have no need of
-
-    for base in bases:
-        require_chat_template(load_tokenizer(base), base.name)
 
 
 def source_cell(name: str, grid: Grid) -> Cell:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import logging
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from registry.cells import Cell
 from registry.loading import dtype_of, load_base
 from registry.lora.score import ScoringSet
-from registry.lora.tokens import Example, encode_examples, encode_queries
+from registry.lora.tokens import Continuations, Example, encode_examples, encode_queries, indistinct_targets
 from registry.models import Base
+from registry.refusal import Refused
 from registry.runner.experiment import Experiment
 from registry.runner.outcomes import Questions
 from registry.study import Study
 
 __all__ = ["examples_of", "loaded", "questions_of", "tokens_per_batch"]
+
+_log = logging.getLogger(__name__)
 
 _GPU_WORTH = 4096  # tokens that a shared beginning must save: a pass of its own costs a GPU its launches
 
@@ -30,20 +35,58 @@ def tokens_per_batch(study: Study, device: str) -> int:
 
 
 def examples_of(experiment: Experiment, base: Base, tokenizer: PreTrainedTokenizerBase, source: Cell) -> list[Example]:
-    """Encode a source's training texts, cut at what the recipe and the base take."""
-    texts = experiment.training_texts(source)
+    """Encode a source's training texts, cut at what the recipe and the base take.
+
+    Raises
+    ------
+    Refused
+        If there is nothing to learn from a text, or the tokenizer makes the same tokens of every text's target.
+    """
+    texts = [(text.prompt, text.target) for text in experiment.training_texts(source)]
     longest = min(experiment.study.recipe.length(source.task), base.max_positions)
-    return encode_examples(tokenizer, ((text.prompt, text.target) for text in texts), max_length=longest)
+    try:
+        examples = encode_examples(tokenizer, texts, max_length=longest)
+    except ValueError as error:
+        raise Refused(f"{base.name} cannot be trained on {source}: {error}") from None
+    alike = indistinct_targets(texts, examples)
+    if alike == len(texts):
+        raise Refused(
+            f"{base.name} cannot be trained on {source}: its tokenizer makes the same tokens of all answers that "
+            "differ; take a base that knows the script, or leave the source out"
+        )
+    if alike:
+        _log.warning(
+            "%s: the answers of %d of %d training texts of %s are the same tokens as another answer",
+            base.name,
+            alike,
+            len(texts),
+            source,
+        )
+    return examples
 
 
 def questions_of(
     experiment: Experiment, base: Base, tokenizer: PreTrainedTokenizerBase, asked: Questions, *, device: str
 ) -> ScoringSet:
-    """Encode every target's questions and lay them out."""
+    """Encode every target's questions and lay them out.
+
+    Raises
+    ------
+    Refused
+        If a question cannot be put to the base.
+    """
     study = experiment.study
-    pairs = ((query.context, query.continuations) for query in asked.queries)
+    encoded: list[Continuations] = []
+    for cell, part in asked.targets.items():
+        pairs = [(query.context, query.continuations) for query in asked.queries[part]]
+        try:
+            encoded += encode_queries(
+                tokenizer, pairs, chat=study.chat_template, day=study.chat_template_date, keep_empty=True
+            )
+        except ValueError as error:
+            raise Refused(f"{base.name} cannot be asked {cell}: {error}") from None
     return ScoringSet(
-        encode_queries(tokenizer, pairs, chat=study.chat_template),
+        encoded,
         tokens_per_batch=tokens_per_batch(study, device),
         max_length=base.max_positions,
         worth=None if device == "cpu" else _GPU_WORTH,

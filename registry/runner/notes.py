@@ -103,8 +103,13 @@ def _annotate_model(recording: Recording, experiment: Experiment, adapter: Regis
         client.set_logged_model_tags(adapter.model_id, {MLFLOW_RUN_NOTE: note})
     else:
         client.update_model_version(adapter.name, adapter.version, description=note)
-        asked = str(experiment.study.chat_template)
-        client.set_model_version_tag(adapter.name, adapter.version, Tag.CHAT_TEMPLATE, asked)
+        study = experiment.study
+        headlines = {task: experiment.items.prompts[task].headline for task in experiment.grid.tasks}
+        asked = {Tag.CHAT_TEMPLATE: str(study.chat_template), Tag.HEADLINES: names.headlines_tag(headlines)}
+        if study.chat_template:
+            asked[Tag.CHAT_DATE] = study.chat_template_date.isoformat()
+        for tag, value in asked.items():
+            client.set_model_version_tag(adapter.name, adapter.version, tag, value)
 
 
 def _model(experiment_id: str, adapter: RegisteredAdapter) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from registry.benchmarks.prompts import Query
 from registry.cells import Cell
 from registry.lora.score import choose
 from registry.runner.experiment import Experiment
+from registry.tracking.chance import chance_p
 from registry.tracking.evaluations import TargetScore
 
 __all__ = ["Outcomes", "Questions"]
@@ -89,26 +90,52 @@ class Outcomes:
     ----------
     values : sequence of arrays, (options,)
         One per question, in nats.
+    cut : iterable of int
+        The questions whose text lost its left side to fit the base.
+    indistinct : bool array, (questions,), optional
+        Where no model can tell the options apart; nowhere by default.
     """
 
-    def __init__(self, questions: Questions, values: Sequence[np.ndarray]) -> None:
+    def __init__(
+        self,
+        questions: Questions,
+        values: Sequence[np.ndarray],
+        *,
+        cut: Iterable[int] = (),
+        indistinct: np.ndarray | None = None,
+    ) -> None:
         self._questions = questions
+        self._cut = frozenset(cut)
+        self._indistinct = np.zeros(len(values), dtype=bool) if indistinct is None else indistinct
         self._values = list(values)
         self._chosen = choose(self._values)
         self._chosen_norm = choose(self._values, questions.lengths)
 
     def scores(self) -> dict[Cell, TargetScore]:
         """Accuracies of each target."""
-        answers, prompts = self._questions.answers, self._questions.experiment.items.prompts
-        return {
-            cell: TargetScore(
-                acc=float((self._chosen[part] == answers[part]).mean()),
-                acc_norm=float((self._chosen_norm[part] == answers[part]).mean()),
-                chance=float(np.mean(1 / self._questions.counts[part])),
-                headline=prompts[cell.task].headline,
-            )
+        prompts = self._questions.experiment.items.prompts
+        return {cell: self._score(part, prompts[cell.task].headline) for cell, part in self._questions.targets.items()}
+
+    def _score(self, part: slice, headline: str) -> TargetScore:
+        answers, chances = self._questions.answers[part], 1 / self._questions.counts[part]
+        right, right_norm = self._chosen[part] == answers, self._chosen_norm[part] == answers
+        counted = right_norm if headline == "acc_norm" else right
+        return TargetScore(
+            acc=float(right.mean()),
+            acc_norm=float(right_norm.mean()),
+            chance=float(np.mean(chances)),
+            headline=headline,
+            chance_p=chance_p(int(counted.sum()), chances),
+            indistinct=float(self._indistinct[part].mean()),
+        )
+
+    def cut(self) -> dict[Cell, int]:
+        """How many of a target's questions lost their left side, of the targets that have any."""
+        counts = {
+            cell: sum(number in self._cut for number in range(part.start, part.stop))
             for cell, part in self._questions.targets.items()
         }
+        return {cell: count for cell, count in counts.items() if count}
 
     def frame(self) -> pd.DataFrame:
         """Return one row per question and option.

@@ -9,12 +9,13 @@ from enum import StrEnum
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from registry.refusal import Refused
 from registry.runner.experiment import Experiment, Job
-from registry.tracking.names import Kind
+from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import open_store, sqlite_file, tracking_uri
 
-__all__ = ["OnRecord", "Plan", "Step", "look_up", "make_plan", "on_record", "plan_beside"]
+__all__ = ["OnRecord", "Plan", "Step", "look_up", "make_plan", "on_record", "plan_beside", "require_different_jobs"]
 
 #: Finished runs of each kind that a plan has, by fingerprint.
 OnRecord = Mapping[Kind, Mapping[str, Run]]
@@ -108,7 +109,16 @@ def make_plan(
 
 
 def plan_beside(done: OnRecord, jobs: Iterable[Job], *, train_only: bool = False) -> Plan:
-    """Compare jobs with what is recorded."""
+    """Compare jobs with what is recorded.
+
+    Raises
+    ------
+    Refused
+        If two jobs would share a run, or a job would take the run of another source for its own.
+    """
+    jobs = tuple(jobs)
+    require_different_jobs(jobs)
+    _require_own_runs(done, jobs)
     reused = dict.fromkeys(done, 0)
     todo: list[tuple[Job, Step]] = []
     for job in jobs:
@@ -133,3 +143,35 @@ def _left(trained: bool, evaluated: bool, train_only: bool) -> Step | None:
     if trained:
         return Step.EVALUATE
     return Step.TRAIN_AND_EVALUATE
+
+
+def require_different_jobs(jobs: Iterable[Job]) -> None:
+    """Refuse jobs of which two have the same fingerprint: one of them would be taken for done, and never counted.
+
+    Raises
+    ------
+    Refused
+        With both names.
+    """
+    known: dict[tuple[str, str], Job] = {}
+    for job in jobs:
+        for kind, mark in (("fine-tune", job.finetune), ("evaluation", job.evaluate)):
+            other = known.setdefault((kind, mark), job) if mark else job
+            if other is not job:
+                raise Refused(
+                    f"{other} and {job} are the same {kind}, so that one run would count for both; leave one of them "
+                    "out of models, languages, tasks, sources or seeds"
+                )
+
+
+def _require_own_runs(done: OnRecord, jobs: Iterable[Job]) -> None:
+    """Refuse a job whose fingerprint is that of a run of another cell, which had the same training items."""
+    for job in jobs:
+        for kind, mark in ((Kind.FINETUNE, job.finetune), (Kind.EVALUATE, job.evaluate)):
+            run = done[kind].get(mark or "") if job.source else None
+            named = run and (run.data.tags.get(Tag.SOURCE_TASK), run.data.tags.get(Tag.SOURCE_LANGUAGE))
+            if run and named and None not in named and named != (job.source_cell.task, job.source_cell.language):
+                raise Refused(
+                    f"{job} has the training items of {'/'.join(map(str, named))}, whose {kind} run {run.info.run_id} "
+                    "would count as its own; split.copies: allow gives each an adapter, or leave one out of sources"
+                )

@@ -20,6 +20,7 @@ from registry.lora.cost import Usage
 from registry.lora.train import Training
 from registry.models import BUILT_IN
 from registry.runner import describe
+from registry.runner.copies import copies_tags
 from registry.runner.experiment import Experiment, Job
 from registry.runner.notes import Lineage, annotate_baseline, annotate_evaluation, annotate_finetune
 from registry.runner.outcomes import Outcomes
@@ -29,6 +30,8 @@ from registry.tracking.evaluations import (
     below_chance,
     chance_metrics,
     delta_metrics,
+    indistinct_cells,
+    indistinct_metrics,
     record_inputs,
     recorded_scores,
     score_metrics,
@@ -74,8 +77,8 @@ class Records:
             self.experiment_id,
             kind=kind,
             name=run_name(kind, job.model, job.source, job.seed),
-            tags={**self._tags(job, job.finetune if kind is Kind.FINETUNE else job.evaluate), **(tags or {})},
-            params=describe.parameters(self.experiment.study) | {"device": self.device},
+            tags={**self._run_tags(kind, job), **(tags or {})},
+            params=self._parameters(job) | {"device": self.device},
             description=describe.run(kind, self.experiment, job),
             seconds_ago=seconds_ago,
             gathers=True,
@@ -124,14 +127,18 @@ class Records:
             )
         )
 
-    def training(self, recording: Recording, training: Training, usage: Usage) -> None:
-        """Record the curves of a training, what came of it and what it took."""
+    def training(self, recording: Recording, job: Job, training: Training, usages: Mapping[str, Usage]) -> None:
+        """Record the curves of a training, what came of it and what each of its phases took."""
         recording.curves({names.TRAIN_LOSS: training.losses, names.LEARNING_RATE: training.learning_rates})
         recording.curves({names.VALIDATION_LOSS: training.validation_losses})
         recording.metrics({names.FINAL_LOSS: training.losses[-1], names.KEPT_EPOCH: training.kept_epoch})
+        if training.cut_texts:
+            recording.metrics({names.CUT_TEXTS: training.cut_texts})
+            describe.warn_cut_texts(job, training.cut_texts, len(self.experiment.items.train(job.source_cell)))
         if self.experiment.study.recipe.precision == "fp16":
             recording.metrics({names.SKIPPED_STEPS: training.skipped})
-        self.usage(recording, "train", usage)
+        for phase, usage in usages.items():
+            self.usage(recording, phase, usage)
 
     def adapter(self, recording: Recording, job: Job, folder: Path, training: Training) -> RegisteredAdapter:
         """Register a PEFT folder as the next version of its (base, source cell), or record a whole model's folder."""
@@ -157,12 +164,17 @@ class Records:
         """Record the scores of an untouched base, and flag those below chance."""
         scores = outcomes.scores()
         self._inputs(recording, {"baseline": scores}, self._test_digests())
-        recording.metrics(score_metrics(scores) | chance_metrics(scores))
+        recording.metrics(score_metrics(scores) | chance_metrics(scores) | indistinct_metrics(scores))
         self._files(recording, self.experiment.grid.tasks, outcomes)
         low = below_chance(scores)
         if low:
             recording.tags({Tag.BELOW_CHANCE: " ".join(map(str, low))})
             describe.warn_below_chance(job, low, scores)
+        if cut := self._cut(recording, outcomes):
+            describe.warn_cut_questions(job, cut)
+        if alike := indistinct_cells(scores):
+            recording.tags({Tag.INDISTINCT: alike})
+            describe.warn_indistinct(job, scores)
         annotate_baseline(recording, self.experiment, job, scores)
         recording.send()
 
@@ -177,16 +189,44 @@ class Records:
         # Inputs before metrics: MLflow drops the inputs' tags when a metric named the dataset first.
         sets = {str(regime): regimes[regime] for regime in Regime if regime in regimes}
         self._inputs(recording, sets, self._test_digests(), adapter.model_id)
+        self._require_same_prompts(job.model, baseline)
         headline = {cell: found.score for cell, found in scores.items()}
         deltas = delta_metrics(source, headline, recorded_scores(baseline))
         recording.metrics(score_metrics(scores))
         recording.metrics(deltas, model_id=adapter.model_id)
-        flagged = {tag: value for tag, value in baseline.data.tags.items() if tag == Tag.BELOW_CHANCE}
+        self._cut(recording, outcomes)
+        flags = (Tag.BELOW_CHANCE, Tag.INDISTINCT)
+        flagged = {tag: value for tag, value in baseline.data.tags.items() if tag in flags}
         recording.tags({Tag.BASELINE_RUN: baseline.info.run_id} | flagged)
         self._files(recording, self.experiment.grid.tasks, outcomes)
         lineage = Lineage(self.experiment_id, finetune_run, baseline.info.run_id, adapter)
         annotate_evaluation(recording, self.experiment, job, deltas, lineage)
         recording.send()
+
+    @staticmethod
+    def _cut(recording: Recording, outcomes: Outcomes) -> dict[Cell, int]:
+        """Record, and return, how many questions of which targets were scored without their left side."""
+        cut = outcomes.cut()
+        if cut:
+            recording.metrics({names.cut_questions(cell): count for cell, count in cut.items()})
+            recording.tags({Tag.CUT: " ".join(map(str, cut))})
+        return cut
+
+    def _require_same_prompts(self, model: str, baseline: Run) -> None:
+        """Refuse a delta between questions that were put in different ways; older baselines do not say how theirs were.
+
+        Raises
+        ------
+        RuntimeError
+            With the baseline's run.
+        """
+        own = self.experiment.facts_of(model).chat_header
+        theirs = baseline.data.tags.get(Tag.CHAT_HEADER, own)
+        if theirs != own:
+            raise RuntimeError(
+                f"the questions of the baseline of {model} (run {baseline.info.run_id}) were put behind another chat "
+                f"header ({theirs[:12]}) than those of its adapters ({own[:12]}): a delta would compare two prompts"
+            )
 
     def _baseline_run(self, model: str) -> Run:
         run = self.finished(Kind.BASELINE, self.experiment.baseline(model).evaluate)
@@ -226,6 +266,17 @@ class Records:
             files = [file for file in Path(name).rglob("*") if file.is_file()]
             return {file.relative_to(name): file.read_bytes() for file in files}
 
+    def _parameters(self, job: Job) -> dict[str, object]:
+        """Recipe and way of scoring, and of an adapter's run the layers that it adapts."""
+        adapted = {} if job.source is None else self.experiment.facts_of(job.model).parameters
+        return describe.parameters(self.experiment.study) | adapted
+
+    def _run_tags(self, kind: Kind, job: Job) -> dict[str, object]:
+        """Tags of a run: of one that scores also how its questions are put."""
+        if kind is Kind.FINETUNE:
+            return self._tags(job, job.finetune)
+        return self._tags(job, job.evaluate) | {Tag.CHAT_HEADER: self.experiment.facts_of(job.model).chat_header}
+
     def _tags(self, job: Job, fingerprint: str | None) -> dict[str, object]:
         base, prompts = self.experiment.bases[job.model], self.experiment.items.prompts
         return {
@@ -237,7 +288,8 @@ class Records:
             Tag.MODEL_FAMILY: base.family,
             Tag.MODEL_SIZE_B: f"{base.size_b:g}",
             Tag.FINGERPRINT: fingerprint,
-            Tag.HEADLINES: " ".join(f"{task}={prompts[task].headline}" for task in self.experiment.grid.tasks),
+            **copies_tags(self.experiment.items),
+            Tag.HEADLINES: names.headlines_tag({task: prompts[task].headline for task in self.experiment.grid.tasks}),
         }
 
     def _facts(self, job: Job, folder: Path) -> Facts:
@@ -246,7 +298,7 @@ class Records:
         tags = self._tags(job, job.finetune) | {Tag.DIGEST: weights_digest(folder)}
         return Facts(
             tags={key: str(value) for key, value in tags.items()},
-            parameters={key: str(value) for key, value in describe.parameters(study).items()},
+            parameters={key: str(value) for key, value in self._parameters(job).items()},
             serving=self._serving(job.model, job.source_cell),
             benchmark=study.benchmark.kind,
         )
@@ -266,6 +318,7 @@ class Records:
             "source": str(source),
             "prompt": asdict(self.experiment.items.prompts[source.task]),
             "chat_template": self.experiment.study.chat_template,
+            "chat_template_date": self.experiment.study.chat_template_date.isoformat(),
             "precision": self.experiment.study.recipe.precision,
             "quantization": self.experiment.study.quantization,
         }

@@ -6,7 +6,6 @@ Here the engine (``lora``) and the records (``tracking``, by way of ``records.py
 from __future__ import annotations
 
 import gc
-import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from registry.caches import checkpoint
 from registry.loading import dtype_of, load_base, load_tokenizer
 from registry.lora.adapter import Adapter, fresh_adapter, read_adapter, save_adapter
 from registry.lora.bank import merged
@@ -180,7 +180,7 @@ class Resident:
                 fresh_adapter(held.model, study.recipe.lora, seed=job.adapter_seed),
                 self._examples(held, job),
                 job.adapter_seed,
-                _checkpoint(job),
+                checkpoint(str(job.finetune)),
             )
             for job in jobs
         ]
@@ -211,19 +211,19 @@ class Resident:
     def _finetune(
         self, held: _Loaded, job: Job, trained: Training | Exception | None, progress: Progress
     ) -> tuple[Adapter | FullWeights, RegisteredAdapter, str]:
-        before = trained.seconds if isinstance(trained, Training) else 0.0
+        before = trained.seconds + trained.validation_seconds if isinstance(trained, Training) else 0.0
         with self._opened(Kind.FINETUNE, job, seconds_ago=before) as recording:
             self.records.training_set(recording, job.source_cell)
             result = trained if trained is not None else self._train(held, [job], progress)[0]
             if isinstance(result, Exception):
                 raise result
             progress("register", 1.0)
-            self.records.training(recording, result, self._training_usage(held, result))
+            self.records.training(recording, job, result, self._training_usages(held, result))
             with tempfile.TemporaryDirectory() as name:
                 folder = Path(name)
                 self._save(held, result.adapter, folder)
                 registered = self.records.adapter(recording, job, folder, result)
-        _checkpoint(job).unlink(missing_ok=True)
+        checkpoint(str(job.finetune)).unlink(missing_ok=True)
         return result.adapter, registered, recording.run_id
 
     def _save(self, held: _Loaded, adapter: Adapter | FullWeights, folder: Path) -> None:
@@ -240,16 +240,21 @@ class Resident:
         dtype = dtype_of(self.experiment.study.recipe.precision)
         return FullWeights.of(load_base(saved, dtype=dtype, device="cpu"))
 
-    def _training_usage(self, held: _Loaded, training: Training) -> Usage:
-        flop = training_flop(
-            Size.of(held.model),
-            training.adapter,
-            tokens=training.tokens,
-            predictions=training.predictions,
-            validation_tokens=training.validation_tokens,
-            validation_predictions=training.validation_predictions,
-        )
-        return Usage(training.seconds, training.tokens, flop, peak_memory_gb(self.records.device))
+    def _training_usages(self, held: _Loaded, training: Training) -> dict[str, Usage]:
+        """Return what the phases of a training took, ``train`` and, if there was one, ``validation``."""
+        size, memory = Size.of(held.model), peak_memory_gb(self.records.device)
+        nothing = {"tokens": 0, "predictions": 0, "validation_tokens": 0, "validation_predictions": 0}
+        counted = {"tokens": training.tokens, "predictions": training.predictions}
+        flop = training_flop(size, training.adapter, **nothing | counted)
+        usages = {"train": Usage(training.seconds, training.tokens, flop, memory)}
+        if training.validation_tokens:
+            counted = {
+                "validation_tokens": training.validation_tokens,
+                "validation_predictions": training.validation_predictions,
+            }
+            flop = training_flop(size, training.adapter, **nothing | counted)
+            usages["validation"] = Usage(training.validation_seconds, training.validation_tokens, flop, memory)
+        return usages
 
     def _examples(self, held: _Loaded, job: Job) -> list[Example]:
         return examples_of(self.experiment, held.base, held.tokenizer, job.source_cell)
@@ -282,14 +287,12 @@ class Resident:
 
     def _score(self, held: _Loaded, model: PreTrainedModel, recording: Recording, progress: Progress) -> Outcomes:
         reset_peak_memory(self.records.device)
-        started = time.perf_counter()
         values = loglikelihoods(model, held.questions, progress=lambda share: progress("score", share))
-        seconds = time.perf_counter() - started
-        tokens = held.questions.tokens
+        seconds, tokens = held.questions.seconds, held.questions.tokens
         flop = scoring_flop(Size.of(model), tokens=tokens, predictions=held.questions.predictions)
         self.records.usage(recording, "score", Usage(seconds, tokens, flop, peak_memory_gb(self.records.device)))
         progress("record", 1.0)
-        return Outcomes(self._asked, values)
+        return Outcomes(self._asked, values, cut=held.questions.cut, indistinct=held.questions.indistinct)
 
     @property
     def _full(self) -> bool:
@@ -312,9 +315,3 @@ def _claimed(job: Job) -> str:
 
 def _taken_elsewhere(job: Job) -> TakenElsewhere:
     return TakenElsewhere(f"another runner does {job}")
-
-
-def _checkpoint(job: Job) -> Path:
-    """Return the file that keeps the finished epochs of a long training, on this machine."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "donors-recipients" / "training" / f"{job.finetune}.safetensors"

@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING
 from mlflow import MlflowClient
 
 from registry.hub import offline
+from registry.models import require_architectures
+from registry.outputs import staged
 from registry.refusal import Refused
 from registry.runner import describe
+from registry.runner.base_facts import coverage, reached_layers
+from registry.runner.copies import copies_tags
 from registry.runner.experiment import Experiment, Job, prepare
 from registry.runner.local import default_workers, run_plan
 from registry.runner.outline import Outline, needs_hub, outline
@@ -95,7 +99,7 @@ def prospect(
         preflight(outline(study))
     experiment = prepare(study)
     client = open_store()
-    identity = experiment_id(client, study.name)
+    identity = experiment_id(client, study.name, writing=True)
     reaped = reap(client, identity)
     plan = make_plan(experiment, client, identity, jobs=jobs(experiment) if jobs else None, train_only=train_only)
     if on_ray is None:
@@ -126,6 +130,7 @@ def rehearse(study: Study, *, workers: int = 0, output: str = "") -> str:
         except Refused as reason:
             if not needs_hub(study):
                 raise
+            require_architectures(study.models, trust_remote_code=study.trust_remote_code)
             text = _by_names(outline(study), reason)
             folder = describe.write_study(study, Path(output)) if output else None
         else:
@@ -149,6 +154,7 @@ def _by_names(seen: Outline, reason: Refused) -> str:
     from registry.runner.forecast import forecast
 
     left = seen.left_in_all
+    reached = {spec.name: reached_layers(seen.study, spec) for spec in seen.study.models}
     there = ", ".join(f"{count} {kind}" for kind, count in seen.recorded_count.items())
     return "\n".join(
         [
@@ -156,6 +162,7 @@ def _by_names(seen: Outline, reason: Refused) -> str:
             f"  by names      {reason}",
             f"  there already {there}, by names: whether they still hold is seen once bases and items are here",
             describe.to_do(left.fine_tunes, left.evaluations, left.baselines),
+            *coverage(reached),
             describe.cost(forecast(seen)),
             f"  store         {shown_uri(tracking_uri())}",
         ]
@@ -166,14 +173,19 @@ def _planned(experiment: Experiment, plan: Plan, *, workers: int, reaped: int = 
     return [
         describe.grid(experiment.study, sources=len(experiment.sources), targets=len(experiment.grid)),
         *describe.plan(plan, workers=workers, reaped=reaped),
+        *coverage({name: facts.matched for name, facts in experiment.facts.items()}),
     ]
 
 
 def _written(experiment: Experiment, output: str) -> Path:
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    describe.write_design(experiment, folder, experiment.grid.tasks)
-    return folder
+    with staged(Path(output), "study", is_former=_is_former) as staging:
+        describe.write_design(experiment, staging.folder, experiment.grid.tasks)
+    return Path(output)
+
+
+def _is_former(file: Path) -> bool:
+    """Whether a file was written before a list of them was kept: then the study and its manifests are there."""
+    return any((folder / "study.yaml").is_file() and (folder / "manifest").is_dir() for folder in file.parents[:2])
 
 
 def _require_workers(workers: int) -> None:
@@ -199,7 +211,11 @@ def run_study(ready: Prospect) -> list[Failure]:
             ready.experiment_id,
             kind=Kind.STUDY,
             name=run_name(Kind.STUDY, study.name),
-            tags={Tag.STUDY: study.name, Tag.PROTOCOL: ready.experiment.protocol},
+            tags={
+                Tag.STUDY: study.name,
+                Tag.PROTOCOL: ready.experiment.protocol,
+                **copies_tags(ready.experiment.items),
+            },
             params=describe.parameters(study) | carried,
             description=describe.study(ready.experiment, ready.plan),
         ) as recording,

@@ -14,6 +14,7 @@ from mlflow.entities import Run
 from registry.benchmarks import load_benchmark
 from registry.cells import Cell, Regime, regime_of
 from registry.models import known_models
+from registry.outputs import staged
 from registry.refusal import Refused, unknown
 from registry.runner.experiment import Experiment, Job, source_cell
 from registry.runner.plan import Step
@@ -27,6 +28,8 @@ from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import shown_uri
 
 __all__ = ["AdapterResult", "EvaluationResult", "evaluate_one", "finetune_one", "narrowed"]
+
+_COLUMNS = ("task", "language", "regime", "score", "delta_pp")
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ class AdapterResult(_Result):
         """Copy the adapter's PEFT folder, or the whole model's, to ``<output>/<name>/<version>``, checked by digest."""
         adapter = RegisteredAdapter.of(self.run)
         folder = Path(output) / adapter.name / adapter.version
-        folder.mkdir(parents=True, exist_ok=True)
-        return download_adapter(self.client, adapter, folder)
+        with staged(folder, "finetune", is_former=_is_former_adapter) as staging:
+            download_adapter(self.client, adapter, staging.folder)
+        return folder
 
 
 @dataclass(frozen=True)
@@ -98,17 +102,32 @@ class EvaluationResult(_Result):
 
     def download(self, output: str) -> Path:
         """Write ``scores.csv`` and copy the run's files (``outcomes.parquet``, manifests) into a folder."""
-        folder = Path(output)
-        folder.mkdir(parents=True, exist_ok=True)
-        mlflow.artifacts.download_artifacts(run_id=self.run.info.run_id, dst_path=str(folder))
-        with (folder / "scores.csv").open("w", newline="", encoding="utf-8") as file:
+        with staged(Path(output), "evaluate", is_former=_is_former_evaluation) as staging:
+            mlflow.artifacts.download_artifacts(run_id=self.run.info.run_id, dst_path=str(staging.folder))
+            self._write_scores(staging.folder / "scores.csv")
+        return Path(output)
+
+    def _write_scores(self, path: Path) -> None:
+        with path.open("w", newline="", encoding="utf-8") as file:
             rows = csv.writer(file, lineterminator="\n")
-            rows.writerow(("task", "language", "regime", "score", "delta_pp"))
+            rows.writerow(_COLUMNS)
             for cell, score in recorded_scores(self.run).items():
                 regime = regime_of(self.job.source, cell) if self.job.source else None
                 delta = self.run.data.metrics[names.delta(regime, cell)] if regime else ""
                 rows.writerow((cell.task, cell.language, regime or "", score, delta))
-        return folder
+
+
+def _is_former_adapter(file: Path) -> bool:
+    """Whether a file was written before a list of them was kept: an MLmodel then lies beside it."""
+    return (file.parent / "MLmodel").is_file()
+
+
+def _is_former_evaluation(file: Path) -> bool:
+    """The same of an evaluation's files."""
+    for folder in file.parents[:2]:
+        if (table := folder / "scores.csv").is_file():
+            return table.read_text(encoding="utf-8", errors="replace").startswith(",".join(_COLUMNS))
+    return False
 
 
 def narrowed(study: Study, *, model: str = "", task: str = "", language: str = "", seed: int | None = None) -> Study:

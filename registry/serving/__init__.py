@@ -42,7 +42,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
     """
     config = model_config or {}
     name, tags = _registered(Path(path))
-    told = read_told(Path(path)).evaluated(tags.get(Tag.CHAT_TEMPLATE))
+    told = read_told(Path(path)).evaluated(tags)
     base = trained_base(
         told.base,
         told.revision,
@@ -58,6 +58,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
         told.prompt,
         base,
         chat=told.chat,
+        day=told.day,
         adapter=read_adapter(Path(path)),
         name=name,
         shelf=Shelf(base, held),

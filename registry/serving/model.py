@@ -6,6 +6,7 @@ import copy
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
+from datetime import date
 from typing import Any, cast
 
 import numpy as np
@@ -18,13 +19,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from registry.benchmarks.prompts import Prompt
 from registry.lora.adapter import Adapter
 from registry.lora.bank import merged
+from registry.lora.chat import require_chat_template
 from registry.lora.forward import input_device
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import Continuations, encode_queries, require_chat_template
+from registry.lora.special_tokens import encode_texts
+from registry.lora.tokens import Continuations, encode_queries
 from registry.models import Base
 from registry.refusal import Refused
 from registry.serving.requests import Continued, Question, Row, Settings, Written, read_rows, read_settings
 from registry.serving.shelf import Served, Shelf
+from registry.study import CHAT_DATE
 
 __all__ = ["AdapterModel"]
 
@@ -38,8 +42,8 @@ class AdapterModel:
     ----------
     model, tokenizer, base
         The base, held as it was when the adapter was trained; or a whole model, with ``adapter`` None.
-    prompt, chat
-        How the adapter is asked.
+    prompt, chat, day
+        How the adapter is asked; ``day`` is what a chat template takes for today.
     name : str
         Registered model and version of the adapter, ``<model>/<version>``; empty where it is unknown.
     shelf : Shelf, optional
@@ -54,12 +58,13 @@ class AdapterModel:
         base: Base,
         *,
         chat: bool = False,
+        day: date = CHAT_DATE,
         adapter: Adapter | None = None,
         name: str = "",
         shelf: Shelf | None = None,
     ) -> None:
         self._model, self._tokenizer, self._base, self._shelf = model, tokenizer, base, shelf
-        self._own = Served(name, adapter, prompt, chat)
+        self._own = Served(name, adapter, prompt, chat, day)
         self._on: Adapter | None = None
         self._stack = ExitStack()
         self._lock = threading.Lock()  # the scoring server asks from several threads; adapters are put on in turn
@@ -102,7 +107,7 @@ class AdapterModel:
         """Answer rows adapter by adapter; every one is found and every text read before any is computed."""
         served = {name: self._find(name) for name in dict.fromkeys(row.adapter for row in rows)}
         chats = {name: self._chat(one, settings) for name, one in served.items()}
-        read = {row.number: self._read(row, served[row.adapter].prompt, chats[row.adapter], settings) for row in rows}
+        read = {row.number: self._read(row, served[row.adapter], chats[row.adapter], settings) for row in rows}
         answers: dict[int, dict[str, object]] = {}
         for name, one in served.items():
             self._put_on(one.adapter)
@@ -139,31 +144,32 @@ class AdapterModel:
             self._stack.enter_context(merged(self._model, adapter))
         self._on = adapter
 
-    def _read(self, row: Row, prompt: Prompt, chat: bool, settings: Settings) -> Continuations:
+    def _read(self, row: Row, served: Served, chat: bool, settings: Settings) -> Continuations:
         """Turn a row into tokens, and refuse what the base has no room for."""
         try:
             if isinstance(row.asked, Continued):
-                return self._read_prompt(row.asked.prompt, chat, settings.max_new_tokens)
-            return self._read_choice(row.asked, prompt, chat)
+                return self._read_prompt(row.asked.prompt, chat, served.day, settings.max_new_tokens)
+            return self._read_choice(row.asked, served, chat)
         except ValueError as error:
             raise Refused(f"row {row.number}: {error}") from None
 
-    def _read_choice(self, asked: Question | Written, prompt: Prompt, chat: bool) -> Continuations:
-        written = asked.written(prompt)
+    def _read_choice(self, asked: Question | Written, served: Served, chat: bool) -> Continuations:
+        written = asked.written(served.prompt)
         for text in (written.context, *written.continuations):
             self._require_characters(text)
-        (encoded,) = encode_queries(self._tokenizer, [(written.context, written.continuations)], chat=chat)
+        pair = (written.context, written.continuations)
+        (encoded,) = encode_queries(self._tokenizer, [pair], chat=chat, day=served.day)
         self._require_room(len(encoded.context) + max(map(len, encoded.options)) - 1, "shorten the question")
         return encoded
 
-    def _read_prompt(self, prompt: str, chat: bool, new: int) -> Continuations:
+    def _read_prompt(self, prompt: str, chat: bool, day: date, new: int) -> Continuations:
         self._require_characters(prompt)
         if chat:
             # The beginning is encoded as that of a question is; the option behind it is not used.
-            (encoded,) = encode_queries(self._tokenizer, [(prompt, (" .",))], chat=True)
+            (encoded,) = encode_queries(self._tokenizer, [(prompt, (" .",))], chat=True, day=day)
             tokens = encoded.context
         else:
-            tokens = tuple(self._tokenizer(prompt)["input_ids"])
+            tokens = tuple(encode_texts(self._tokenizer, [prompt])[0])
         self._require_room(len(tokens) + new, "shorten the prompt or lower max_new_tokens")
         return Continuations(tokens, ())
 

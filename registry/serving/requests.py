@@ -12,6 +12,7 @@ import pandas as pd
 
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import Prompt
+from registry.benchmarks.texts import is_visible
 from registry.refusal import Refused
 from registry.tracking.signature import DEFAULTS, FORMS
 
@@ -163,7 +164,7 @@ def _texts(name: str, given: object) -> tuple[str, ...]:
 def _text(name: str, given: object, *, blank: bool = False) -> str:
     if not isinstance(given, str):
         raise Refused(f"{name} must be text, not {_kind(given)}")
-    if not blank and not given.strip():
+    if not blank and not is_visible(given):
         raise Refused(f"{name} is empty")
     try:
         given.encode()

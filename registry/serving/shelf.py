@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import tempfile
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
 import torch
 from mlflow import MlflowClient
@@ -16,13 +18,14 @@ from mlflow.exceptions import MlflowException
 from pydantic import TypeAdapter
 
 from registry.benchmarks.prompts import Prompt
+from registry.dataspec import Headline
 from registry.loading import dtype_of
 from registry.lora.adapter import Adapter, read_adapter
 from registry.models import Base
 from registry.refusal import Refused, unknown
-from registry.study import Quantization
+from registry.study import CHAT_DATE, Quantization
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
-from registry.tracking.names import Tag
+from registry.tracking.names import Tag, headlines_of
 from registry.yamltext import read_yaml
 
 __all__ = ["InMemory", "Served", "Shelf", "Told", "read_told"]
@@ -56,12 +59,25 @@ class Told:
     revision: str
     prompt: Prompt
     chat: bool
+    day: date
     precision: Literal["fp32", "bf16", "fp16"]
     quantization: Quantization | None
 
-    def evaluated(self, chat: str | None) -> Told:
-        """Return the same for an adapter that was last evaluated with or without a chat template, told by a tag."""
-        return self if chat is None else replace(self, chat=chat == "True")
+    def evaluated(self, tags: Mapping[str, str]) -> Told:
+        """Return the same for a version as its tags say it was last evaluated: chat template, date, which accuracy.
+
+        All are choices of a study that train no other adapter.
+        """
+        chat, day = tags.get(Tag.CHAT_TEMPLATE), tags.get(Tag.CHAT_DATE)
+        headline, prompt = headlines_of(tags).get(tags.get(Tag.SOURCE_TASK, "")), self.prompt
+        if headline in get_args(Headline):
+            prompt = replace(prompt, headline=cast(Headline, headline))
+        return replace(
+            self,
+            prompt=prompt,
+            chat=self.chat if chat is None else chat == "True",
+            day=self.day if day is None else date.fromisoformat(day),
+        )
 
 
 _TOLD = TypeAdapter(Told)
@@ -75,6 +91,7 @@ class Served:
     adapter: Adapter | None
     prompt: Prompt
     chat: bool
+    day: date
 
 
 def read_told(folder: Path) -> Told:
@@ -96,6 +113,7 @@ def read_told(folder: Path) -> Told:
                 "prompt": told["prompt"],
                 # Adapters registered before there was the choice were trained and scored in this way.
                 "chat": told.get("chat_template", False),
+                "day": told.get("chat_template_date", CHAT_DATE),
                 "precision": told.get("precision", "fp32"),
                 "quantization": told.get("quantization"),
             }
@@ -179,5 +197,5 @@ class Shelf:
         trained = InMemory(told.precision, told.quantization)
         if trained != self._held:
             raise Refused(f"adapter: {key} was trained on {trained}; the base is held in {self._held} here")
-        told = told.evaluated(version.tags.get(Tag.CHAT_TEMPLATE))
-        return Served(key, adapter, told.prompt, told.chat)
+        told = told.evaluated(version.tags)
+        return Served(key, adapter, told.prompt, told.chat, told.day)

@@ -9,11 +9,13 @@ __all__ = [
     "BASELINE_COLUMNS",
     "BLOCK",
     "CELL_KEY",
+    "INDISTINCT",
     "OBSERVATION_COLUMNS",
     "RUN_COLUMNS",
     "SOURCE",
     "STORED_COLUMNS",
     "TARGET",
+    "TEST_COLUMNS",
 ]
 
 SOURCE = ["source_task", "source_language"]
@@ -57,4 +59,10 @@ AVERAGED_COLUMNS = ["delta_sd", "n_seeds"]
 #: In the place of a seed where a row is a mean over seeds. A number, because rows without one drop out of groups.
 AVERAGED = -1
 
+#: Of baselines that were measured here besides: share of questions with options that are the same tokens.
+INDISTINCT = "indistinct"
+
 BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chance"]
+
+#: Columns besides, where baselines were tested against chance: the exact one-sided p-value, and adjusted over all.
+TEST_COLUMNS = ["chance_p", "chance_q"]

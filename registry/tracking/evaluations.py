@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from statistics import fmean
@@ -14,6 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from registry.cells import HARM_PP, Cell, Regime, regime_of
 from registry.tracking import names
+from registry.tracking.chance import CHANCE_Q, chance_q
 from registry.tracking.recording import Recording
 
 __all__ = [
@@ -21,23 +23,33 @@ __all__ = [
     "below_chance",
     "chance_metrics",
     "delta_metrics",
+    "indistinct_cells",
+    "indistinct_metrics",
+    "parse_indistinct",
     "record_inputs",
     "recorded_scores",
     "score_metrics",
 ]
+
+_TAG_LENGTH = 5000  # characters that every version of MLflow takes
 
 
 @dataclass(frozen=True, slots=True)
 class TargetScore:
     """How a model did on one target; all but ``headline`` are proportions in [0, 1].
 
-    ``headline`` names the accuracy that is the score; ``chance`` is the expected score of guessing.
+    ``headline`` names the accuracy that is the score; ``chance`` is the expected score of guessing, ``chance_p`` the
+    probability that guessing scores so low or lower, NaN where the questions are not known; ``indistinct`` is the share
+    of questions with options that no model can tell apart, being the same tokens: a choice among those is the first of
+    them.
     """
 
     acc: float
     acc_norm: float
     chance: float
     headline: str
+    chance_p: float = math.nan
+    indistinct: float = 0.0
 
     @property
     def score(self) -> float:
@@ -56,8 +68,9 @@ def score_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
 
 
 def chance_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
-    """Metrics of what guessing would score on each target: the same for every model, and so its baseline's only."""
-    return {names.chance(cell): result.chance for cell, result in scores.items()}
+    """Metrics of a baseline alone: what guessing would score on each target, and the p-value of scoring below that."""
+    level = {names.chance(cell): result.chance for cell, result in scores.items()}
+    return level | {names.chance_p(cell): one.chance_p for cell, one in scores.items() if not math.isnan(one.chance_p)}
 
 
 def delta_metrics(source: Cell, scores: Mapping[Cell, float], baseline: Mapping[Cell, float]) -> dict[str, float]:
@@ -83,9 +96,41 @@ def delta_metrics(source: Cell, scores: Mapping[Cell, float], baseline: Mapping[
     return metrics
 
 
-def below_chance(scores: Mapping[Cell, TargetScore]) -> list[Cell]:
-    """Targets that the untouched base answers worse than guessing would: a sign of a broken data configuration."""
-    return [cell for cell, result in scores.items() if result.score < result.chance]
+def below_chance(scores: Mapping[Cell, TargetScore]) -> dict[Cell, float]:
+    """Targets that the untouched base answers significantly worse than guessing would: a sign of broken data.
+
+    Returns
+    -------
+    dict of target to q-value
+        Of the exact one-sided test, adjusted over all the targets; those at or below `CHANCE_Q`.
+    """
+    q = chance_q([result.chance_p for result in scores.values()])
+    return {cell: float(value) for cell, value in zip(scores, q, strict=True) if value <= CHANCE_Q}
+
+
+def indistinct_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
+    """Metrics of the targets where options are the same tokens; the others have none."""
+    return {names.indistinct(cell): result.indistinct for cell, result in scores.items() if result.indistinct}
+
+
+def indistinct_cells(scores: Mapping[Cell, TargetScore]) -> str:
+    """Write those targets with their shares as a tag, the largest share first, as many as a tag has room for."""
+    found = sorted((-result.indistinct, str(cell)) for cell, result in scores.items() if result.indistinct)
+    written: list[str] = []
+    room = _TAG_LENGTH
+    for share, cell in found:
+        part = f"{cell}={-share:.3g}"
+        room -= len(part) + 1
+        if room < 0:
+            break
+        written.append(part)
+    return " ".join(written)
+
+
+def parse_indistinct(tag: str) -> dict[Cell, float]:
+    """Read such a tag back: the share of questions by target."""
+    pairs = (part.rpartition("=") for part in tag.split())
+    return {Cell.parse(cell): float(share) for cell, _, share in pairs}
 
 
 def recorded_scores(run: Run) -> dict[Cell, float]:

@@ -7,6 +7,7 @@ import os
 from mlflow import MlflowClient
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
 
+from registry.masking import mask
 from registry.tracking.names import Kind, Tag
 
 __all__ = ["annotate_launch", "launching_run"]
@@ -24,4 +25,4 @@ def annotate_launch(client: MlflowClient, run_id: str | None, note: str) -> None
     """Say in the launching run what came of it; without one, do nothing."""
     if run_id is not None:
         client.set_tag(run_id, Tag.KIND, Kind.LAUNCH)
-        client.set_tag(run_id, MLFLOW_RUN_NOTE, note)
+        client.set_tag(run_id, MLFLOW_RUN_NOTE, mask(note))

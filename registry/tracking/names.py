@@ -6,6 +6,7 @@ last slash of a metric's name, hence the order ``quantity/regime/task/language``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -30,11 +31,15 @@ __all__ = [
     "acc_norm",
     "analyzed",
     "chance",
+    "chance_p",
     "count",
     "delta",
     "delta_mean",
     "harm_rate",
+    "headlines_of",
+    "headlines_tag",
     "importance",
+    "indistinct",
     "is_of",
     "of_search",
     "on_target",
@@ -47,6 +52,8 @@ __all__ = [
     "registered_model",
     "run_name",
     "score",
+    "seconds_of",
+    "tokens_of",
     "trials_in_state",
     "tuned",
     "usage_metrics",
@@ -82,10 +89,19 @@ class Tag:
     FINGERPRINT: Final = "fingerprint"
     SOURCE_TASK: Final = "source_task"
     SOURCE_LANGUAGE: Final = "source_language"
-    #: Headline accuracy of each task as ``task=acc_norm`` pairs, separated by spaces.
+    #: Headline accuracy of each task as ``task=acc_norm`` pairs, separated by spaces; of a version, that of its last
+    #: evaluation.
     HEADLINES: Final = "headlines"
-    #: Targets whose baseline lies below chance, separated by spaces; absent where there is none.
+    #: Targets whose baseline is significantly below chance (`chance.py`), separated by spaces; absent where none is.
     BELOW_CHANCE: Final = "below_chance"
+    #: Targets of which some questions did not fit the base's longest input and were scored without their left side.
+    CUT: Final = "cut"
+    #: Groups of cells that have the same items to train on, and to test on, as ``cell=cell`` separated by spaces.
+    COPIED_SOURCES: Final = "copied_sources"
+    COPIED_TARGETS: Final = "copied_targets"
+    #: Targets where the base's tokenizer makes the same tokens of different options, as ``task/language=share`` of the
+    #: questions in [0, 1], separated by spaces, the largest shares first; absent where there is none.
+    INDISTINCT: Final = "indistinct_options"
     #: Run that trained the adapter, on an evaluation; run that scored the base, on an evaluation.
     FINETUNE_RUN: Final = "finetune_run"
     BASELINE_RUN: Final = "baseline_run"
@@ -95,6 +111,11 @@ class Tag:
     MODEL_ID: Final = "model_id"
     #: Of a version: whether it was last evaluated in its base's chat template; it is served in the same way.
     CHAT_TEMPLATE: Final = "chat_template"
+    #: Of a version beside it: what the chat template took for today, as ``YYYY-MM-DD``.
+    CHAT_DATE: Final = "chat_template_date"
+    #: Of a scoring: SHA-256 of a fixed question as the base's chat template puts it, or ``plain`` without one. Scores
+    #: are compared only where it is the same.
+    CHAT_HEADER: Final = "chat_header"
     #: Of a version whose base is a folder: where that was when the adapter was trained. A hint, checked before use.
     BASE_PATH: Final = "base_path"
     #: SHA-256 of the adapter's weights file.
@@ -119,6 +140,8 @@ class Tag:
     ALIAS: Final = "alias"
     VERDICT: Final = "verdict"
     ALIAS_BEFORE: Final = "alias_before"
+    #: Of an analysis: how its sampling noise is known.
+    NOISE: Final = "noise"
     #: Of a set of items that a run read: the regime, or "baseline" or "training".
     REGIME: Final = "regime"
 
@@ -134,6 +157,16 @@ class Artifact:
     ABOUT: Final = "import.json"
     #: Of an import: folder of the questions' outcomes, see :func:`outcomes_file`.
     OUTCOMES: Final = "outcomes"
+
+
+def headlines_tag(headlines: Mapping[str, str]) -> str:
+    """Value of the tag `Tag.HEADLINES`, from task → ``acc`` or ``acc_norm``."""
+    return " ".join(f"{task}={name}" for task, name in headlines.items())
+
+
+def headlines_of(tags: Mapping[str, str]) -> dict[str, str]:
+    """Read the headline accuracy of each task back from a run's or a version's tags; empty where they say none."""
+    return dict(pair.split("=", 1) for pair in tags.get(Tag.HEADLINES, "").split() if "=" in pair)
 
 
 def on_target(quantity: str, cell: Cell) -> str:
@@ -161,6 +194,21 @@ def chance(cell: Cell) -> str:
     return on_target("chance", cell)
 
 
+def chance_p(cell: Cell) -> str:
+    """Metric of a baseline: the exact one-sided p-value of a score so low, or lower, by guessing."""
+    return on_target("chance_p", cell)
+
+
+def cut_questions(cell: Cell) -> str:
+    """Metric of how many of a target's questions lost their left side to fit the base's longest input."""
+    return on_target("cut_questions", cell)
+
+
+def indistinct(cell: Cell) -> str:
+    """Metric of the share of a target's questions, in [0, 1], with options that no model can tell apart."""
+    return on_target("indistinct", cell)
+
+
 def delta(regime: Regime, cell: Cell) -> str:
     """Metric of score minus baseline on a target, in percentage points."""
     return f"delta/{regime}/{cell}"
@@ -182,12 +230,13 @@ def harm_rate(regime: Regime) -> str:
 
 
 #: Metrics of a fine-tune: curves of the loss, the learning rate and the loss on held-out items, the last loss, the
-#: epoch whose weights were kept and, in fp16, how many steps changed nothing.
+#: epoch whose weights were kept, how many texts lost their left side and, in fp16, how many steps changed nothing.
 TRAIN_LOSS: Final = "train/loss"
 LEARNING_RATE: Final = "train/learning_rate"
 VALIDATION_LOSS: Final = "validation/loss"
 FINAL_LOSS: Final = "train/final_loss"
 KEPT_EPOCH: Final = "train/kept_epoch"
+CUT_TEXTS: Final = "train/cut_texts"
 SKIPPED_STEPS: Final = "train/skipped_steps"
 
 #: Metrics of a study's run: how many jobs it had to do, and how many of them failed.
@@ -241,15 +290,33 @@ def tuned(quantity: str, source: Cell) -> str:
 
 
 def usage_metrics(phase: str, *, seconds: float, tokens: int, flop: float, peak_memory_gb: float) -> dict[str, float]:
-    """Metrics of what a phase, ``train`` or ``score``, took: wall time, tokens, TFLOP, both per second, memory."""
-    return {
+    """Metrics of what a phase took: ``train``, ``validation`` or ``score``.
+
+    Parameters
+    ----------
+    seconds : float
+        In which its tokens went through the model, and so what tokens and operations are divided by. A run's own
+        duration, which MLflow has, also holds loading, recording and waiting.
+    """
+    took = {
         f"seconds/{phase}": seconds,
         f"tokens/{phase}": tokens,
-        f"tokens_per_second/{phase}": tokens / seconds,
         f"tflop/{phase}": flop / 1e12,
-        f"tflop_per_second/{phase}": flop / 1e12 / seconds,
         f"peak_memory_gb/{phase}": peak_memory_gb,
     }
+    if seconds > 0:
+        took |= {f"tokens_per_second/{phase}": tokens / seconds, f"tflop_per_second/{phase}": flop / 1e12 / seconds}
+    return took
+
+
+def tokens_of(phase: str) -> str:
+    """Metric of how many tokens went through the model in a phase."""
+    return f"tokens/{phase}"
+
+
+def seconds_of(phase: str) -> str:
+    """Metric of the seconds in which they did."""
+    return f"seconds/{phase}"
 
 
 def is_of(metric: str, quantity: str) -> bool:

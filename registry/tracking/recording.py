@@ -16,6 +16,8 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.utils.file_utils import local_file_uri_to_path
 
+from registry.masking import mask
+
 __all__ = ["Recording", "local_folder", "store_folder"]
 
 _BATCH = 1000  # most entries that MLflow takes in one call
@@ -57,7 +59,7 @@ class Recording:
     def params(self, values: Mapping[str, object]) -> None:
         """Log parameters, which cannot be changed afterwards."""
         with self._unsent.lock:
-            self._unsent.params += [Param(key, str(value)) for key, value in values.items()]
+            self._unsent.params += [Param(key, mask(str(value), of_environment=False)) for key, value in values.items()]
             self._wrote()
 
     def metrics(self, values: Mapping[str, float], *, model_id: str | None = None, step: int = 0) -> None:
@@ -76,7 +78,7 @@ class Recording:
     def tags(self, tags: Mapping[str, object]) -> None:
         """Set tags."""
         with self._unsent.lock:
-            self._unsent.tags.update({key: str(value) for key, value in tags.items()})
+            self._unsent.tags.update({key: mask(str(value), of_environment=False) for key, value in tags.items()})
             self._wrote()
 
     def files(self, folder: Path) -> None:

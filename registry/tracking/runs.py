@@ -21,6 +21,7 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from registry.interrupts import unbroken
+from registry.masking import mask
 from registry.tracking.names import Kind, Tag
 from registry.tracking.processes import process_is_here, worker_identity
 from registry.tracking.recording import Recording
@@ -90,7 +91,8 @@ def recorded(
                 experiment_id,
                 start_time=int((time.time() - seconds_ago) * 1000),
                 run_name=name,
-                tags={key: str(value) for key, value in every.items()} | {MLFLOW_RUN_NAME: name},
+                tags={key: mask(str(value), of_environment=False) for key, value in every.items()}
+                | {MLFLOW_RUN_NAME: name},
             )
             recording = Recording(client, experiment_id, run.info.run_id, run.info.artifact_uri, gathers)
             beating = _Beating(recording)

@@ -5,34 +5,54 @@ from __future__ import annotations
 import logging
 import os
 import random
+import shlex
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.store.entities import PagedList
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from registry.disks import disk_problem
 from registry.interrupts import unbroken
+from registry.masking import mask, mask_uri
 from registry.project import PROJECT
 from registry.refusal import Refused
+from registry.tracking.location import ARTIFACTS, Displacement, find_displacement
+from registry.tracking.recording import local_folder
 from registry.tracking.rows import write_plainly
-from registry.tracking.write_ahead import fold_log, make_database, set_up_once
+from registry.tracking.schema import require_own_schema, require_tested_server
+from registry.tracking.server import require_server
+from registry.tracking.write_ahead import fold_log, make_database, set_up_once, shared_log
+from registry.writable import require_writable, unwritable
 
-__all__ = ["all_runs", "experiment_id", "is_database", "open_store", "pages", "shown_uri", "tracking_uri"]
+__all__ = [
+    "all_runs",
+    "displacement",
+    "experiment_id",
+    "is_database",
+    "open_store",
+    "pages",
+    "shown_uri",
+    "sqlite_file",
+    "sqlite_uri",
+    "tracking_uri",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -51,9 +71,11 @@ _CALLS = (
     "create_model_version",
     "create_registered_model",
     "create_run",
+    "delete_experiment",
     "delete_logged_model",
     "delete_model_version",
     "delete_model_version_tag",
+    "delete_registered_model",
     "delete_registered_model_alias",
     "delete_run",
     "finalize_logged_model",
@@ -69,6 +91,7 @@ _CALLS = (
     "log_batch",
     "log_inputs",
     "log_outputs",
+    "rename_experiment",
     "restore_experiment",
     "search_experiments",
     "search_logged_models",
@@ -86,20 +109,25 @@ _CALLS = (
 
 
 def tracking_uri() -> str:
-    """Return ``MLFLOW_TRACKING_URI``, else the embedded SQLite store ``mlflow.db`` in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{PROJECT / 'mlflow.db'}"
+    """Return ``MLFLOW_TRACKING_URI``, else the embedded SQLite store ``mlflow.db`` in the project's folder.
+
+    A package that was installed without its project has its store in the working folder, as MLflow does.
+    """
+    home = PROJECT if (PROJECT / "MLproject").is_file() else Path.cwd()
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home / "mlflow.db")
+
+
+def sqlite_uri(file: Path) -> str:
+    """Return the address of a SQLite file; what has a meaning in an address, as ``%`` and ``?`` have, is escaped."""
+    return f"sqlite:///{quote(str(file.absolute()))}"
 
 
 def shown_uri(uri: str) -> str:
-    """Return a store's address without the password in it, for messages and reports."""
-    parts = urlsplit(uri)
-    if parts.password is None:
-        return uri
-    host = parts.netloc.rpartition("@")[2]
-    return urlunsplit(parts._replace(netloc=f"{parts.username}:***@{host}"))
+    """Return a store's address without the secrets in it, for messages and reports."""
+    return mask_uri(uri)
 
 
-def open_store(uri: str | None = None) -> MlflowClient:
+def open_store(uri: str | None = None, *, displaced: bool = False, patient: bool = False) -> MlflowClient:
     """Connect to the store, making the tables of a new database first.
 
     Several first contacts with an empty database at once, or one that is killed, can break it for good: so the first is
@@ -107,10 +135,18 @@ def open_store(uri: str | None = None) -> MlflowClient:
     for about a minute; a server's requests MLflow itself repeats (``MLFLOW_HTTP_REQUEST_MAX_RETRIES``,
     ``MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR``: four minutes by default).
 
+    Parameters
+    ----------
+    displaced : bool
+        Open a moved or copied store too, whose artifact addresses name another folder.
+    patient : bool
+        Wait for a server that does not answer, as in the midst of a study; otherwise it is refused within seconds.
+
     Raises
     ------
     Refused
-        If there is no store that can be opened.
+        If there is no store that can be opened, it is of another version of MLflow, or it was moved or copied and its
+        addresses were not rewritten.
     """
     uri = uri or tracking_uri()
     mlflow.set_tracking_uri(uri)  # artifact downloads and model loading read MLflow's own setting
@@ -118,24 +154,77 @@ def open_store(uri: str | None = None) -> MlflowClient:
     if urlsplit(uri).scheme in ("", "file") and uri != "databricks":
         raise Refused(f"{uri} is a folder, which MLflow does not take for a store any more; {_OTHERWISE}")
     if not is_database(uri):
-        return _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))
+        server = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        if uri.startswith(("http://", "https://")):
+            if not patient:
+                require_server(server, shown_uri(uri))
+            require_tested_server(uri)
+        return _trusting(server)
+    _require_place(uri)
     try:
         client: MlflowClient = _patient(_opened)(uri)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
-        raise Refused(f"{shown_uri(uri)} cannot be opened: {_first_line(error)}; {_OTHERWISE}") from error
+        problem = disk_problem(error)
+        told = f"\n{problem}" if problem else f"{_first_line(error)}; {_OTHERWISE}"
+        raise Refused(f"{shown_uri(uri)} cannot be opened: {told}") from error
     write_plainly(client)
-    if sqlite_file(uri) is not None:
+    file = sqlite_file(uri)
+    if file is not None:
+        _warn_of_shared_log(file)
         for store in (client._tracking_client.store, client._get_registry_client().store):
             set_up_once(store)
     for name in _CALLS:
         setattr(client, name, _patient(getattr(client, name)))
+    if not displaced and (moved := displacement(client)) is not None:
+        raise Refused(moved.refusal)
     return client
+
+
+def _warn_of_shared_log(file: Path) -> None:
+    kind = shared_log(file)
+    if kind is not None and parent_process() is None:
+        _log.warning(
+            "%s keeps a write-ahead log on %s, which other machines do not see: used from several it breaks.\n"
+            "Use it from this machine alone, set up a server (docs/server.md), or when nothing runs: "
+            "sqlite3 %s 'PRAGMA journal_mode = DELETE'",
+            file,
+            kind,
+            shlex.quote(str(file)),
+        )
+
+
+def _require_place(uri: str) -> None:
+    """Refuse a SQLite store that cannot be written to, which MLflow cannot even read."""
+    if (file := sqlite_file(uri)) is None:
+        return
+    reason = unwritable(file.parent)
+    if not reason and file.exists() and not os.access(file, os.W_OK):
+        reason = f"{file}: read-only"
+    if reason:
+        another = "export MLFLOW_TRACKING_URI=sqlite:///<folder>/mlflow.db, a folder that can be written to"
+        copy = (
+            f"; to go on with this store, first: cp -R {shlex.quote(str(file.parent))} <folder>"
+            if file.exists()
+            else ""
+        )
+        raise Refused(f"the store {file} cannot be written to ({reason})\n  {another}{copy}")
+
+
+def displacement(client: MlflowClient) -> Displacement | None:
+    """Tell whether a store is a SQLite file that was moved or copied; None for every other."""
+    file = sqlite_file(client.tracking_uri)
+    if file is None:
+        return None
+    search = client.search_experiments
+    every = pages(lambda token: search(ViewType.ALL, max_results=1000, page_token=token))
+    return find_displacement(file, [(found.name, found.artifact_location) for found in every])
 
 
 def _opened(uri: str) -> MlflowClient:
     """Return a client of a database that has answered."""
     try:
         with _first_contact(uri):
+            require_own_schema(uri, sqlite_file(uri))
             client = _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))  # makes tables that are lacking
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
@@ -174,7 +263,7 @@ def _first_contact(uri: str) -> Iterator[None]:
 def _make_tables(file: Path) -> None:
     from mlflow.store.db.utils import _initialize_tables
 
-    engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
+    engine = create_engine(sqlite_uri(file), poolclass=NullPool)
     _initialize_tables(engine)
     engine.dispose()
 
@@ -215,7 +304,7 @@ def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
             try:
                 return ask(*arguments, **named)
             except MlflowException as error:
-                if error.error_code != "TEMPORARILY_UNAVAILABLE":
+                if error.error_code != "TEMPORARILY_UNAVAILABLE" or disk_problem(error):
                     raise
                 if pause >= _TOLD_FROM:
                     _log.warning("the store does not answer, and is asked again: %s", _first_line(error))
@@ -226,35 +315,62 @@ def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _first_line(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error).strip().partition("\n")[0]
+    return mask(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
 
 
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of a SQLite store, None for every other kind."""
-    scheme, _, path = uri.partition(":///")
-    if scheme.split("+")[0] != "sqlite" or path in ("", ":memory:"):
+    if uri.partition(":")[0].split("+")[0] != "sqlite":
         return None
-    return Path(path).absolute()
+    try:
+        address = make_url(uri)
+    except ArgumentError:
+        return None
+    path = address.database
+    if path and address.query.get("uri") == "true":  # SQLite's own kind of address
+        path = unquote(path.removeprefix("file:"))
+    return None if path in (None, "", ":memory:") else Path(path).absolute()
 
 
-def experiment_id(client: MlflowClient, name: str) -> str:
+def experiment_id(client: MlflowClient, name: str, *, writing: bool = False) -> str:
     """Return the id of a study's experiment, made if it is new.
 
     An embedded store keeps its artifacts in ``mlartifacts/`` beside the database; a server decides for itself.
+
+    Parameters
+    ----------
+    writing : bool
+        Whether artifacts are about to be written: their folder, where it is one, must then take them.
+
+    Raises
+    ------
+    Refused
+        If it does not.
     """
     found = client.get_experiment_by_name(name)
     if found is None:
         file = sqlite_file(client.tracking_uri)
-        location = None if file is None else (file.parent / "mlartifacts" / name).as_uri()
+        location = None if file is None else (file.parent / ARTIFACTS / name).as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            found = client.get_experiment(client.create_experiment(name, artifact_location=location))
         except MlflowException:  # another process made it in the meantime
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
+    if writing:
+        _require_artifacts(found.artifact_location, client.tracking_uri)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def _require_artifacts(location: str, uri: str) -> None:
+    folder = local_folder(location)
+    if folder is not None:
+        remedy = f"let this user write there: chmod u+rwx {shlex.quote(str(folder))}; or name another store"
+        if not is_database(uri):
+            remedy = "have the server keep artifacts itself: mlflow server --artifacts-destination <folder>"
+        require_writable(folder, "artifacts", remedy)
 
 
 def all_runs(client: MlflowClient, experiments: Sequence[str], filter_string: str) -> list[Run]:

@@ -18,7 +18,7 @@ from mlflow.store.db.utils import _get_managed_session_maker
 from sqlalchemy import Engine, event
 from sqlalchemy.orm import sessionmaker
 
-__all__ = ["SETTINGS", "fold_log", "make_database", "set_up_once"]
+__all__ = ["SETTINGS", "fold_log", "make_database", "set_up_once", "shared_log"]
 
 #: What MLflow sets at the start of each session.
 SETTINGS = ("foreign_keys = ON", "busy_timeout = 20000", "case_sensitive_like = true")
@@ -73,6 +73,22 @@ def _require_database(file: Path) -> None:
             raise
 
 
+def shared_log(file: Path) -> str | None:
+    """Return the type of the shared file system on which a database keeps a write-ahead log, None if it does not.
+
+    Its readers on other machines do not see each other's memory: they read old rows, and their writes can break it.
+    """
+    kind = _shared(file)
+    if kind is None:
+        return None
+    try:
+        with closing(sqlite3.connect(file)) as database:
+            (mode,) = database.execute("PRAGMA journal_mode").fetchone()
+    except sqlite3.Error:  # whoever opens the store tells why
+        return None
+    return kind if mode == "wal" else None
+
+
 def fold_log(file: Path) -> None:
     """Have what was written stand in the database's file itself, so that the file alone, copied, is a store."""
     _execute(file, "PRAGMA wal_checkpoint(TRUNCATE)")
@@ -110,8 +126,8 @@ def _execute(file: Path, statement: str) -> None:
         database.execute(statement).fetchall()
 
 
-def _shared(file: Path) -> bool:
-    """Whether a file lies where other machines may write to it too."""
+def _shared(file: Path) -> str | None:
+    """Return the type of the file system that a file is on, if other machines may write to it too."""
     mounts = {Path(found.mountpoint): found.fstype for found in psutil.disk_partitions(all=True)}
     where = next((folder for folder in file.resolve().parents if folder in mounts), None)
-    return where is not None and mounts[where].startswith(_SHARED)
+    return mounts[where] if where is not None and mounts[where].startswith(_SHARED) else None

@@ -11,6 +11,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from registry.fields import LONGEST_NAME
+from registry.outputs import staged
 from registry.refusal import Refused
 from registry.runner import describe
 from registry.study import Study
@@ -19,7 +20,7 @@ from registry.tuning.figures import draw_history, draw_importances, importances
 from registry.tuning.space import recipe_of
 from registry.tuning.storage import RUN, Trials
 
-__all__ = ["Conclusion", "conclude", "tuned_study", "write_files"]
+__all__ = ["Conclusion", "conclude", "place_files", "tuned_study", "write_files"]
 
 _SUFFIX = "-tuned"
 
@@ -104,6 +105,31 @@ def _nothing(trials: Trials, failures: Sequence[str]) -> Refused:
     remedy = "lower tune.space.learning_rate, or raise trials or timeout; the same command then goes on from here"
     told = f"no trial of {trials.search.name!r} was completed, so there is no best recipe ({shown}); {remedy}"
     return Refused("\n".join([told, *failures[:3]]))
+
+
+def place_files(found: Conclusion, trials: Trials) -> Conclusion:
+    """Put the study file, ``trials.csv`` and the figures into the user's folder, next to what else is there.
+
+    Raises
+    ------
+    Refused
+        If files of somebody else stand in the way.
+    """
+    with staged(found.folder, "tune", is_former=_is_former) as staging:
+        write_files(replace(found, folder=staging.folder), trials)
+    return found
+
+
+def _is_former(file: Path) -> bool:
+    """Whether a search wrote a file before it kept a list of its files."""
+    if file.suffix in (".yaml", ".yml"):
+        with file.open("rb") as content:
+            return content.readline().startswith(b"# mlflow run ")
+    table = file.parent / "trials.csv"
+    if not table.is_file():
+        return False
+    with table.open("rb") as content:
+        return content.readline().startswith(b"trial,state,")
 
 
 def write_files(found: Conclusion, trials: Trials) -> Conclusion:

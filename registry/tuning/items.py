@@ -78,7 +78,10 @@ def held_out(benchmark: Benchmark, grid: Grid, split: SplitSpec, *, share: float
         for cell in cells:
             parts[cell, "train"] = tuple(item for item in side.train(cell) if item.id not in drawn)
             parts[cell, "test"] = tuple(item for item in side.train(cell) if item.id in judged)
-    divided = Benchmark(benchmark.name, grid, side.prompts, lambda cell, part: parts[cell, part])
+    styles = {task: benchmark.prompts[task] for task in grid.tasks}
+    divided = Benchmark(
+        benchmark.name, grid, styles, lambda cell, part: parts[cell, part], headlines=benchmark.headlines
+    )
     return align(divided, grid, SplitSpec(seed=split.seed, differing="allow"))
 
 

@@ -28,6 +28,7 @@ from registry.lora.bank import merged
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import Example
 from registry.lora.train import Assignment, Training, train_adapters
+from registry.projections import matched_modules
 from registry.refusal import Refused
 from registry.runner.experiment import Experiment
 from registry.runner.laid_out import examples_of, loaded, questions_of, tokens_per_batch
@@ -185,11 +186,12 @@ class Workbench:
 
     def _check_targets(self) -> None:
         for targets in self._spec.space.targets.choices:
-            spec = replace(self._experiment.study.recipe.lora, rank=1, targets=tuple(targets))
-            try:
-                fresh_adapter(self._model, spec, seed=self._seed)
-            except ValueError as error:
-                raise Refused(f"tune.space.targets: {', '.join(targets)}: {error}") from None
+            matched = matched_modules(self._model, targets)
+            if matched.absent:
+                raise Refused(
+                    f"tune.space.targets: base {self._base.name!r} has no {', '.join(matched.absent)} among its linear "
+                    f"layers; it has {', '.join(matched.offered)}"
+                )
 
     @cached_property
     def _asked(self) -> Questions:

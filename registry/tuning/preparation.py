@@ -10,6 +10,7 @@ from registry.cells import Cell, Grid
 from registry.loading import require_quantization
 from registry.models import resolve_base
 from registry.refusal import Refused, unknown
+from registry.runner.base_facts import base_facts
 from registry.runner.experiment import Experiment, source_cell
 from registry.runner.fingerprint import fingerprint
 from registry.runner.single import narrowed
@@ -48,7 +49,7 @@ class Search:
     def fingerprint(self) -> str:
         """SHA-256 over what decides the value of a recipe, and the space it is looked for in."""
         base, items, spec, study = self.experiment.bases[self.model], self.experiment.items, self.spec, self.study
-        transfer = spec.objective == "transfer"
+        transfer, facts = spec.objective == "transfer", self.experiment.facts_of(self.model)
         return fingerprint(
             "tune",
             base=base.revision,
@@ -61,6 +62,8 @@ class Search:
             quantization=study.quantization,
             chat_template=study.chat_template if transfer else None,
             seed=self.seed,
+            **({"headlines": dict(items.headlines)} if transfer and items.headlines else {}),
+            **(facts.deciding_scores if transfer else facts.deciding_training),
         )
 
     @property
@@ -101,7 +104,8 @@ def prepare_search(
         items = held_out(benchmark, grid, study.split, share=spec.validation)
     else:
         items = training_side(benchmark, grid, study.split)
-    return Search(study, spec, Experiment(single, {base.name: base}, grid, sources, items), single.seeds[0])
+    experiment = Experiment(single, {base.name: base}, grid, sources, items, {base.name: base_facts(single, base)})
+    return Search(study, spec, experiment, single.seeds[0])
 
 
 def _sources(study: Study, spec: TuneSpec, grid: Grid, task: str, language: str) -> tuple[Cell, ...]:

@@ -11,15 +11,19 @@ from typing import NoReturn
 
 import optuna
 import torch
+from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
+from registry.disks import disk_problem
 from registry.runner import describe
 from registry.tracking.names import TRIAL_OBJECTIVE, TRIAL_VALUE, Kind, Tag, run_name
 from registry.tracking.recording import Recording
 from registry.tracking.runs import recorded
-from registry.tuning.conclusion import Conclusion, conclude, write_files
+from registry.tuning.conclusion import Conclusion, conclude, place_files, write_files
 from registry.tuning.objective import Measured, Progress, Report, Workbench
 from registry.tuning.preparation import Search
 from registry.tuning.space import recipe_of, suggested
@@ -40,8 +44,8 @@ def run_search(trials: Trials, output: str) -> Conclusion:
     Refused
         If no trial could be completed.
     """
-    if not trials.left:
-        return write_files(conclude(trials, output), trials)
+    if not trials.left and not trials.unmarked:
+        return place_files(conclude(trials, output), trials)
     search = trials.search
     with recorded(
         trials.client,
@@ -54,11 +58,11 @@ def run_search(trials: Trials, output: str) -> Conclusion:
     ) as recording:
         failures = _Trying(trials, recording.run_id).go()
         found = replace(conclude(trials, output, failures), run_id=recording.run_id)
-        write_files(found, trials)
         with recording.folder() as folder:
             write_files(replace(found, folder=folder), trials)
         recording.metrics(found.metrics)
         recording.tags({Tag.BEST_TRIAL: found.number, Tag.BEST_RUN: found.best_run})
+        place_files(found, trials)
     return found
 
 
@@ -107,7 +111,10 @@ class _Trying:
         tqdm.write(f"trial {trial.number}: {told}, {seconds:.1f} s; {done}/{of}{best}{left}", file=sys.stderr)
 
     def _do(self, trial: optuna.Trial, bench: Workbench, progress: Progress) -> str:
-        """Do a trial, in a run of its own; an error ends this trial alone."""
+        """Do a trial, in a run of its own; an error of the recipe ends this trial alone.
+
+        A full disk or a store that is away is no fault of the recipe: it ends the search, which tries the trial again.
+        """
         search = self.trials.search
         values = suggested(trial, search.spec.space)
         study = replace(search.study, recipe=recipe_of(search.study.recipe, values))
@@ -124,6 +131,8 @@ class _Trying:
                 trial.set_user_attr(RUN, recording.run_id)
                 return self._measure(trial, partial(bench.measure, study.recipe, progress=progress), recording)
         except Exception as error:
+            if _is_of_storage(error):
+                raise
             self.failures.append(f"trial {trial.number}: {type(error).__name__}: {error}")
             return f"failed ({type(error).__name__}: {error})"
 
@@ -140,7 +149,9 @@ class _Trying:
             recording.tags({Tag.TRIAL_STATE: "pruned", Tag.PRUNED_BECAUSE: stop})
             self.trials.study.tell(trial, state=TrialState.PRUNED)
             return f"pruned, {stop}"
-        except Exception:
+        except Exception as error:
+            if _is_of_storage(error):
+                raise
             recording.tags({Tag.TRIAL_STATE: "failed"})
             self.trials.study.tell(trial, state=TrialState.FAIL)
             raise
@@ -148,6 +159,13 @@ class _Trying:
         recording.tags({Tag.TRIAL_STATE: "complete"})
         self.trials.study.tell(trial, measured.value)
         return f"{self.trials.search.spec.objective} {measured.value:.4g}"
+
+
+def _is_of_storage(error: Exception) -> bool:
+    """Whether an error is of a disk, the tracking store or Optuna's storage."""
+    return (
+        isinstance(error, MlflowException | SQLAlchemyError | StorageInternalError) or disk_problem(error) is not None
+    )
 
 
 @dataclass

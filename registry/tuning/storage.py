@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,10 +16,12 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
+from registry.disks import disk_problem
+from registry.masking import mask
 from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking.runs import reap
-from registry.tracking.store import shown_uri, sqlite_file
+from registry.tracking.store import shown_uri, sqlite_file, sqlite_uri
 from registry.tuning.preparation import Search
 from registry.tuning.spec import OBJECTIVES
 
@@ -34,9 +37,9 @@ _UNMARKED = timedelta(seconds=30)  # a trial names its process's run millisecond
 def storage_url(tracking: str, given: str = "") -> str:
     """Return the address of Optuna's storage: as given, else ``tune.db`` beside an embedded store or in the project."""
     if given:
-        return given if "://" in given else f"sqlite:///{Path(given).absolute()}"
+        return given if "://" in given else sqlite_uri(Path(given).expanduser())
     file = sqlite_file(tracking)
-    return f"sqlite:///{(file.parent if file else PROJECT) / 'tune.db'}"
+    return sqlite_uri((file.parent if file else PROJECT) / "tune.db")
 
 
 def open_storage(url: str) -> RDBStorage:
@@ -56,7 +59,9 @@ def open_storage(url: str) -> RDBStorage:
         with FileLock(f"{file}.lock"):  # of several that make the tables at once, one would fail
             return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _LOCKED_SECONDS}})
     except (ImportError, OSError, RuntimeError, SQLAlchemyError) as error:
-        reason = str(error).splitlines()[0]
+        if told := disk_problem(error):
+            raise Refused(f"Optuna's storage {shown_uri(url)} cannot be opened: {told}") from None
+        reason = mask(str(error).splitlines()[0]).replace(url, shown_uri(url))
         remedy = "storage= takes a file, or an address such as postgresql+psycopg://user@host/name"
         raise Refused(f"Optuna's storage {shown_uri(url)} cannot be opened ({reason}); {remedy}") from None
 
@@ -105,16 +110,25 @@ class Trials:
         self._retry_dead()
         return max(0, self.search.spec.trials - len(self.counted()))
 
+    @property
+    def unmarked(self) -> bool:
+        """Whether a trial was begun that names no process yet: within seconds it does, or its process is dead."""
+        return any(SEARCH_RUN not in trial.user_attrs for trial in self.counted(TrialState.RUNNING))
+
     def claim(self, search_run: str) -> optuna.Trial | None:
         """Begin a trial, that of a dead process first; None where enough have been begun.
+
+        Waits for a trial that names no process yet: a search that was killed at that moment would lack it for good.
 
         Parameters
         ----------
         search_run : str
             This process's run, whose heartbeat says that its trials are under way.
         """
-        if not self.left:
-            return None
+        while not self.left:
+            if not self.unmarked:
+                return None
+            time.sleep(0.5)
         trial = self.study.ask()
         trial.set_user_attr(SEARCH_RUN, search_run)
         order = sum(other.number < trial.number for other in self.counted())

@@ -13,7 +13,7 @@ import analysis.frame
 from analysis.frame import EmptyStudyError, Frame, InconsistentRunError, cells, load
 from registry.cells import Cell, regime_of
 from registry.tracking.columns import CELL_KEY, OBSERVATION_COLUMNS
-from registry.tracking.names import Tag
+from registry.tracking.names import Kind, Tag
 from registry.tracking.store import shown_uri
 
 if TYPE_CHECKING:
@@ -70,6 +70,18 @@ def test_below_chance_is_flagged(frame: Frame, planted: Planted) -> None:
     assert [(row.model, Cell(row.task, row.language)) for row in flagged.itertuples()] == [planted.below_chance]
     assert flagged["score"].item() == 0.2
     assert flagged["chance"].item() == 0.25
+
+
+def test_baselines_recorded_with_p_values_are_tested_over_all(recorder: Recorder) -> None:
+    _one(recorder)
+    metrics = {"score/arc/en": 0.2, "chance/arc/en": 0.25, "chance_p/arc/en": 0.001}
+    metrics |= {"score/arc/de": 0.24, "chance/arc/de": 0.25, "chance_p/arc/de": 0.4}
+    tags = {Tag.BASE_MODEL: "lab/two-7b", Tag.FINGERPRINT: "two"}
+    recorder.run(Kind.BASELINE, tags, metrics)
+    table = load(recorder.client, recorder.study).baselines.set_index(["model", "language"])
+    assert table["below_chance"].to_dict()["lab/two-7b", "en"]
+    assert not table["below_chance"].to_dict()["lab/two-7b", "de"]
+    assert table["chance_q"].dropna().tolist() == pytest.approx([0.4, 0.002])
 
 
 def test_only_finished_runs_count(recorder: Recorder) -> None:

@@ -85,7 +85,7 @@ def replay(client: MlflowClient, experiment_id: str) -> Replay | None:
         train={},
         score={},
         record=fmean(_recording(run) for run in every),
-        trained={key: run.data.metrics["seconds/train"] for key, run in runs[Kind.FINETUNE].items()},
+        trained={key: _worked(run, "train", "validation") for key, run in runs[Kind.FINETUNE].items()},
         scored={key: run.data.metrics["seconds/score"] for key, run in scored.items()},
     )
     todo = [
@@ -124,8 +124,11 @@ def _step(key: _Key) -> Step:
 
 def _recording(run: Run) -> float:
     """Seconds of a run that are neither training nor scoring."""
-    worked = sum(run.data.metrics.get(f"seconds/{phase}", 0.0) for phase in ("train", "score"))
-    return (run.info.end_time - run.info.start_time) / 1000 - worked
+    return (run.info.end_time - run.info.start_time) / 1000 - _worked(run, "train", "validation", "score")
+
+
+def _worked(run: Run, *phases: str) -> float:
+    return sum(run.data.metrics.get(f"seconds/{phase}", 0.0) for phase in phases)
 
 
 def _loading(runs: Iterable[Run]) -> dict[str, float]:

@@ -84,7 +84,7 @@ def _record(records: Records, claims: Claims, job: Job, answers: Outcomes) -> st
         finetune = run.run_id
         records.training_set(run, job.source_cell)
         training = trained()
-        records.training(run, training, USAGE)
+        records.training(run, job, training, {"train": USAGE})
         with tempfile.TemporaryDirectory() as name:
             write_adapter(Path(name))
             adapter = records.adapter(run, job, Path(name), training)

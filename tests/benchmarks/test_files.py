@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lm_eval.api.task import TaskConfig
 
 from registry.benchmarks import Item, align, load_benchmark
 from registry.cells import Cell
@@ -102,6 +104,47 @@ def test_words_stand_for_values(write: Write) -> None:
     assert "words.kind for 'cuase'; nearest: cause" in refusal(
         write("id\ttext\tkind\tlabel\n1\tRain.\tcuase\tsports\n"), question="{text} {kind}", words=words
     )
+
+
+def test_operations_change_what_a_template_holds(write: Write) -> None:
+    row = {"id": 7, "a": "It rained.", "kind": "cause", "x": "The street is wet", "y": "Élodie sang", "label": 1}
+    words = {"kind": {"cause": {"en": "Because"}}}
+    (item,) = read(
+        write(json.dumps(row), "jsonl"),
+        suffix="jsonl",
+        question="{a | drop_last} {kind|lower_first}",
+        options=("{x|lower_first}", "{y|lower_first}!"),
+        answer_is="index",
+        words=words,
+    )
+    assert item == Item("7", "It rained because", ("the street is wet", "élodie sang!"), 1)
+
+
+def test_operations_change_listed_options_and_the_answer(write: Write) -> None:
+    row = {"id": 7, "text": "Q", "endings": ["The cat.", "A dog。"], "label": "A Dog"}
+    (item,) = read(
+        write(json.dumps(row), "jsonl"),
+        suffix="jsonl",
+        options=("{endings|drop_punctuation|lower}",),
+        answer="{label|lower}",
+    )
+    assert (item.options, item.answer) == (("the cat", "a dog"), 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "expected"),
+    [
+        ({"text": "."}, "train.jsonl:1: {text|drop_last} leaves nothing of '.'"),
+        ({"x": "A"}, "train.jsonl:1: {x|drop_last} leaves nothing of 'A'"),
+        ({"y": "x"}, "train.jsonl:1: {y|drop_last} leaves nothing of 'x'"),  # not taken for an option that is not there
+        ({"x": "", "y": "xx"}, "train.jsonl:1: item '1': an option is empty"),
+        ({"x": "ab", "y": "ac"}, "train.jsonl:1: item '1': two options are equal"),
+    ],
+)
+def test_operations_leave_something(write: Write, row: dict[str, str], expected: str) -> None:
+    folder = write(json.dumps({"id": 1, "text": "Q?", "x": "one", "y": "two", "label": 0} | row), "jsonl")
+    task = {"question": "{text|drop_last}", "options": ("{x|drop_last}", "{y|drop_last}"), "answer_is": "index"}
+    assert expected in refusal(folder, suffix="jsonl", **task)
 
 
 def test_a_column_taken_from_another_language(write: Write) -> None:
@@ -217,6 +260,15 @@ def test_a_missing_folder_says_how_to_name_another(tmp_path: Path) -> None:
         ({"question": "{text.__class__}"}, "there is no column 'text.__class__'; there are: id, label, text"),
         ({"question": "{text!r}"}, "there is no column 'text!r'"),
         ({"question": "{}"}, "there is no column ''"),
+        (
+            {"question": "{text|shout}"},
+            "topic.question: {text|shout}: there is no operation 'shout'; there are: drop_last",
+        ),
+        ({"question": "{text|lower_frist}"}, "there is no operation 'lower_frist'; nearest: lower_first"),
+        ({"question": "{text|}"}, "{text|}: there is no operation ''"),
+        ({"question": "{txt|strip}"}, "there is no column 'txt'; nearest: text"),
+        ({"options": ("{text|strp}", "label")}, "topic.options: {text|strp}: there is no operation 'strp'"),
+        ({"answer": "{label|strp}"}, "topic.answer: {label|strp}: there is no operation 'strp'"),
         ({"words": {"txt": {}}}, "topic.words: there is no column in question or options 'txt'; there is only: text"),
         ({"columns_from": {"lable": "en"}}, "topic.columns_from: there is no column that is read 'lable'"),
     ],
@@ -244,3 +296,133 @@ def test_published_connectives() -> None:
     causes = [item.question.endswith(" çünkü") for item in turkish]
     assert causes == [item.question.endswith(" sest") for item in estonian]
     assert sum(causes) == 52  # the Turkish file itself says effect for all 100
+
+
+@pytest.mark.parametrize("language", ["it", "id", "tr", "sw", "zh", "vi", "et"])
+def test_xcopa_is_put_as_the_harness_puts_it(language: str, tmp_path: Path) -> None:
+    """Every published row, by the functions of the harness's own task, which takes each file's own `question`."""
+    if not (DATA / "xcopa").is_dir():
+        pytest.skip(f"the published files are not here: {DATA / 'xcopa'}")
+    harness = pytest.importorskip("lm_eval.tasks.xcopa.utils")
+    doc_to_text = getattr(harness, f"doc_to_text_{language}")
+    own = tmp_path / "own.yaml"
+    own.write_text("extends: xcopa\nbenchmark: {tasks: {xcopa: {columns_from: null}}}\n", encoding="utf-8")
+    benchmark = load_benchmark(load_study(str(own), data=str(DATA / "xcopa")).benchmark)
+    delimiter = TaskConfig().target_delimiter
+    for split, file in (("train", "val"), ("test", "test")):
+        rows = (DATA / "xcopa" / language / f"{file}.jsonl").read_text(encoding="utf-8").split("\n")
+        docs = [json.loads(row) for row in rows if row]
+        queries = [benchmark.prompts["xcopa"].query(item) for item in benchmark.pool(Cell("xcopa", language), split)]
+        assert [query.context for query in queries] == [doc_to_text(doc) for doc in docs]
+        expected = [tuple(delimiter + choice for choice in harness.doc_to_choice(doc)) for doc in docs]
+        assert [query.continuations for query in queries] == expected
+        assert [query.answer for query in queries] == [doc["label"] for doc in docs]
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ('"text": NaN', "train.jsonl:2: column 'text' is empty (it holds NaN), so the question is; fill it"),
+        ('"id": NaN', "train.jsonl:2: column 'id' is empty (it holds NaN); fill it"),
+        ('"id": null', "train.jsonl:2: column 'id' is empty (it holds null); fill it"),
+        ('"label": NaN', "train.jsonl:2: column 'label' is empty (it holds NaN)"),
+        ('"endings": ["x", NaN]', "train.jsonl:2: item '2': an option is empty"),
+        ('"endings": ["x", Infinity]', "train.jsonl:2: column 'endings' holds Infinity; a text or a finite number"),
+        ('"text": -Infinity', "train.jsonl:2: column 'text' holds Infinity"),
+        ('"endings": ["x", true]', "train.jsonl:2: column 'endings' holds a bool"),
+        ('"endings": ["x", ["y"]]', "train.jsonl:2: column 'endings' holds a list"),
+        ('"text": false', "train.jsonl:2: column 'text' holds a bool"),
+        ('"text": "\\u200b\\ufeff"', "column 'text' is empty (it holds only what cannot be seen: U+200B U+FEFF)"),
+        ('"endings": ["x", "\\u3164"]', "train.jsonl:2: item '2': an option is empty"),
+        ('"endings": ["x", "\\u00adx"]', "two options are equal but for characters that look the same"),
+        ('"text": "Q", "te\\u200bxt": "R"', "train.jsonl:2: two columns have names that look the same; name each once"),
+        ('"text": "Q", "text": "R"', "train.jsonl:2: not JSON ('text' stands there twice)"),
+    ],
+)
+def test_what_json_calls_a_value_and_is_none(write: Write, line: str, expected: str) -> None:
+    keys = [key for key in ("id", "text", "endings", "label") if f'"{key}"' not in line]
+    bad = ", ".join([*(f'"{key}": {json.dumps((GOOD | {"id": 2})[key])}' for key in keys), line])
+    folder = write(f"{json.dumps(GOOD)}\n{{{bad}}}\n", "jsonl")
+    assert expected in refusal(folder, suffix="jsonl", options=("endings",), answer_is="index")
+
+
+def test_options_that_are_absent_may_be_nan_or_null_or_unseen(write: Write) -> None:
+    absent = ["NaN", "null", '""', '"\\u200b"', '"z"']
+    row = '{{"id": {0}.0, "text": "Q", "a": 1, "b": 2.5, "c": {1}, "label": {2}.0}}'
+    rows = [row.format(n, value, n % 2) for n, value in enumerate(absent)]
+    items = read(write("\n".join(rows), "jsonl"), suffix="jsonl", options=("a", "b", "c"), answer_is="index")
+    assert [item.options for item in items] == [("1", "2.5")] * 4 + [("1", "2.5", "z")]
+    assert [(item.id, item.answer) for item in items] == [(str(n), n % 2) for n in range(5)]
+
+
+def test_what_cannot_be_seen_in_a_tsv_is_no_option_and_no_question(write: Write) -> None:
+    folder = write("id\ttext\ta\tb\tc\tlabel\n1\tQ\tx\ty\t\u200e\u00ad\tB\n")
+    assert read(folder, options=("a", "b", "c"), answer_is="letter")[0].options == ("x", "y")
+    assert "column 'text' is empty (it holds only what cannot be seen: U+3164)" in refusal(
+        write(TSV.replace("A goal.", "\u3164"))
+    )
+
+
+@pytest.mark.parametrize("suffix", ["tsv", "csv"])
+def test_byte_order_marks_are_no_part_of_a_column_or_id(write: Write, suffix: str) -> None:
+    text = TSV if suffix == "tsv" else TSV.replace("\t", ",")
+    head, *rows = text.splitlines()
+    twice = f"\ufeff\ufeff{head}\n\ufeff" + "\n\ufeff".join(rows) + "\n"
+    assert read(write(twice, suffix), suffix=suffix) == ITEMS
+
+
+def test_json_lines_put_together_with_their_byte_order_marks(write: Write) -> None:
+    rows = [json.dumps({"id": 1, "text": "A goal.", "label": "sports"})] * 1
+    rows.append(json.dumps({"id": 2, "text": "A virus.", "label": "health"}))
+    assert read(write("\ufeff" + "\n\ufeff".join(rows), "jsonl"), suffix="jsonl") == ITEMS
+
+
+def decomposed(text: str) -> str:
+    return unicodedata.normalize("NFD", text)
+
+
+def test_columns_answers_words_and_ids_are_found_however_unicode_spells_them(write: Write) -> None:
+    task = {"question": "{soru_é} {kind}", "choices": ("Thể thao", "sức khỏe"), "columns_from": {"label": "de"}}
+    words = {"kind": {"bởi vì": {"en": "because", "de": "weil"}}}
+    table = "id\tsoru_é\tkind\tlabel\ná1\tRain.\tbởi vì\tThể thao\n"
+    write(decomposed(table), language="de")
+    folder = write(table.replace("Thể thao", "?"))
+    benchmark = load_benchmark(spec(folder, languages=("de", "en"), words=words, **task))
+    found = {language: benchmark.pool(Cell("topic", language), "train")[0] for language in ("de", "en")}
+    assert {item.id for item in found.values()} == {"á1"}
+    assert found["en"].question == "Rain. because"
+    assert found["en"].options[found["en"].answer] == "Thể thao"
+    assert found["de"].options[found["de"].answer] == "Thể thao"
+
+
+def test_an_answer_that_only_looks_like_an_option_is_told_by_code_points(write: Write) -> None:
+    told = refusal(write(TSV.replace("\tsports", "\tsp\u043erts")))
+    assert "there is no option 'sp\u043erts'; nearest: sports (U+043E here is U+006F there)" in told
+    folder = write("id\ttext\ta\tb\tlabel\n1\tQ\tx\ty\t\u0410\n")
+    assert "is no letter of an option; there are A, B (this is U+0410)" in refusal(
+        folder, options=("a", "b"), answer_is="letter"
+    )
+    assert read(write("id\ttext\ta\tb\tlabel\n1\tQ\tx\ty\t\uff22\n"), options=("a", "b"), answer_is="letter")[0].answer
+
+
+def test_quoting_is_a_setting_of_the_task(write: Write) -> None:
+    folder = write(TSV.replace("A goal.", '"A goal."'))
+    told = refusal(folder)
+    assert "train.tsv:2: the quotes in '\"A goal.\"' may be text or mark a field's ends" in told
+    assert read(folder, quoting="minimal") == ITEMS
+    assert read(folder, quoting="none")[0].question == '"A goal."'
+    with pytest.raises(ValueError, match=r"quoting belongs to \.tsv and \.csv"):
+        spec(folder, suffix="jsonl", quoting="none")
+
+
+def test_a_printed_nan_is_warned_of(write: Write, caplog: pytest.LogCaptureFixture) -> None:
+    assert read(write(TSV.replace("A virus.", "nan")))[1].question == "nan"
+    assert "train.tsv:3: 1 rows hold the text 'nan', which stands for a missing value" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a b%20c?d#e é 100%", "[a-z]*", "{language}", "~", "日本"])
+def test_a_folder_of_any_name_is_read(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    (folder / "en").mkdir(parents=True)
+    (folder / "en" / "train.tsv").write_text(TSV, encoding="utf-8")
+    assert read(folder) == ITEMS

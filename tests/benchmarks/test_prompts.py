@@ -16,6 +16,7 @@ LETTERS = (" A", " B")
 
 SCORED = {
     "text": ("Question: What melts {first}?\nAnswer:", TEXTS),
+    "continuation": ("What melts {first}?", TEXTS),
     "letter": (f"Question: What melts {{first}}?\n{LISTED}\nAnswer:", LETTERS),
     "arc": ("Question: What melts {first}?\nAnswer:", TEXTS),
     "hellaswag": ("What melts {first}?", TEXTS),
@@ -24,6 +25,7 @@ SCORED = {
 }
 TRAINED = {
     "text": TrainingText("Question: What melts {first}?\nAnswer:", " a stone"),
+    "continuation": TrainingText("What melts {first}?", " a stone"),
     "letter": TrainingText(f"Question: What melts {{first}}?\n{LISTED}\nAnswer:", " B"),
     "arc": TrainingText(f"Question: What melts {{first}}?\n{LISTED}\nAnswer:", " B"),
     "hellaswag": TrainingText(f"What melts {{first}}?\n{LISTED}\nAnswer:", " B"),
@@ -47,7 +49,7 @@ def test_what_is_trained(style: str) -> None:
 
 @pytest.mark.parametrize("style", PROMPTS)
 def test_the_headline_is_divided_by_length_where_options_are_texts_but_not_for_truthfulqa(style: str) -> None:
-    assert PROMPTS[style].headline == ("acc_norm" if style in ("text", "arc", "hellaswag") else "acc")
+    assert PROMPTS[style].headline == ("acc_norm" if style in ("text", "continuation", "arc", "hellaswag") else "acc")
 
 
 def test_a_primer_stands_before_what_is_scored_and_not_in_training() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import unicodedata
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -249,3 +250,47 @@ def test_the_built_in_grid_aligns() -> None:
     demo = load_benchmark(BenchmarkSpec())
     items = align(demo, demo.select(languages=demo.grid.languages[:2]), SplitSpec(train=8, test=8))
     assert {len(items.train(cell)) for cell in items.grid} == {8}
+
+
+@pytest.mark.parametrize("spelled", ["NFD", "NFKC"])
+def test_a_leak_is_found_however_unicode_spells_it(spelled: str) -> None:
+    question, options = "Thể thao １ là gì？", ("được", "không")
+    items = pools(["1", "2"], ["3", "4"])
+    other = unicodedata.normalize(spelled, question), tuple(unicodedata.normalize(spelled, one) for one in options)
+    items[IT, "train"] = (Item("1", question, options, 1), *items[IT, "train"][1:])
+    items[IT, "test"] = (Item("3", other[0] + "\u200b", other[1], 1), *items[IT, "test"][1:])
+    assert "task/it: 1 questions are in training and in test (train id = test id): 1 = 3" in refusal(items)
+    assert ids(aligned(items, overlap="drop").train(IT)) == ["2"]
+
+
+@pytest.mark.parametrize("other", ["unchanged", "NFD"])
+def test_copies_of_a_language_are_found(other: str) -> None:
+    items = pools(["1", "2"], ["3", "4"])
+    for part in ("train", "test"):
+        items[IT, part] = tuple(replace(one, question=f"¿é {one.id}?") for one in items[IT, part])
+        form = (lambda text: text) if other == "unchanged" else (lambda text: unicodedata.normalize("NFD", text))
+        items[DE, part] = tuple(replace(one, question=form(one.question)) for one in items[IT, part])
+    found = aligned(items)
+    assert found.copies == {"train": ((DE, IT),), "test": ((DE, IT),)}
+    assert found.twins(DE) == ((IT,) if other == "unchanged" else ())
+    assert found.twins(EN) == ()
+    assert found.overlaps == ()
+
+
+def test_a_part_of_the_files_may_be_copied() -> None:
+    items = pools(["1", "2"], ["3", "4", "5"])
+    items[IT, "test"] = items[DE, "test"]
+    found = aligned(items)
+    assert found.copies == {"train": (), "test": ((DE, IT),)}
+    items[IT, "test"] = (*items[DE, "test"][:2], item("5", IT, "test"))
+    found = aligned(items)
+    assert found.copies == {"train": (), "test": ()}
+    assert list(map(str, found.overlaps)) == ["2 of 3 questions of task/de and task/it are the same text"]
+
+
+def test_tasks_that_ask_the_same_items_in_other_ways_are_no_copies() -> None:
+    grid = Grid(("task", "letters", "again"), ("de",))
+    items = {(cell, part): tuple(item(n, DE, part) for n in "12") for cell in grid for part in ("train", "test")}
+    styles = {"task": PROMPTS["text"], "letters": PROMPTS["letter"], "again": PROMPTS["text"]}
+    found = align(Benchmark("x", grid, styles, lambda cell, split: items[cell, split]), grid, SplitSpec())
+    assert found.copies["train"] == ((Cell("task", "de"), Cell("again", "de")),)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from mlflow import MlflowClient
 from registry.cells import Cell, Grid
 from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter
+from registry.tracking.chance import chance_p
 from registry.tracking.evaluations import TargetScore, chance_metrics, delta_metrics, score_metrics
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded
@@ -45,8 +47,11 @@ class Recorded:
     def policy(self, text: str = POLICY) -> Path:
         return self.study_file(("seeds: [17, 42]", f"seeds: [17, 42]\n{text}"))
 
-    def baseline(self, *, chance: Mapping[str, float] | None = None, answers: bool = True) -> str:
-        scores = {cell: TargetScore(0.5, 0.5, (chance or {}).get(str(cell), 0.5), "acc") for cell in GRID}
+    def baseline(self, *, chance: Mapping[str, float] | None = None, answers: bool = True, tested: bool = False) -> str:
+        """Record the base's scores; ``tested`` with their p-values, which earlier versions did not record."""
+        levels = {cell: (chance or {}).get(str(cell), 0.5) for cell in GRID}
+        p = {cell: chance_p(RIGHT, [level] * QUESTIONS) if tested else math.nan for cell, level in levels.items()}
+        scores = {cell: TargetScore(0.5, 0.5, level, "acc", p[cell]) for cell, level in levels.items()}
         with recorded(self.client, self.experiment, kind=Kind.BASELINE, name="base", tags=self._tags()) as recording:
             recording.metrics(score_metrics(scores) | chance_metrics(scores))
             if answers:

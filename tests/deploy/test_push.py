@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from registry.deploy.folder import Identity, seal
 from registry.deploy.push import check_repository, push
 from registry.refusal import Refused
 from tests.deploy.upload_hub import UploadHub, upload_hub
@@ -48,6 +49,17 @@ def test_a_repository_that_is_there_gets_another_commit_and_stays_as_visible_as_
     push(folder, "me/adapter", private=True)
     assert hub.repositories["me/adapter"]["adapter_config.json"] == b'{"r": 8}'
     assert (hub.visibility["me/adapter"], hub.commits) == ("public", 2)
+
+
+def test_what_others_put_into_a_pulled_folder_is_not_uploaded(hub, folder, monkeypatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    (folder / "pulled.json").unlink()
+    seal(folder, Identity("models:/adapter/1", "0" * 64))
+    (folder / ".env").write_text("SECRET=1")
+    (folder / ".ssh").mkdir()
+    (folder / ".ssh" / "id_rsa").write_text("a key")
+    push(folder, "me/adapter", private=True)
+    assert set(hub.repositories["me/adapter"]) == {"README.md", "adapter_config.json", "adapter_model.safetensors"}
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
+from analysis.copies import copy_cautions
 from analysis.frame import Frame, load
 from analysis.imported import outcomes_of
 from registry.cells import Cell
@@ -140,6 +141,25 @@ def test_acc_is_the_score_of_a_task_without_acc_norm(read, folder: Path, frames)
     assert found.loc[("pair", "en"), "score"] == ours.loc[("pair", "en"), "acc"]
     assert found.loc[("pair", "en"), "acc_norm"] == ours.loc[("pair", "en"), "acc_norm"]  # counted from the samples
     assert found.loc[("pair", "tr"), "score"] == ours.loc[("pair", "tr"), "acc_norm"]
+    assert any(note.startswith("The score of pair is acc_norm where") for note in read().notes)
+
+
+def test_the_manifest_chooses_the_accuracy_that_is_the_score(read, folder: Path, frames) -> None:
+    change(folder / "manifest.yaml", lambda told: told.update(headline={"pair": "acc"}))
+    found, key = read(), ["target_task", "target_language"]
+    ours = frames[0].observations.set_index(key)
+    for row in found.observations.itertuples():
+        wanted = "acc" if row.target_task == "pair" else "acc_norm"
+        assert row.score == ours.loc[(row.target_task, row.target_language), wanted]
+        assert row.delta == pytest.approx(100 * (row.score - row.baseline), abs=1e-9)
+    assert (ours["acc"] != ours["acc_norm"]).any()
+    assert found.headlines == {"kind": "acc_norm", "pair": "acc"}
+    change(folder / "manifest.yaml", lambda told: told.update(headline={"piar": "acc"}))
+    with pytest.raises(Refused, match=r"manifest.yaml: headline: there is no task 'piar'; nearest: pair"):
+        read()
+    change(folder / "manifest.yaml", lambda told: told.update(headline={"pair": "acc_nrom"}))
+    with pytest.raises(Refused, match=r"headline.pair: there is no accuracy 'acc_nrom'; there are: acc_norm, acc"):
+        read()
 
 
 def test_the_newest_of_several_files_counts(read, folder: Path) -> None:
@@ -291,6 +311,132 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
         "the family of model 'tiny' is not known; say it in the manifest",
     ),
 }
+
+
+def without_samples(folder: Path) -> None:
+    for path in folder.rglob("samples_*.jsonl"):
+        path.unlink()
+
+
+def shots(folder: Path) -> None:
+    for path in folder.rglob("results_*.json"):
+        change(path, lambda told: told["n-shot"].update(dict.fromkeys(told["n-shot"], 5)))
+
+
+def another_prompt(folder: Path) -> None:
+    path = samples_of(folder / "adapter", "pair_tr")
+    path.write_text(path.read_text(encoding="utf-8").replace('"arg_0": "', '"arg_0": "Be brief. '), encoding="utf-8")
+
+
+def beside(folder: Path) -> None:
+    change(results_of(folder / "adapter"), lambda told: told["config"]["model_args"].update(peft="adapter"))
+
+
+def put(*places: str, value: Any) -> Callable[[Any], None]:
+    """Set what stands at a place of a file."""
+
+    def edit(told: Any) -> None:
+        for place in places[:-1]:
+            told = told[place]
+        told[places[-1]] = value
+
+    return edit
+
+
+#: What is done to both files first, the place where the adapter's file is changed, and what is said.
+SETTINGS: dict[str, tuple[Callable[[Path], None] | None, Callable[[Any], None], str]] = {
+    "system instruction": (None, put("system_instruction", value="Be brief."), "the system instruction of kind/en"),
+    "its hash alone": (None, put("system_instruction_sha", value="1a2b"), "the system instruction of kind/en"),
+    "template without hash": (without_samples, put("chat_template", value="{{ x }}"), "the chat template of kind/en"),
+    "dtype": (None, put("config", "model_dtype", value="torch.bfloat16"), "('bfloat16' and 'float32')"),
+    "backend": (None, put("model_source", value="vllm"), "setting model_source of kind/en differs"),
+    "begin token": (None, put("config", "model_args", "add_bos_token", value=True), "config.model_args.add_bos_token"),
+    "quantised": (None, put("config", "model_args", "load_in_4bit", value=True), "('True' and None)"),
+    "thinking": (None, put("config", "model_args", "enable_thinking", value=False), "model_args.enable_thinking"),
+    "attention": (None, put("config", "model_args", "attn_implementation", value="sdpa"), "attn_implementation"),
+    "longest input": (None, put("max_length", value=17), "setting max_length of kind/en differs"),
+    "bos token": (None, put("tokenizer_bos_token", value=["<b>", "9"]), "setting tokenizer_bos_token"),
+    "metrics": (None, put("configs", "pair_tr", "metric_list", value=[]), "setting configs.metric_list of pair/tr"),
+    "repeats": (None, put("configs", "pair_tr", "repeats", value=3), "setting configs.repeats of pair/tr"),
+    "filters": (None, put("configs", "pair_tr", "filter_list", value=["x"]), "setting configs.filter_list of pair/tr"),
+    "what is to come": (None, put("config", "some_new_setting", value=1), "setting config.some_new_setting"),
+    "prompt": (without_samples, put("configs", "pair_tr", "doc_to_text", value="{{x}}"), "configs.doc_to_text of pair"),
+    "description": (without_samples, put("configs", "pair_tr", "description", value="Choose."), "configs.description"),
+    "data": (without_samples, put("configs", "pair_tr", "dataset_path", value="x"), "configs.dataset_path of pair"),
+    "seed": (without_samples, put("config", "random_seed", value=7), "setting config.random_seed of kind/en"),
+    "logged prompt": (another_prompt, put("date", value=1), "options and targets, as logged with the samples, of pair"),
+    "base": (beside, put("config", "model_sha", value="0a"), "the revision of the base model of kind/en differs"),
+    "branch": (beside, put("config", "model_args", "revision", value="dev"), "config.model_args.revision of kind/en"),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_setting_that_can_change_a_score_is_refused_if_it_differs(read, folder: Path, setting: str) -> None:
+    first, edit, told = SETTINGS[setting]
+    if first is not None:
+        first(folder)
+    change(results_of(folder / "adapter"), edit)
+    with pytest.raises(Refused) as raised:
+        read()
+    assert told in str(raised.value)
+    assert "differs between" in str(raised.value)
+    change(results_of(folder / "base"), edit)
+    if setting not in ("logged prompt", "base", "branch"):
+        assert len(read().observations) == 4
+
+
+@pytest.mark.parametrize(("seed", "multiturn"), [(7, False), (None, True)])
+def test_how_examples_are_drawn_matters_where_there_are_some(read, folder: Path, seed, multiturn) -> None:
+    without_samples(folder)
+    change(results_of(folder / "adapter"), put("config", "fewshot_seed", value=seed))
+    change(results_of(folder / "adapter"), put("fewshot_as_multiturn", value=multiturn))
+    assert len(read().observations) == 4
+    shots(folder)
+    with pytest.raises(Refused, match=r"setting (config.fewshot_seed|fewshot_as_multiturn) of kind/en differs"):
+        read()
+
+
+def test_what_changes_no_score_is_named(read, folder: Path) -> None:
+    adapter = results_of(folder / "adapter")
+    for place, value in (("batch_size", 1), ("device", "cuda:3"), ("random_seed", 7), ("model_num_parameters", 1)):
+        change(adapter, put("config", place, value=value))
+    change(adapter, put("transformers_version", value="4.0.0"))
+    change(adapter, put("configs", "pair_tr", "doc_to_text", value="<function prompt at 0x7f00>"))
+    change(results_of(folder / "base"), put("configs", "pair_en", "doc_to_text", value="<function prompt at 0x7f00>"))
+    change(adapter, put("configs", "pair_en", "doc_to_text", value="<function prompt at 0x7fff>"))
+    (note,) = (note for note in read().notes if "change no score" in note)
+    named = "config.batch_size, config.device, config.random_seed, configs.doc_to_text, transformers_version."
+    assert note.endswith(f"beyond rounding: {named}")
+
+
+def test_what_one_version_of_the_harness_does_not_say_is_named(read, folder: Path) -> None:
+    change(results_of(folder / "base"), lambda told: told.pop("max_length"))
+    with pytest.raises(Refused, match="max_length"):
+        read()
+    change(results_of(folder / "base"), put("lm_eval_version", value="0.4.2"))
+    assert any(note.endswith("so that they are not compared: max_length.") for note in read().notes)
+
+
+def test_tasks_that_ask_the_same_are_named_as_copies(read, folder: Path) -> None:
+    assert not any(note.startswith("Copies:") for note in read().notes)
+    for path in folder.rglob("samples_kind_tr_*.jsonl"):
+        (other,) = path.parent.glob("samples_kind_en_*.jsonl")
+        shutil.copyfile(other, path)
+    for path in folder.rglob("results_*.json"):
+        change(path, lambda told: told["results"].update(kind_tr=told["results"]["kind_en"]))
+        change(path, lambda told: told["task_hashes"].update(kind_tr=told["task_hashes"]["kind_en"]))
+    (note,) = copy_cautions(read().notes)
+    assert note[1] == "kind/en, kind/tr have the same test items, so every result on them counts once for each."
+
+
+def test_an_adapter_that_was_not_loaded_is_named(read, folder: Path) -> None:
+    for path in (folder / "base").rglob("*.json*"):
+        kind = "results" if path.name.startswith("results") else path.name.rpartition("_")[0]
+        (other,) = (folder / "adapter").rglob(f"{kind}_*.json*")
+        shutil.copyfile(path, other)
+    (note,) = (note for note in read().notes if "as if the adapter had not been loaded" in note)
+    assert "use_cache" in note
+    assert "tiny pair/tr seed 17 on kind/en" in note
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)

@@ -23,7 +23,13 @@ DECLARED = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))["
 @pytest.fixture
 def file(tmp_path: Path, small_table) -> Path:
     path = tmp_path / "my cells.csv"
-    small_table().to_csv(path, index=False)
+    table = small_table()
+    mmlu = (table["eval_dataset"] == "global_mmlu") & (table["model_name"] == table["model_name"].iloc[0])
+    for name in ("", "norm_"):
+        moved = table.loc[mmlu, f"score_{name}mean"] - table.loc[mmlu, f"score_{name}base_mean"]
+        table.loc[mmlu, f"score_{name}base_mean"] = 0.15
+        table.loc[mmlu, f"score_{name}mean"] = 0.15 + moved
+    table.to_csv(path, index=False)
     return path
 
 
@@ -34,7 +40,7 @@ def test_it_says_where_the_study_is_and_what_to_run_next(command, client, file: 
     assert lines[0] == "imported: 32 cells of 2 models: 4 sources on 4 targets, 8 baselines"
     assert lines[-1] == "next:    mlflow run . -e analyze --env-manager local -P study=theirs"
     assert any(line.startswith("look:") for line in lines)
-    assert "baselines are below chance" in errors
+    assert "2 of 8 baselines are below chance (exact one-sided tests, q ≤ 0.05)" in errors
     assert len(errors.splitlines()) == 1
     assert len(pd.read_parquet(tmp_path / "out" / Artifact.OBSERVATIONS)) == 32
     experiment = client.get_experiment_by_name("theirs")
@@ -117,3 +123,11 @@ assert not {"torch", "transformers", "peft"} & set(sys.modules), sorted(sys.modu
 def test_importing_does_without_torch() -> None:
     done = subprocess.run([sys.executable, "-c", LIGHT], cwd=PROJECT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_an_import_takes_the_name_of_a_file(command, client, tmp_path: Path, small_table) -> None:
+    small_table().to_csv(tmp_path / "cells.csv", index=False)
+    (tmp_path / "theirs.yaml").write_text("extends: demo\nname: published\n", encoding="utf-8")
+    code, output, _ = command("import", "--source", tmp_path / "cells.csv", "--study", tmp_path / "theirs.yaml")
+    assert code == 0
+    assert "in experiment 'published' of" in output

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import stats
 
 from registry.imports import Imported, read_source
 from registry.imports.published import COLUMNS
@@ -65,20 +66,29 @@ def test_baselines_are_one_per_model_and_target_and_flagged_where_chance_is_know
     table = small_table()
     mmlu = table["eval_dataset"] == "global_mmlu"
     hindi = mmlu & (table["eval_language"] == "hi") & (table["model_name"] == "gemma-3-4b-it")
-    for name in ("", "norm_"):
-        table.loc[hindi, f"score_{name}base_mean"] = 0.235
-        table.loc[hindi, f"score_{name}mean"] = 0.245
-        table.loc[hindi, f"delta_score_{name}mean"] = 1.0
-    found = read(table)
+
+    def low(base: float):
+        for name in ("", "norm_"):
+            table.loc[hindi, f"score_{name}base_mean"] = base
+            table.loc[hindi, f"score_{name}mean"] = base + 0.01
+            table.loc[hindi, f"delta_score_{name}mean"] = 1.0
+        return read(table)
+
+    # 94 of 400 by guessing one in four: less than a standard error below.
+    assert not low(0.235).baselines["below_chance"].any()
+    assert low(0.235).below_chance() == ""
+    found = low(0.17)
     assert len(found.baselines) == 8
-    (flagged,) = found.baselines[found.baselines["below_chance"] & (found.baselines["score"] == 0.235)].itertuples()
+    (flagged,) = found.baselines[found.baselines["below_chance"]].itertuples()
+    assert flagged.chance_p == pytest.approx(stats.binomtest(68, 400, 0.25, alternative="less").pvalue)
+    assert flagged.chance_p < flagged.chance_q < 0.05
     assert (flagged.model, flagged.task, flagged.language, flagged.chance) == (
         "gemma-3-4b-it",
         "global_mmlu",
         "hi",
         0.25,
     )
-    assert "gemma-3-4b-it on global_mmlu/hi (0.235)" in found.below_chance()
+    assert "gemma-3-4b-it on global_mmlu/hi (0.170)" in found.below_chance()
 
 
 @pytest.mark.parametrize("name", ["Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct", "Qwen__Qwen2.5-0.5B-Instruct"])
@@ -216,7 +226,7 @@ HOSTILE = {
     "tabs": (lambda text: text.replace(",", "\t").encode(), "separated by a tab"),
     "Latin-1": (lambda text: text.replace("gemma-3-4b-it", "gemmä", 1).encode("latin-1"), ":18: not UTF-8"),
     "UTF-16": (lambda text: text.encode("utf-16"), "not UTF-8"),
-    "huge field": (lambda text: text.replace("gemma", "x" * 200_000, 1).encode(), "field larger than field limit"),
+    "huge field": (lambda text: text.replace("gemma", "x" * 200_000, 1).encode(), "18: model_name is not usable"),
     "open quote": (lambda text: text.replace("gemma", '"gemma', 1).encode(), "correct the quotes"),
     "short row": (lambda text: (text + "a,b\n").encode(), ":34: 2 column(s) where the header has 26"),
     "zero bytes": (lambda text: text.replace("gemma", "gem\0ma", 1).encode(), "model_name is not usable"),

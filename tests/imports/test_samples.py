@@ -26,7 +26,7 @@ def read(tmp_path: Path, *samples: dict[str, Any]):
     path = tmp_path / "samples_x_2026-01-01T00-00-00.jsonl"
     lines = [json.dumps(line | {"doc_id": number}) for number, line in enumerate(samples)]
     path.write_text("\n".join(lines), encoding="utf-8")
-    return read_samples(path, delimiter=" ", kind="none")
+    return read_samples(path, delimiter=" ", kind="none").outcomes
 
 
 def test_a_target_may_be_a_letter(tmp_path: Path) -> None:

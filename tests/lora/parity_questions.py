@@ -205,6 +205,25 @@ BELIEFS: dict[str, list[tuple[str, list[str]]]] = {
     ],
 }
 
+#: Language → (premise, what is asked for, two options, index of the right one). Some begin small, or with no letter.
+CAUSES: dict[str, list[tuple[str, str, str, str, int]]] = {
+    "et": [
+        ("Poiss jäi bussist maha.", "cause", "Ta magas liiga kaua.", "Ta ostis uue mütsi.", 0),
+        ("Jõgi jäätus.", "effect", "Kalad lendasid minema.", "Lapsed läksid uisutama.", 1),
+        ("Ülemus kiitis töölisi.", "cause", "Õhtu oli pime ja väga pikk.", "Üks töö sai valmis.", 1),
+    ],
+    "tr": [
+        ("Çocuk otobüsü kaçırdı.", "cause", "İstasyona geç geldi.", "Ilık bir çorba içti.", 0),
+        ("Nehir dondu.", "effect", "Öğretmen gemiyle geldi.", "çocuklar kaymaya gitti.", 1),
+        ("Isıtıcı bozuldu.", "effect", "Ev soğudu.", "3 kedi doğdu ve hepsi çok uzun yaşadı.", 0),
+    ],
+    "zh": [
+        ("男孩错过了公共汽车。", "cause", "他睡过头了。", "他买了一顶新帽子。", 0),
+        ("河水结冰了。", "effect", "鱼都飞走了，再也没有回来。", "孩子们去滑冰。", 1),
+        ("老师生气了。", "cause", "窗外有一只鸟。", "学生一直在说话。", 1),
+    ],
+}
+
 
 def m_arc(options: int) -> list[dict[str, Any]]:
     """Rows of m_arc with that many options, the fifth column empty where there are four."""
@@ -244,4 +263,12 @@ def m_truthfulqa() -> list[dict[str, Any]]:
         | {f"{kind}_targets_labels": [1] + [0] * (len(answers) - 1) for kind in ("mc1", "mc2")}
         for beliefs in BELIEFS.values()
         for question, answers in beliefs
+    ]
+
+
+def xcopa(language: str) -> list[dict[str, Any]]:
+    """Rows of XCOPA in one language."""
+    return [
+        {"premise": premise, "question": asked, "choice1": first, "choice2": second, "label": label, "idx": number}
+        for number, (premise, asked, first, second, label) in enumerate(CAUSES[language])
     ]

@@ -13,9 +13,11 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
 from registry.lora import train
+from registry.lora.forward import Batching
 from registry.lora.full import FullWeights, in_training, replaced, save_full
 from registry.lora.tokens import Example
 from registry.lora.train import Training, hold_out, train_full
+from registry.lora.trial import batching_of
 from registry.refusal import Refused
 from registry.study import Recipe
 from tests.lora.test_train import _arguments, _SequentialTrainer, _Small, padded, plain_loss
@@ -162,7 +164,7 @@ def test_the_epoch_with_the_lowest_validation_loss_is_kept(make, examples) -> No
 
 def test_in_rows_it_trains_the_same(make, monkeypatch, examples) -> None:
     flat = full(make(), examples)
-    monkeypatch.setattr(train, "takes_flat", lambda _: False)
+    monkeypatch.setattr(train, "batching_of", lambda _: Batching(flat=False, shared=False, padded=True))
     rows = full(make(), examples)
     assert rows.losses == pytest.approx(flat.losses, abs=1e-5)
     assert_close(rows.adapter, dict(flat.adapter.weights), 2e-5)
@@ -179,6 +181,7 @@ def test_a_step_in_parts_is_the_step_as_a_whole(make, examples, precision: str) 
 
 def test_too_little_memory_halves_the_batch_and_training_goes_on(make, examples, caplog) -> None:
     expected, base = full(make(), examples), make()
+    batching_of(base)  # the trial is not of memory
     memory = _Small(base, 60, torch.OutOfMemoryError, "CUDA out of memory.")
     found = full(base, examples)
     assert 1 <= len(memory.refused) <= 4

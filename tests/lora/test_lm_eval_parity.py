@@ -11,6 +11,7 @@ import importlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +31,12 @@ from tokenizers.trainers import BpeTrainer
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from registry.benchmarks.items import Item
+from registry.benchmarks.mapping import items_of
 from registry.benchmarks.prompts import PROMPTS, Prompt, clean_hellaswag
+from registry.benchmarks.tables import Row, Table
 from registry.lora.score import ScoringSet, choose, loglikelihoods
 from registry.lora.tokens import encode_queries
+from registry.studyfile import load_study
 from tests.lora import parity_questions as rows
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"
@@ -69,6 +73,13 @@ def truthfulqa_item(row: dict[str, Any]) -> Item:
     return Item(row["question"], clean_hellaswag(row["question"]), tuple(row["mc1_targets_choices"]), answer)
 
 
+def xcopa_item(language: str, row: dict[str, Any]) -> Item:
+    """An item of the study that comes with the project, without the column that it takes from another language."""
+    task = replace(load_study("xcopa").benchmark.tasks["xcopa"], columns_from={})
+    (item,) = items_of(Table(Path("xcopa.jsonl"), tuple(row), (Row(1, row),)), task, language)
+    return item
+
+
 @dataclass(frozen=True)
 class Style:
     """One option style: the harness's task and its rows, and how this project puts them."""
@@ -92,6 +103,15 @@ STYLES = {
         replace(PROMPTS["truthfulqa"], primer=PRIMER),
     ),
     "global_mmlu": Style("global_mmlu/default/en/_en_template_yaml", rows.global_mmlu(), mmlu_item, PROMPTS["mmlu"]),
+    **{
+        f"xcopa_{language}": Style(
+            f"xcopa/default_{language}.yaml",
+            rows.xcopa(language),
+            partial(xcopa_item, language),
+            replace(PROMPTS["continuation"], headline="acc"),
+        )
+        for language in ("et", "tr", "zh")
+    },
 }
 
 

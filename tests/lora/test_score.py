@@ -24,7 +24,7 @@ from transformers import (
     Qwen3Config,
 )
 
-from registry.lora import forward
+from registry.lora import trial
 from registry.lora.score import ScoringSet, choose, loglikelihoods
 from registry.lora.tokens import Continuations
 
@@ -190,14 +190,14 @@ def test_an_architecture_that_cannot_read_siblings_reads_one_option_a_row_and_th
     expected = one_by_one(model, queries, max_length=128)
     for _ in range(2):
         assert_same(scored(model, queries), expected)
-    assert not forward.takes_flat(model)
-    (said,) = [record.getMessage() for record in caplog.records if record.name == forward.__name__]
+    assert not trial.batching_of(model).flat
+    (said,) = [record.getMessage() for record in caplog.records if record.name == trial.__name__]
     assert said.startswith(f"{config.model_type} runs one option per row")
 
 
 @pytest.mark.parametrize("config", [*CONFIGS.values(), *WINDOWED.values()], ids=[*CONFIGS, *WINDOWED])
 def test_the_families_of_the_study_read_siblings(config: PreTrainedConfig) -> None:
-    assert forward.takes_flat(random_model(config))
+    assert trial.batching_of(random_model(config)).shared
 
 
 @pytest.mark.parametrize("most", [60, 200])
@@ -228,7 +228,7 @@ def test_one_question_that_does_not_fit_into_memory_ends_the_scoring() -> None:
     def none(*_: object, **__: object) -> object:
         raise torch.OutOfMemoryError("CUDA out of memory.")
 
-    forward.takes_flat(model)
+    trial.batching_of(model)
     model.forward = none
     with pytest.raises(torch.OutOfMemoryError):
         scored(model, random_queries(8, context=(5, 40), options=(1, 6)))
@@ -236,7 +236,7 @@ def test_one_question_that_does_not_fit_into_memory_ends_the_scoring() -> None:
 
 def test_an_error_that_is_not_of_memory_is_not_taken_for_one() -> None:
     model = random_model(CONFIGS["llama"])
-    forward.takes_flat(model)
+    trial.batching_of(model)
 
     def broken(*_: object, **__: object) -> object:
         raise RuntimeError("shapes do not match")

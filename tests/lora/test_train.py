@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from peft import PeftModel, get_peft_model_state_dict
@@ -25,9 +26,11 @@ from transformers import (
 from registry.lora import course, passes, train
 from registry.lora.adapter import Adapter, fresh_adapter
 from registry.lora.bank import Bank, put_on
-from registry.lora.forward import reading, takes_flat
+from registry.lora.forward import Batching, reading
 from registry.lora.tokens import Example
 from registry.lora.train import Assignment, Training, hold_out, train_adapter, train_adapters
+from registry.lora.trial import batching_of
+from registry.refusal import Refused
 from registry.study import LoraSpec, Recipe
 
 RECIPE = Recipe(lora=LoraSpec(rank=4, alpha=8), learning_rate=1e-2, epochs=2, batch_size=8, warmup=0.2, validation=0.0)
@@ -72,9 +75,9 @@ def assignment(base, examples: Sequence[Example], recipe: Recipe = RECIPE, *, se
 
 def mean_loss(base, adapter: Adapter, examples: Sequence[Example], *, batch_size: int) -> float:
     """Mean cross-entropy over all supervised tokens, in nats, as a validation computes it."""
-    bank, flat = Bank(base, [adapter]), takes_flat(base)
-    with put_on(base, bank), reading(base, flat=flat) as forward:
-        return passes.Passes(base, bank, forward, flat, None).losses([0], [examples], batch_size)[0]
+    bank, batching = Bank(base, [adapter]), batching_of(base)
+    with put_on(base, bank), reading(base, batching) as forward:
+        return passes.Passes(base, bank, forward, batching, None).losses([0], [examples], batch_size)[0]
 
 
 def weights_of(model: PeftModel | Adapter) -> dict[str, Tensor]:
@@ -394,6 +397,7 @@ def test_too_little_memory_halves_the_batch_and_training_goes_on(
     make_llama, run, examples, caplog, error: type[RuntimeError], message: str
 ) -> None:
     expected, base = run(examples), make_llama()
+    batching_of(base)  # the trial is not of memory
     memory = _Small(base, 60, error, message)
     found = run(examples, model=base)
     assert 1 <= len(memory.refused) <= 4, "what was found to be too much is not tried again"
@@ -404,6 +408,7 @@ def test_too_little_memory_halves_the_batch_and_training_goes_on(
 
 def test_one_text_that_does_not_fit_into_memory_ends_the_training(make_llama, run, examples) -> None:
     base = make_llama()
+    batching_of(base)
     _Small(base, 5, torch.OutOfMemoryError, "CUDA out of memory.")
     with pytest.raises(torch.OutOfMemoryError):
         run(examples, model=base)
@@ -412,12 +417,39 @@ def test_one_text_that_does_not_fit_into_memory_ends_the_training(make_llama, ru
 # Several adapters at once
 
 
-@pytest.mark.parametrize("flat", [True, False], ids=["flat", "in rows"])
+class _Routed(torch.nn.Module):
+    """A layer whose projection sees every other token alone, as an expert does."""
+
+    def __init__(self, inner: torch.nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, states: Tensor) -> Tensor:
+        found = states.new_zeros(*states.shape[:-1], self.inner.out_features)
+        found[:, ::2] = self.inner(states[:, ::2])
+        return found
+
+
+def test_a_layer_that_sees_some_tokens_trains_one_adapter_and_refuses_several(make_llama, examples) -> None:
+    """Sliced evenly, its tokens would go to adapters that they are not of."""
+    base = make_llama()
+    for layer in base.model.layers:
+        layer.mlp.up_proj = _Routed(layer.mlp.up_proj)
+    recipe = dataclasses.replace(RECIPE, lora=LoraSpec(rank=4, alpha=8, targets=("inner",)))
+    given = [Assignment(fresh_adapter(base, recipe.lora, seed=seed), examples[:12], seed) for seed in (1, 2)]
+    assert all(np.isfinite(train_adapters(base, given[:1], recipe)[0].losses))
+    batching = Batching(flat=True, shared=True, padded=True)
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Refused, match="set adapters_at_once: 1"):
+        patch.setattr(train, "batching_of", lambda _: batching)
+        train_adapters(base, given, recipe)
+
+
+@pytest.mark.parametrize(("flat", "padded"), [(True, True), (False, True), (False, False)], ids=["flat", "rows", "one"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 def test_adapters_trained_at_once_become_what_each_becomes_alone(
-    make_llama, monkeypatch, examples, dropout: float, flat: bool
+    make_llama, monkeypatch, examples, dropout: float, flat: bool, padded: bool
 ) -> None:
-    monkeypatch.setattr(train, "takes_flat", lambda _: flat)
+    monkeypatch.setattr(train, "batching_of", lambda _: Batching(flat=flat, shared=flat, padded=padded))
     recipe = dataclasses.replace(
         RECIPE, lora=LoraSpec(rank=4, alpha=8, dropout=dropout), validation=0.2, learning_rate=0.06, epochs=4, clip=0.3
     )

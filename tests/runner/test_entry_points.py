@@ -14,7 +14,6 @@ from pathlib import Path
 import pytest
 import yaml
 
-from entrypoints.command import study_name
 from registry.project import PROJECT
 from registry.runner import resident
 from registry.tracking.names import Kind, Tag
@@ -103,12 +102,58 @@ def test_a_study_without_records_cannot_be_analysed(command, uri) -> None:
     assert "Traceback" not in errors
 
 
-def test_a_study_file_stands_for_the_name_it_gives(tmp_path: Path, study_file) -> None:
-    named, nameless = tmp_path / "first-try.yaml", tmp_path / "mine.yml"
-    named.write_text(study_file().read_text(encoding="utf-8"), encoding="utf-8")
-    nameless.write_text("extends: demo\n", encoding="utf-8")
-    wanted = {str(named): "small", str(nameless): "mine", "gone/my.yaml": "my", "demo": "demo"}
-    assert {given: study_name(given) for given in wanted} == wanted
+#: Of each entry point that takes a study, what else it is asked, and what it says of the small study once that was run.
+ASKED = {
+    "study": (("--dry-run",), "study 'small': 1 bases x 4 sources"),
+    "finetune": ((), "already registered: models:/tiny--kind--en/1"),
+    "evaluate": ((), "already evaluated: tiny kind/en seed 17"),
+    "recommend": (("--want", "kind/tr", "--output", "{folder}"), "tiny: wanted kind/tr"),
+    "pull": (("--best-for", "kind/tr", "--overwrite", "--output", "{folder}/pulled"), ": models:/tiny--"),
+    "promote": (("--model", "tiny", "--task", "kind", "--language", "en", "--dry-run"), "champion: "),
+}
+#: Those that take seconds.
+ASKED_SLOWLY = {
+    "doctor": (("--digests", "false"), "study small"),
+    "tune": (("--trials", "1", "--output", "{folder}/tuned"), "in experiment 'small'"),
+    "analyze": (("--corrected", "false", "--mixed-models", "false", "--output", "{folder}/report"), "'small' of"),
+}
+
+
+def assert_takes(command, entry_point: str, given: str, folder: Path) -> str:
+    arguments, told = (ASKED | ASKED_SLOWLY)[entry_point]
+    code, output, errors = command(entry_point, "--study", given, *(part.format(folder=folder) for part in arguments))
+    assert code == 0 or entry_point in ("promote", "doctor"), (output, errors)
+    assert told in output, (output, errors)
+    return errors
+
+
+@pytest.mark.parametrize("entry_point", ASKED)
+def test_an_entry_point_takes_the_path_or_the_name_of_a_study(
+    command, finished, study_file, tmp_path: Path, monkeypatch, entry_point: str
+) -> None:
+    """The path of a file; the name beside that file; and the name alone, from a folder without it."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", finished.uri)
+    file = study_file(("recipe:", "promotion: {champion: {protect: [kind/en], min_gain: 90}}\nrecipe:"))
+    beside = file.rename(file.with_name("first-try.yaml")).parent
+    for folder, given in ((tmp_path, str(beside / "first-try.yaml")), (beside, "first-try.yaml"), (beside, "small")):
+        monkeypatch.chdir(folder)
+        assert "is taken as run" not in assert_takes(command, entry_point, given, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    if entry_point == "promote":  # the study that was run has no policy
+        assert "promotion" in command("promote", "--study", "small", "--model", "tiny", "--dry-run")[2]
+    else:
+        assert_takes(command, entry_point, "small", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("given", ["path", "name"])
+@pytest.mark.parametrize("entry_point", ASKED_SLOWLY)
+def test_another_entry_point_takes_the_path_or_the_name_of_a_study(
+    command, few_records, rerun, study_file, tmp_path: Path, monkeypatch, entry_point: str, given: str
+) -> None:
+    rerun(few_records)
+    monkeypatch.chdir(tmp_path)
+    assert_takes(command, entry_point, str(study_file()) if given == "path" else "small", tmp_path)
 
 
 def test_doctor_counts_a_study_that_there_is_not(command, untouched: Path) -> None:

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS, Prompt
 from registry.cells import Cell
+from registry.loading import load_tokenizer
 from registry.lora.tokens import encode_examples
 from registry.refusal import Refused
 from registry.runner import describe, laid_out
@@ -117,15 +118,15 @@ class TestLengths:
         assert (recipe.length("kind"), recipe.length("pair")) == (20, 30)
         assert Recipe(max_length=77).length("kind") == 77
 
-    def test_long_texts_are_cut_on_the_left_to_their_tasks_length(self, study, monkeypatch) -> None:
-        experiment = prepare(with_recipe(study, max_length={"kind": 12, "pair": 18}))
-        given: list[int] = []
-        monkeypatch.setattr(
-            laid_out, "encode_examples", lambda _, texts, max_length: given.append(max_length) or list(texts)
-        )
-        for task in ("kind", "pair"):
-            laid_out.examples_of(experiment, experiment.bases["tiny"], None, Cell(task, "en"))
-        assert given == [12, 18]
+    def test_long_texts_are_cut_on_the_left_to_their_tasks_length(self, study) -> None:
+        whole, cut = (prepare(with_recipe(study, max_length=length)) for length in (512, {"kind": 12, "pair": 18}))
+        tokenizer = load_tokenizer(whole.bases["tiny"])
+        for task, length in (("kind", 12), ("pair", 18)):
+            texts, short = (
+                laid_out.examples_of(one, one.bases["tiny"], tokenizer, Cell(task, "en")) for one in (whole, cut)
+            )
+            assert max(len(text.tokens) for text in texts) > length
+            assert [text.tokens for text in short] == [text.tokens[-length:] for text in texts]
 
     def test_a_fingerprint_depends_on_the_length_of_its_own_task_alone(self, study) -> None:
         def prints(max_length: object) -> tuple[str | None, ...]:

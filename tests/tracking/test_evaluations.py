@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from registry.cells import Cell, Grid
+from registry.tracking.chance import chance_p
 from registry.tracking.evaluations import (
     TargetScore,
     below_chance,
@@ -77,8 +79,24 @@ def test_every_accuracy_is_recorded_and_the_headline_is_the_score() -> None:
     assert chance_metrics(scores) == {"chance/arc/en": 0.25, "chance/arc/de": 0.1}
 
 
-def test_below_chance_is_strictly_below() -> None:
-    assert below_chance({EN: scored(0.25), DE: scored(0.24), TR: scored(0.4, chance=0.5)}) == [DE, TR]
+def test_below_chance_is_tested_over_all_targets() -> None:
+    def counted(correct: int, of: int = 200) -> TargetScore:
+        return dataclasses.replace(scored(correct / of), chance_p=chance_p(correct, [0.25] * of))
+
+    # A standard error is 6 questions: one below is luck, four below is not.
+    assert below_chance({EN: counted(50), DE: counted(44)}) == {}
+    assert list(below_chance({EN: counted(50), DE: counted(26)})) == [DE]
+    # Two below are found alone, not among twenty.
+    low = counted(37)
+    assert 0.01 < low.chance_p < 0.025
+    assert below_chance({DE: low}) == {DE: pytest.approx(low.chance_p)}
+    many = {Cell("arc", f"l{number}"): counted(50) for number in range(20)}
+    assert below_chance(many | {DE: low}) == {}
+
+
+def test_what_was_not_tested_is_not_called_below_chance() -> None:
+    assert below_chance({DE: scored(0.1)}) == {}
+    assert chance_metrics({DE: scored(0.1)}) == {"chance/arc/de": 0.25}
 
 
 def test_scores_read_back_from_the_run(client) -> None:

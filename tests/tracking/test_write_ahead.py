@@ -10,14 +10,17 @@ import sys
 import time
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import create_engine, text
 
+from registry.doctor.findings import Level
+from registry.doctor.store import check_store
 from registry.project import PROJECT
 from registry.tracking import write_ahead
 from registry.tracking.store import experiment_id, open_store
-from registry.tracking.write_ahead import make_database
+from registry.tracking.write_ahead import make_database, shared_log
 
 
 def asked(file: Path, pragma: str) -> object:
@@ -114,3 +117,25 @@ def test_what_a_killed_process_recorded_is_there(uri: str) -> None:
     client = open_store(uri)
     (run,) = client.search_runs([experiment_id(client, "small")])
     assert run.data.metrics == {"score": 0.5}
+
+
+def test_a_log_on_a_network_file_system_is_told(client, uri, monkeypatch, caplog) -> None:
+    file = Path(uri.removeprefix("sqlite:///"))
+    mounts = {"/": "ext4", str(file.parent): "nfs4"}
+    partitions = [SimpleNamespace(mountpoint=where, fstype=kind) for where, kind in mounts.items()]
+    assert shared_log(file) is None
+    monkeypatch.setattr(write_ahead.psutil, "disk_partitions", lambda all: partitions)
+    assert shared_log(file) == "nfs4"
+    open_store(uri)
+    (told,) = [record.getMessage() for record in caplog.records if "write-ahead log" in record.getMessage()]
+    assert f"{file} keeps a write-ahead log on nfs4" in told
+    assert f"sqlite3 {file} 'PRAGMA journal_mode = DELETE'" in told
+    (found,) = [one for one in check_store(uri)[0] if "write-ahead" in one.text]
+    assert found.level is Level.WRONG
+    client._tracking_client.store.engine.dispose()
+    client._get_registry_client().store.engine.dispose()
+    caplog.clear()
+    with closing(sqlite3.connect(file)) as database:
+        assert database.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)
+    open_store(uri)
+    assert not [record for record in caplog.records if "write-ahead log" in record.getMessage()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from registry.runner.session import prospect, run_study
 from registry.studyfile import load_study
 from registry.tracking import runs
 from registry.tracking.names import Kind, Tag
-from registry.tuning import objective
+from registry.tuning import objective, storage
 from registry.tuning.search import run_search
 from registry.tuning.space import recipe_of, suggested
 from registry.tuning.storage import open_storage, storage_url
@@ -144,3 +145,15 @@ def test_a_storage_that_is_none_is_refused(tmp_path: Path) -> None:
     file.write_text("no database, and long enough to be seen as none" * 50)
     with pytest.raises(Refused, match="cannot be opened"):
         open_storage(storage_url("", str(file)))
+
+
+def test_a_search_does_not_end_without_a_trial_whose_process_was_killed_before_it_named_itself(
+    study, uri, monkeypatch, tmp_path
+) -> None:
+    monkeypatch.setattr(storage, "_UNMARKED", timedelta(seconds=2))
+    trials = trials_of(study, uri, trials=1)
+    trials.study.ask()
+    assert (trials.left, trials.unmarked) == (0, True)
+    run_search(trials, str(tmp_path / "out"))
+    assert [trial.state for trial in trials.counted()] == [TrialState.COMPLETE]
+    assert not trials.unmarked

@@ -1,0 +1,92 @@
+"""Erase for ever what is recorded of a study, or of one registered version: records, files, caches and checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from entrypoints.command import STUDY, boolean, parser, run_command
+
+if TYPE_CHECKING:  # slow to import, and --help has no need of it
+    from registry.erasure.inventory import Subject
+
+
+def main() -> None:
+    """Parse, list what goes, and erase it if that was confirmed."""
+    arguments = parser(__doc__, "mlflow run . -e forget --env-manager local -P study=demo")
+    arguments.add_argument("--study", default="", help=f"study to erase: {STUDY}")
+    arguments.add_argument("--name", default="", help="in place of study: registered name of an adapter")
+    arguments.add_argument("--version", default="", help="with name: number of the version to erase")
+    arguments.add_argument(
+        "--dry-run",
+        nargs="?",
+        const=True,
+        default=True,
+        type=boolean,
+        help="list what would be erased, and erase nothing",
+    )
+    arguments.add_argument(
+        "--confirm",
+        default="",
+        help="with dry_run=false: the study's name, or name/version, once more; else nothing goes",
+    )
+    given = arguments.parse_args()
+
+    def forget() -> int:
+        from registry.erasure.erase import plan_erasure
+        from registry.refusal import Refused
+        from registry.tracking.launch import annotate_launch, launching_run
+        from registry.tracking.store import open_store, shown_uri
+
+        launch, subject = launching_run(), _subject(given)
+        if not given.dry_run and given.confirm != str(subject):
+            raise Refused(
+                f"confirm={given.confirm!r} is not {str(subject)!r}, so nothing was erased. What would go:\n"
+                f"{_command(given, dry_run=True)}"
+            )
+        client = open_store()
+        plan = plan_erasure(client, subject, lambda number: _caches(client.tracking_uri, number))
+        print(f"forget {subject} in {shown_uri(client.tracking_uri)}:")
+        for line in plan.lines():
+            print(line)
+        if given.dry_run:
+            print("dry run: nothing was erased. There is no way back; docs/server.md has backups. To erase it:")
+            print(f"  {_command(given, dry_run=False)} -P confirm={shlex.quote(str(subject))}")
+            return 0
+        left = plan.carry_out()
+        print(f"erased: {subject}; folders that commands wrote for you (reports/, adapters/) stay as they are")
+        for line in left:
+            print(line)
+        annotate_launch(client, launch, f"Erased `{subject}`.")
+        return 1 if any(line.startswith("files could not") for line in left) else 0
+
+    run_command(forget)
+
+
+def _subject(given: argparse.Namespace) -> Subject:
+    from registry.erasure.inventory import Subject
+    from registry.refusal import Refused
+    from registry.studynames import recorded_name
+
+    if bool(given.study) == bool(given.name) or bool(given.name) != bool(given.version):
+        raise Refused("name what is to be erased: study=<name>, or name=<registered model> version=<number>")
+    return Subject(recorded_name(given.study) if given.study else "", given.name, given.version)
+
+
+def _command(given: argparse.Namespace, *, dry_run: bool) -> str:
+    named = {key: value for key in ("study", "name", "version") if (value := getattr(given, key))}
+    words = " ".join(f"-P {key}={shlex.quote(value)}" for key, value in named.items())
+    return f"mlflow run . -e forget --env-manager local {words} -P dry_run={str(dry_run).lower()}"
+
+
+def _caches(uri: str, experiment: str) -> Iterator[Path]:
+    from analysis.stored.cache import cache_folder, cache_root
+
+    yield cache_folder(cache_root(), uri, experiment)
+
+
+if __name__ == "__main__":
+    main()
