@@ -4,12 +4,12 @@ BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo ui server test test-slow ui-test test-architectures bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray scaling lint clean
+.PHONY: help setup lock upgrade sbom audit demo ui server test test-slow ui-test test-architectures bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray scaling lint clean
 
 help:  ## what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
-setup: .venv/run-time.txt  ## a virtual environment in .venv with exactly the pip list of conda.yaml
+setup: .venv/run-time.txt  ## a virtual environment in .venv with what requirements/run-time.txt and conda.yaml pin
 
 demo: setup  ## the built-in study: 2 bases, 32 source cells, 2 seeds; then its analysis
 	$(BIN)/python -m entrypoints.study --study demo
@@ -71,6 +71,27 @@ lint: .venv/lint.txt  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+lock: .venv/supply/installed.txt  ## resolve the pins of conda.yaml and pyproject.toml anew into requirements/*.txt
+	$(SUPPLY)/python requirements/pins.py lock
+
+upgrade: .venv/supply/installed.txt  ## raise every pin to the newest that fits, and lock; docs/upgrading.md says what then
+	$(SUPPLY)/python requirements/pins.py raise
+
+sbom: setup .venv/supply/installed.txt  ## sbom.json: every package in .venv, with licences (CycloneDX)
+	$(SUPPLY)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
+
+# --strict fails where a package cannot be looked up. One with two versions, by Python, has its second in another list:
+# pip-audit takes one version of each at a time.
+audit: .venv/supply/installed.txt  ## look every locked package up in PyPI's list of known vulnerabilities (needs network)
+	@rm -f .venv/audit-*.txt
+	@{ grep -ho '^[a-z0-9.-]*==[^ ]*' requirements/*.txt; grep -o 'torch==[^ ]*' conda.yaml; } | sort -u | \
+	  awk -F== '{print > (".venv/audit-" ++seen[$$1] ".txt")}'
+	@for list in .venv/audit-*.txt; do \
+	  echo "$$(wc -l < $$list) packages:"; \
+	  $(SUPPLY)/pip-audit --strict --no-deps --disable-pip --progress-spinner off --requirement $$list || failed=yes; \
+	done; [ -z "$$failed" ] || \
+	  { echo "audit NOT passed: above are the vulnerabilities found, or why they could not be looked up"; exit 1; }
+
 clean:  ## remove the environment and caches, nothing that was recorded
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
@@ -79,12 +100,23 @@ clean:  ## remove the environment and caches, nothing that was recorded
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V); try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 
-# The stamp is the list that was installed: a change of conda.yaml installs again.
-.venv/run-time.txt: conda.yaml .venv/bin/python
-	@awk '/- pip:/ {list = 1; next} list && /^ *- / {sub(/^ *- */, ""); print}' conda.yaml > .venv/wanted.txt
-	$(BIN)/python -m pip install --quiet --requirement .venv/wanted.txt
-	@mv .venv/wanted.txt $@
+# Every package but PyTorch is installed from the lock file, by hash. PyTorch has builds with different hashes for CUDA,
+# CPUs and macOS, so it is installed by its exact pin, with what that build itself pins; `pip check` then looks at all.
+.venv/run-time.txt: conda.yaml requirements/run-time.txt .venv/bin/python
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/run-time.txt
+	$(BIN)/python -m pip install --quiet "$$(grep -o 'torch==[^ ]*' conda.yaml)"
+	$(BIN)/python -m pip check
+	@cp requirements/run-time.txt $@
 
-.venv/%.txt: pyproject.toml .venv/run-time.txt
-	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+# Sources are built with the setuptools of the lock file, not with one that is fetched unchecked.
+.venv/%.txt: requirements/%.txt pyproject.toml .venv/run-time.txt
+	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation --requirement requirements/$*.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+# Tools that look at the environment have one of their own.
+SUPPLY := .venv/supply/bin
+.venv/supply/installed.txt: requirements/supply.txt .venv/bin/python
+	$(BIN)/python -m venv .venv/supply
+	$(SUPPLY)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/supply.txt
 	@touch $@

@@ -47,8 +47,10 @@ def main() -> None:
         print(f"  SHA-256 of the adapter {tags.get(Tag.DIGEST)}, as recorded")
         if given.push:
             print(f"  pushed: {push(pulled.folder, given.push, private=given.private)}")
+        if pulled.base_missing:
+            print(f"  {pulled.base_missing}")
         print("use it:")
-        print("\n".join(usage(pulled, base=given.base)))
+        print("\n".join(usage(pulled)))
         annotate_launch(client, launch, f"Pulled `{chosen.adapter.uri}`.")
         return 0
 
@@ -85,7 +87,9 @@ def _add_where(arguments: argparse.ArgumentParser) -> None:
     arguments.add_argument(
         "--dtype", default="float32", choices=get_args(Dtype), help="data type of a merged model's weights"
     )
-    arguments.add_argument("--base", default="", help="folder of a base that is neither built in nor on the hub")
+    arguments.add_argument(
+        "--base", default="", help="folder of the base; empty takes where it was when the adapter was trained"
+    )
     arguments.add_argument("--push", default="", help="hub repository owner/name to upload the folder to")
     arguments.add_argument(
         "--private", nargs="?", const=True, default=True, type=boolean, help="make a new hub repository private"

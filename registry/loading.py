@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from registry.architecture import auto_class, brief, keep_language
 from registry.hub import NotAtHand
-from registry.memory import is_out_of_memory, require_memory
+from registry.memory import is_out_of_memory, release_freed, require_memory
 from registry.models import Base
 from registry.refusal import Refused
 from registry.study import Placement, Quantization
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-__all__ = ["BITSANDBYTES", "dtype_of", "load_base", "load_tokenizer", "require_quantization"]
+__all__ = ["BITSANDBYTES", "dtype_of", "load_base", "load_tokenizer", "quantization_config", "require_quantization"]
 
 #: What quantised bases are loaded by; the extra ``quantized`` of pyproject.toml.
 BITSANDBYTES = "bitsandbytes==0.50.2"
@@ -90,7 +90,7 @@ def load_base(
             use_safetensors=True,
             trust_remote_code=base.trust_remote_code,
             device_map="auto" if placement == "spread" else {"": device},
-            quantization_config=_quantization_config(quantization, dtype),
+            quantization_config=quantization_config(quantization, dtype),
             output_loading_info=True,
         )
     except (ImportError, ValueError, RuntimeError) as error:
@@ -104,6 +104,7 @@ def load_base(
     if quantization == "4bit":
         _keep_differentiable(model)
     model.eval().requires_grad_(False)
+    release_freed()
     return model
 
 
@@ -133,7 +134,8 @@ def require_quantization(quantization: Quantization | None) -> None:
         )
 
 
-def _quantization_config(quantization: Quantization | None, dtype: torch.dtype) -> Any:
+def quantization_config(quantization: Quantization | None, dtype: torch.dtype) -> Any:
+    """Return how transformers is to quantise a base that computes in ``dtype``; None for one that is not."""
     from transformers import BitsAndBytesConfig
 
     if quantization is None:

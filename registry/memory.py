@@ -10,6 +10,8 @@ base's own weights and the best epoch's): for 8 billion in bf16 16 + 128 GB and 
 
 from __future__ import annotations
 
+import ctypes
+import sys
 from typing import TYPE_CHECKING
 
 from registry.projections import body_weights
@@ -20,13 +22,34 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
-__all__ = ["HEADROOM", "full_bytes", "is_out_of_memory", "require_full_memory", "require_memory", "weight_bytes"]
+__all__ = [
+    "HEADROOM",
+    "full_bytes",
+    "is_out_of_memory",
+    "release_freed",
+    "require_full_memory",
+    "require_memory",
+    "weight_bytes",
+]
 
 #: Free memory that loading asks for, in multiples of the weights: buffers, the allocator's rounding, a first batch.
 HEADROOM = 1.1
 
 #: Bytes per quantised weight. 4 bits: half a byte, an 8-bit scale per 64 weights, and a float32 one per 256 scales.
 _QUANTISED: dict[Quantization, float] = {"8bit": 1.0, "4bit": 0.5 + 1 / 64 + 4 / (64 * 256)}
+
+# glibc's own, absent from musl, macOS and Windows.
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+
+
+def release_freed() -> None:
+    """Give memory that was freed back to the system, where the C library keeps it.
+
+    glibc keeps blocks of up to 32 MB for later use: the copies, activations and logits of one job after another would
+    stay with the process beside the weights. Elsewhere nothing is done.
+    """
+    if _trim is not None:
+        _trim(0)
 
 
 def weight_bytes(base: PreTrainedModel, dtype: torch.dtype, quantization: Quantization | None = None) -> int:

@@ -177,7 +177,7 @@ def _each(specs: Iterable[BaseSpec], find: Callable[[BaseSpec], _Found]) -> dict
     return found
 
 
-def trained_base(name: str, revision: str, folder: str = "", *, remedy: str) -> Base:
+def trained_base(name: str, revision: str, folder: str = "", *, hint: str = "", remedy: str) -> Base:
     """Find the base that an adapter was trained on.
 
     Parameters
@@ -186,6 +186,9 @@ def trained_base(name: str, revision: str, folder: str = "", *, remedy: str) -> 
         What the adapter's ``MLmodel`` says of its base.
     folder
         Where it lies, for a base that is neither built in nor on the hub.
+    hint
+        Folder that held it when the adapter was trained; used where ``folder`` is empty, and only if what is there
+        now has the digest that was trained on.
     remedy
         How the caller names that folder, for the refusal.
 
@@ -195,13 +198,25 @@ def trained_base(name: str, revision: str, folder: str = "", *, remedy: str) -> 
         If it is not here, or another revision is.
     """
     wanted = hub_revision(revision)
+    if wanted is None and not folder and (hint or name not in BUILT_IN):
+        folder = _former_folder(name, hint, remedy)
     try:
         base = resolve_base(BaseSpec(name=name, path=folder or None, revision=wanted))
     except Refused as error:
         raise Refused(f"{error}; the base of this adapter is {name!r}: {remedy}") from None
     if base.revision != revision and not (folder and wanted):  # a downloaded copy of a hub's commit has no commit
-        raise Refused(f"the base {name!r} here is {base.revision}; this adapter was trained on {revision}")
+        place = f"the base {name!r} here" if not folder else f"the base {name!r} in {folder}"
+        raise Refused(f"{place} is {base.revision}; this adapter was trained on {revision}: {remedy}")
     return base
+
+
+def _former_folder(name: str, hint: str, remedy: str) -> str:
+    """Return the folder that held a base when an adapter was trained, if a model is there still."""
+    if not hint:
+        raise Refused(f"the base {name!r} of this adapter is a folder, and which one is not recorded: {remedy}")
+    if not (Path(hint) / "config.json").is_file():
+        raise Refused(f"the base {name!r} of this adapter was in {hint}, where no model is now: {remedy}")
+    return hint
 
 
 def base_folder(spec: BaseSpec) -> Path | None:

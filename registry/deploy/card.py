@@ -11,9 +11,10 @@ from typing import Any
 import yaml
 
 from registry.cells import HARM_PP, Cell, Regime
+from registry.deploy.base_model import held_dtype, imports, load_arguments
 from registry.deploy.licences import Licence, adapter_licence, base_licence, data_licence
 from registry.deploy.results import Results, TargetResult
-from registry.deploy.vllm import RANKS, max_lora_rank
+from registry.deploy.vllm import RANKS, cautions, max_lora_rank
 from registry.models import hub_revision
 from registry.tracking.names import Tag, headlines_of, registered_model
 
@@ -204,15 +205,19 @@ def _loading(facts: Facts) -> str:
         code = [
             "from transformers import AutoModelForCausalLM, AutoTokenizer",
             "",
-            'model = AutoModelForCausalLM.from_pretrained("<this folder>", dtype="auto")',
+            f'model = AutoModelForCausalLM.from_pretrained("<this folder>", dtype="{facts.merged}")',
             'tokenizer = AutoTokenizer.from_pretrained("<this folder>")',
         ]
-        return _fenced("\n".join(code), "python") + "\n\n" + _fenced("vllm serve <this folder>", "console")
+        return (
+            _fenced("\n".join(code), "python")
+            + "\n\n"
+            + _fenced(f"vllm serve <this folder> --dtype {facts.merged}", "console")
+        )
     code = [
         "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
+        imports(facts.serving),
         "",
-        f"base = AutoModelForCausalLM.from_pretrained({base!r}{pinned})",
+        f"base = AutoModelForCausalLM.from_pretrained({base!r}{load_arguments(facts.serving, facts.hub_revision)})",
         'model = PeftModel.from_pretrained(base, "<this folder>")',
         f"tokenizer = AutoTokenizer.from_pretrained({base!r}{pinned})  # the base's own, unchanged",
     ]
@@ -220,8 +225,10 @@ def _loading(facts: Facts) -> str:
     rank = int(facts.parameters.get("lora.rank", 0))
     if 0 < rank <= RANKS[-1]:
         where = shlex.quote(base) + (f" --revision {shlex.quote(facts.hub_revision)}" if facts.hub_revision else "")
-        module = f"--enable-lora --lora-modules {shlex.quote(_flat(facts.name))}=<this folder>"
+        dtype = held_dtype(facts.serving)
+        module = f"--dtype {dtype} --enable-lora --lora-modules {shlex.quote(_flat(facts.name))}=<this folder>"
         text += "\n\n" + _fenced(f"vllm serve {where} {module} --max-lora-rank {max_lora_rank(rank)}", "console")
+        text += "\n\n" + "\n".join(f"- {_escaped(caution)}" for caution in cautions(dtype))
     if not facts.hub_revision and told["reference"] != facts.base:
         text += f"\n\nThe base lies in the project that made the adapter: {_code(told['reference'])}."
     return text

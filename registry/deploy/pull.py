@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from registry.adapterfiles import CONFIG, WEIGHTS, config_text, read_config
+from registry.deploy.base_model import find_base
 from registry.deploy.card import Facts, card
 from registry.deploy.dtypes import Dtype
 from registry.deploy.folder import CARD, Identity, check_target, is_ours, is_same, placed, refresh_card, seal, tidy
 from registry.deploy.resolve import Chosen
 from registry.deploy.results import results_of
 from registry.deploy.versions import alias_target
-from registry.models import trained_base
 from registry.refusal import Refused
 from registry.tracking.adapters import RESTORE, RegisteredAdapter, download_adapter
 from registry.tracking.folders import read_description
@@ -39,12 +39,19 @@ class Pulled:
         Whether it was there already, as it is.
     refreshed
         Whether its card was brought up to date.
+    base, base_revision
+        What ``from_pretrained`` is given for the base of an adapter: a hub id and its commit, or a folder and None.
+    base_missing
+        Why it is not known where the base is; ``base`` is then a placeholder. Empty where it is known.
     """
 
     folder: Path
     facts: Facts
     kept: bool
     refreshed: bool = False
+    base: str = ""
+    base_revision: str | None = None
+    base_missing: str = ""
 
 
 def default_folder(chosen: Chosen, merged: Dtype | None) -> Path:
@@ -70,7 +77,8 @@ def pull(
     merged
         Data type to write base + adapter in; None for the adapter alone.
     base
-        Folder of the base, for one that is neither built in nor on the hub; only merging asks for it.
+        Folder of the base; by default one that is neither built in nor on the hub is where it was when the adapter
+        was trained.
     overwrite
         Whether another pulled folder at the target is replaced. What was not pulled never is.
     say
@@ -87,17 +95,41 @@ def pull(
     identity = Identity(chosen.adapter.uri, _recorded(client, chosen).weights, merged or "")
     if _stands(target):
         if is_same(target, identity) and _is_as_recorded(client, chosen, target, identity):
-            return _kept(client, chosen, run, target, identity, say)
+            return _with_base(_kept(client, chosen, run, target, identity, say), chosen, base, say)
         _refuse_replacing(target, identity, overwrite=overwrite)
     try:
         with placed(target) as new:
             facts = _made(client, chosen, run, new, merged=merged, base=base, say=say)
+            found = _with_base(Pulled(target, facts, kept=False), chosen, base, say)
             (new / CARD).write_text(_card(client, chosen, facts, say), encoding="utf-8")
             seal(new, identity)
             _check_alias(client, chosen)
     except OSError as error:
         raise _told(error, chosen.adapter, target) from error
-    return Pulled(target, facts, kept=False)
+    return found
+
+
+def _with_base(pulled: Pulled, chosen: Chosen, folder: str, say: Callable[[str], None]) -> Pulled:
+    """Add where the base of an adapter is; a folder is held against the digest that was trained on.
+
+    Raises
+    ------
+    Refused
+        If the user named a folder and it is another base's. A place that was only remembered may be wrong.
+    """
+    facts = pulled.facts
+    if facts.merged:
+        return pulled
+    if facts.hub_revision and not folder:
+        return replace(pulled, base=facts.base, base_revision=facts.hub_revision)
+    say(f"checking the files of the base {facts.base}")
+    try:
+        found = find_base(facts.serving, chosen.tags, folder)
+    except Refused as error:
+        if folder:
+            raise
+        return replace(pulled, base=f"<folder of {facts.base}>", base_missing=str(error))
+    return replace(pulled, base=str(Path(found.location).absolute()))
 
 
 def _stands(target: Path) -> bool:
@@ -171,8 +203,7 @@ def _made(
     if merged:
         from registry.deploy.merge import write_merged  # it brings torch
 
-        told = serving["base"]
-        found = trained_base(told["name"], told["revision"], base, remedy="name its folder with -P base=")
+        found = find_base(serving, chosen.tags, base)
         say(f"merging into {found.name} in {merged}")
         quantised = facts.parameters.get("quantization", "None")
         if quantised != "None":

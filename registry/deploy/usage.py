@@ -3,39 +3,30 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
-from registry.deploy.card import Facts
+from registry.deploy.base_model import held_dtype, imports, load_arguments
 from registry.deploy.pull import Pulled
-from registry.deploy.vllm import objections, serve_adapter, serve_merged
-from registry.models import BUILT_IN
-from registry.project import PROJECT
+from registry.deploy.vllm import cautions, objections, serve_adapter, serve_merged
 
 __all__ = ["usage"]
 
 
-def usage(pulled: Pulled, *, base: str = "") -> list[str]:
-    """Return lines of Python and of the shell.
-
-    Parameters
-    ----------
-    base
-        Folder of the base, where the user named one.
-    """
-    folder = str(pulled.folder)
-    if pulled.facts.merged:
+def usage(pulled: Pulled) -> list[str]:
+    """Return lines of Python and of the shell."""
+    folder, facts = str(pulled.folder), pulled.facts
+    if facts.merged:
         python = [
             "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            f'model = AutoModelForCausalLM.from_pretrained({folder!r}, dtype="auto")',
+            f'model = AutoModelForCausalLM.from_pretrained({folder!r}, dtype="{facts.merged}")',
             f"tokenizer = AutoTokenizer.from_pretrained({folder!r})",
         ]
-        return _both(python, serve_merged(folder, pulled.facts.name))
-    place, revision = _base(pulled.facts, base)
+        return _both(python, serve_merged(folder, facts.name, facts.merged))
+    place, revision = pulled.base, pulled.base_revision
     pinned = f", revision={revision!r}" if revision else ""
     python = [
         "from peft import PeftModel",
-        "from transformers import AutoModelForCausalLM, AutoTokenizer",
-        f"base = AutoModelForCausalLM.from_pretrained({place!r}{pinned})",
+        imports(facts.serving),
+        f"base = AutoModelForCausalLM.from_pretrained({place!r}{load_arguments(facts.serving, revision)})",
         f"model = PeftModel.from_pretrained(base, {folder!r})",
         f"tokenizer = AutoTokenizer.from_pretrained({place!r}{pinned})",
     ]
@@ -43,18 +34,9 @@ def usage(pulled: Pulled, *, base: str = "") -> list[str]:
     if why_not:
         return _both(python, f"does not load it: {'; '.join(why_not)}. Pull it with -P merged=true")
     config = json.loads((pulled.folder / "adapter_config.json").read_text(encoding="utf-8"))
-    return _both(python, serve_adapter(place, revision, pulled.facts.name, folder, config["r"]))
-
-
-def _base(facts: Facts, given: str) -> tuple[str, str | None]:
-    """Return what ``from_pretrained`` and vLLM are given for the base, and its revision."""
-    if given:
-        return str(Path(given).expanduser().absolute()), None
-    if facts.hub_revision:
-        return facts.base, facts.hub_revision
-    if facts.serving["base"]["reference"] == BUILT_IN.get(facts.base):
-        return str(PROJECT / BUILT_IN[facts.base]), None
-    return f"<folder of {facts.base}>", None
+    dtype = held_dtype(facts.serving)
+    lines = _both(python, serve_adapter(place, revision, facts.name, folder, config["r"], dtype))
+    return [*lines, *(f"    # {caution}" for caution in cautions(dtype))]
 
 
 def _both(python: list[str], shell: str) -> list[str]:

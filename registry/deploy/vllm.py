@@ -16,9 +16,10 @@ from typing import Any
 
 from safetensors import safe_open
 
+from registry.deploy.dtypes import Dtype
 from registry.refusal import Refused
 
-__all__ = ["RANKS", "max_lora_rank", "objections", "serve_adapter", "serve_merged"]
+__all__ = ["RANKS", "cautions", "max_lora_rank", "objections", "serve_adapter", "serve_merged"]
 
 #: Values that every version of vLLM takes for ``--max-lora-rank``; its default is 16.
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
@@ -78,7 +79,7 @@ def _tensors(names: Iterable[str]) -> list[str]:
     return [f"tensor {odd[0]!r} is no factor of a linear layer"] if odd else []
 
 
-def serve_adapter(base: str, revision: str | None, name: str, folder: Path | str, rank: int) -> str:
+def serve_adapter(base: str, revision: str | None, name: str, folder: Path | str, rank: int, dtype: Dtype) -> str:
     """Return the command that serves a base with an adapter beside it.
 
     Parameters
@@ -87,15 +88,33 @@ def serve_adapter(base: str, revision: str | None, name: str, folder: Path | str
         Hub id and commit, or a folder and None.
     name
         What requests will call the adapter.
+    dtype
+        That the study computed in; without it vLLM rounds float32 weights to 16 bits.
     """
     module = f"{name}={folder}"
     if module.count("=") > 1 or "," in module:  # vLLM would cut it there; what is no name=path is read as JSON
         module = json.dumps({"name": name, "path": str(folder)}, ensure_ascii=False)
     pinned = ["--revision", revision] if revision else []
-    parts = ["vllm", "serve", base, *pinned, "--enable-lora", "--lora-modules", module]
+    parts = ["vllm", "serve", base, *pinned, "--dtype", dtype, "--enable-lora", "--lora-modules", module]
     return shlex.join([*parts, "--max-lora-rank", str(max_lora_rank(rank))])
 
 
-def serve_merged(folder: Path | str, name: str) -> str:
-    """Return the command that serves a merged model's folder."""
-    return shlex.join(["vllm", "serve", str(folder), "--served-model-name", name])
+def serve_merged(folder: Path | str, name: str, dtype: str) -> str:
+    """Return the command that serves a merged model's folder, its weights in ``dtype``."""
+    return shlex.join(["vllm", "serve", str(folder), "--dtype", dtype, "--served-model-name", name])
+
+
+def cautions(dtype: Dtype) -> list[str]:
+    """Return what to know before serving an adapter of a base that the study held in ``dtype``, a sentence each."""
+    found = []
+    if dtype == "float32":
+        # lora_shrink and lora_expand of vllm/lora/ops/triton_ops assert 16 bits; the CPU's are plain torch.
+        found.append(
+            "On a GPU vLLM's LoRA kernels take 16 bits only: pull with -P merged=true, or take --dtype bfloat16 and "
+            "expect other log-likelihoods."
+        )
+    found.append(
+        "On a CPU with --enable-lora, request prompt_logprobs one at a time: two such requests in a batch end the "
+        "engine (vLLM 0.32.0)."
+    )
+    return found

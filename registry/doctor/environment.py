@@ -115,6 +115,12 @@ def _gpus() -> Iterator[Finding]:
 
     if not torch.cuda.is_available():
         yield note("no GPU: bases are trained and scored on the CPU")
+        if torch.version.cuda is not None:
+            yield note(
+                f"PyTorch's CUDA {torch.version.cuda} build takes several GB and needs an NVIDIA GPU; the CPU build: "
+                "make clean && PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make setup "
+                "(with uv: UV_TORCH_BACKEND=cpu mlflow run . --env-manager uv)"
+            )
         return
     for number in range(torch.cuda.device_count()):
         try:

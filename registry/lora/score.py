@@ -24,7 +24,7 @@ from registry.lora.prefixes import compute_prefix
 from registry.lora.rows import Row, question_rows, split
 from registry.lora.tokens import Continuations
 from registry.lora.trial import batching_of
-from registry.memory import is_out_of_memory
+from registry.memory import is_out_of_memory, release_freed
 
 __all__ = ["ScoringSet", "choose", "loglikelihoods"]
 
@@ -198,6 +198,7 @@ def loglikelihoods(
             gc.collect()
             if device.type == "cuda":
                 torch.cuda.empty_cache()
+    release_freed()
     broken = sum(bool(np.isnan(row).any()) for row in scores)
     if broken:
         remedy = "; fp16 overflows above 65,504, bf16 does not" if model.dtype == torch.float16 else ""

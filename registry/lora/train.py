@@ -29,6 +29,7 @@ from registry.lora.full import in_training
 from registry.lora.passes import Passes
 from registry.lora.tokens import Example
 from registry.lora.trial import batching_of
+from registry.memory import release_freed
 from registry.study import Recipe
 
 __all__ = ["Assignment", "Training", "hold_out", "train_adapter", "train_adapters", "train_full"]
@@ -241,6 +242,7 @@ def _go(courses: Sequence[Course], passes: Passes, recipe: Recipe, progress: Cal
         done += len(active)
         if progress is not None:
             progress(done / steps)
+    release_freed()
 
 
 def _shares(courses: Sequence[Course], groups: Sequence[Sequence[Example]]) -> list[tuple[Course, float]]:

@@ -18,6 +18,7 @@ from registry.deploy.card import Facts, card
 from registry.deploy.folder import CARD
 from registry.lora.cost import Usage
 from registry.lora.train import Training
+from registry.models import BUILT_IN
 from registry.runner import describe
 from registry.runner.copies import copies_tags
 from registry.runner.experiment import Experiment, Job
@@ -152,7 +153,7 @@ class Records:
             recording,
             folder,
             name=registered_model(job.model, source),
-            tags=self._tags(job, job.finetune),
+            tags=self._tags(job, job.finetune) | ({} if full else self._base_path(job.model)),
             metadata=self._serving(job.model, source),
             description=describe.adapter(self.experiment, job, training),
         )
@@ -304,6 +305,13 @@ class Records:
             serving=self._serving(job.model, job.source_cell),
             benchmark=study.benchmark.kind,
         )
+
+    def _base_path(self, model: str) -> dict[str, str]:
+        """Tag that says where a base in a folder of the user's is."""
+        base = self.experiment.bases[model]
+        if base.hub_revision or base.reference == BUILT_IN.get(model):
+            return {}
+        return {Tag.BASE_PATH: str(Path(base.location).absolute())}
 
     def _serving(self, model: str, source: Cell) -> dict[str, Any]:
         """What ``registry/serving/`` reads from the adapter's ``MLmodel``."""

@@ -20,6 +20,7 @@ from registry.refusal import Refused
 from registry.serving.model import AdapterModel
 from registry.serving.shelf import InMemory, Shelf, read_told
 from registry.tracking.folders import META
+from registry.tracking.names import Tag
 from registry.tracking.verification import on_record, verify, verify_as_found
 from registry.yamltext import read_yaml
 
@@ -33,7 +34,8 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
     ----------
     model_config
         ``base_path``: folder of the base model, for a base that is neither built in nor on the hub. ``device``: where
-        it goes; the first GPU by default, else the CPU.
+        it goes; the first GPU by default, else the CPU. Without ``base_path``, a base in a folder is looked for where
+        it was when the adapter was trained.
 
     Raises
     ------
@@ -44,18 +46,18 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Adapt
     folder = Path(path)
     name, version = _as_registered(folder)
     _check(folder, version)
-    told = read_told(folder)
+    # The folder itself says how the study that trained it asks; a later one may have evaluated it in another way.
+    tags = {} if version is None else dict(version.tags)
+    told = read_told(folder).evaluated(tags)
     base = trained_base(
         told.base,
         told.revision,
         config.get("base_path") or "",
-        remedy="a base in a folder is named by model_config={'base_path': folder}",
+        hint=tags.get(Tag.BASE_PATH, ""),
+        remedy="name its folder with model_config={'base_path': folder}",
     )
     held = InMemory(told.precision, told.quantization)
     model = load_base(base, dtype=held.dtype, device=device(config), quantization=held.quantization)
-    if version is not None:
-        # The folder itself says how the study that trained it asks; a later one may have evaluated it in another way.
-        told = told.evaluated(version.tags)
     return AdapterModel(
         model,
         load_tokenizer(base),

@@ -117,6 +117,8 @@ class Tag:
     #: Of a scoring: SHA-256 of a fixed question as the base's chat template puts it, or ``plain`` without one. Scores
     #: are compared only where it is the same.
     CHAT_HEADER: Final = "chat_header"
+    #: Of a version whose base is a folder: where that was when the adapter was trained. A hint, checked before use.
+    BASE_PATH: Final = "base_path"
     #: SHA-256 of the adapter's weights file, and over all files of its folder; of the training run and of the version.
     DIGEST: Final = "adapter_sha256"
     FILES_DIGEST: Final = "adapter_files_sha256"

@@ -47,7 +47,14 @@ def register(client: MlflowClient, base: Path, make_adapter, tmp_path_factory) -
     revision = resolve_base(BaseSpec(name="tiny", path=str(base))).revision
 
     def add(
-        seed: int = 17, *, source: Cell = SOURCE, study: str = "small", model: str = "tiny", rank: int = 4
+        seed: int = 17,
+        *,
+        source: Cell = SOURCE,
+        study: str = "small",
+        model: str = "tiny",
+        rank: int = 4,
+        base_path: Path | None = None,
+        **serving: object,
     ) -> RegisteredAdapter:
         folder = tmp_path_factory.mktemp("made")
         save_adapter(make_adapter(seed, rank=rank), folder, base_reference=model, base_revision=None)
@@ -60,12 +67,13 @@ def register(client: MlflowClient, base: Path, make_adapter, tmp_path_factory) -
             Tag.SOURCE_LANGUAGE: source.language,
             Tag.SEED: seed,
             Tag.FINGERPRINT: f"{model} {source} {seed}",
-        }
+        } | ({} if base_path is None else {Tag.BASE_PATH: str(base_path)})
         metadata = {
             "base": {"name": model, "reference": model, "revision": revision},
             "source": str(source),
             "prompt": asdict(PROMPTS["text"]),
             "chat_template": False,
+            **serving,
         }
         params = {"lora.rank": rank, "lora.alpha": 2.0 * rank, "learning_rate": 0.05}
         with recorded(

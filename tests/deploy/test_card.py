@@ -127,8 +127,11 @@ def test_every_result_is_told_with_its_regime_and_known_harm_first(client, regis
 
 def test_loading_names_the_bases_commit_and_a_rank_that_vllm_takes() -> None:
     text = card(facts(), None)
-    assert f"AutoModelForCausalLM.from_pretrained('Qwen/Qwen2.5-0.5B-Instruct', revision='{COMMIT}')" in text
-    assert f"vllm serve Qwen/Qwen2.5-0.5B-Instruct --revision {COMMIT} --enable-lora" in text
+    assert (
+        f"AutoModelForCausalLM.from_pretrained('Qwen/Qwen2.5-0.5B-Instruct', revision='{COMMIT}', dtype=\"float32\")"
+        in text
+    )
+    assert f"vllm serve Qwen/Qwen2.5-0.5B-Instruct --revision {COMMIT} --dtype float32 --enable-lora" in text
     assert "--max-lora-rank 16" in text
 
 

@@ -20,20 +20,18 @@ def test_from_a_finished_study_to_a_folder_a_model_and_the_hub(
 ) -> None:
     run_study(prospect(small_study(("seeds: [17, 42]", "seeds: [17]\nsources: [pair/tr]")), workers=1))
     cell = ("--model", "tiny", "--task", "pair", "--language", "tr")
-    code, output, _ = command("pull", *cell, "--output", tmp_path / "adapter", "--base", base)
+    code, output, _ = command("pull", *cell, "--output", tmp_path / "adapter")
     assert code == 0
     assert "pulled: models:/tiny--pair--tr/1\n" in output
     assert "base tiny, source pair/tr, seed 17" in output
     serve = next(line.strip() for line in output.splitlines() if "vllm serve" in line)
-    wanted = f"vllm serve {base} --enable-lora --lora-modules tiny--pair--tr={tmp_path / 'adapter'} --max-lora-rank 8"
-    assert shlex.split(serve) == wanted.split()
+    wanted = f"vllm serve {base} --dtype float32 --enable-lora --lora-modules tiny--pair--tr={tmp_path / 'adapter'}"
+    assert shlex.split(serve) == [*wanted.split(), "--max-lora-rank", "8"]
 
-    code, output, _ = command(
-        "pull", "--best-for", "pair/tr", "--output", tmp_path / "whole", "--merged", "true", "--base", base
-    )
+    code, output, _ = command("pull", "--best-for", "pair/tr", "--output", tmp_path / "whole", "--merged", "true")
     assert code == 0
     assert "rank 1 of 1 evaluated adapters of this base" in output
-    assert f"vllm serve {tmp_path / 'whole'} --served-model-name tiny--pair--tr" in output
+    assert f"vllm serve {tmp_path / 'whole'} --dtype float32 --served-model-name tiny--pair--tr" in output
     lines = [line[4:] for line in output.splitlines() if line.startswith("    ") and "vllm" not in line]
     told: dict[str, object] = {}
     exec("\n".join(lines), told)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from registry.deploy.merge import DTYPES, merge_into
 from registry.deploy.pull import pull
+from registry.deploy.usage import usage
 from registry.lora.adapter import Adapter, fresh_adapter
 from registry.models import resolve_base, trained_base
 from registry.refusal import Refused
@@ -71,12 +72,57 @@ def test_the_adapter_and_its_merged_model_are_different_folders(client, there, b
 
 
 def test_a_base_that_is_not_here_or_another_is_told(client, there, make_base, tmp_path: Path) -> None:
-    with pytest.raises(Refused, match=r"no model 'tiny'.*-P base="):
+    with pytest.raises(Refused, match=r"'tiny' of this adapter is a folder, and which one is not recorded.*-P base="):
         pull(client, there, tmp_path / "a", merged="float32")
     with pytest.raises(Refused, match=r"holds no config.json.*-P base="):
         pull(client, there, tmp_path / "a", merged="float32", base=str(tmp_path))
     with pytest.raises(Refused, match="this adapter was trained on sha256:"):
         pull(client, there, tmp_path / "a", merged="float32", base=str(make_base(1)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_base_in_a_folder_is_found_where_it_was(client, register, chosen, make_base, base, tmp_path: Path) -> None:
+    register(base_path=base)
+    there = chosen(name=NAME)
+    whole = pull(client, there, tmp_path / "whole", merged="float32").folder
+    named = pull(client, there, tmp_path / "named", merged="float32", base=str(base)).folder
+    assert (whole / "model.safetensors").read_bytes() == (named / "model.safetensors").read_bytes()
+    # A folder that the user names goes first, right or wrong.
+    with pytest.raises(Refused, match="this adapter was trained on sha256:"):
+        pull(client, there, tmp_path / "other", merged="float32", base=str(make_base(1)))
+
+
+def test_another_base_where_the_base_was_is_not_used(client, register, chosen, make_base, tmp_path: Path) -> None:
+    register(base_path=make_base(1))
+    with pytest.raises(Refused, match=r"is sha256:.*was trained on sha256:.*-P base="):
+        pull(client, chosen(name=NAME), tmp_path / "whole", merged="float32")
+    assert not (tmp_path / "whole").exists()
+
+
+def test_a_base_that_was_moved_is_asked_for(client, register, chosen, tmp_path: Path) -> None:
+    register(base_path=tmp_path / "gone")
+    with pytest.raises(Refused, match=rf"'tiny' .* was in {tmp_path / 'gone'}, where no model is now: .*-P base="):
+        pull(client, chosen(name=NAME), tmp_path / "whole", merged="float32")
+
+
+@pytest.mark.parametrize("place", ["the base", "another base", "gone", "a name of the hub"])
+def test_the_lines_name_the_base_where_it_is(
+    client, register, chosen, make_base, base, tmp_path: Path, place: str
+) -> None:
+    hint = {"the base": base, "another base": make_base(1)}.get(place, tmp_path / "gone")
+    model = "owner/tiny" if place == "a name of the hub" else "tiny"  # trained on a folder, so the hub is not asked
+    register(base_path=hint, model=model)
+    pulled = pull(client, chosen(name=NAME if model == "tiny" else "owner-tiny--pair--tr"), tmp_path / "adapter")
+    text = "\n".join(usage(pulled))
+    assert (str(base) in text) == (place == "the base") == (pulled.base_missing == "")
+    assert (f"<folder of {model}>" in text) == (place != "the base")
+    # Neither the folder nor its card, which may be published, says where anything is on this machine.
+    assert not [path for path in pulled.folder.iterdir() if str(hint).encode() in path.read_bytes()]
+
+
+def test_lines_for_another_base_are_refused(client, there, make_base, tmp_path: Path) -> None:
+    with pytest.raises(Refused, match=r"was trained on sha256:.*-P base="):
+        pull(client, there, tmp_path / "adapter", base=str(make_base(1)))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +12,12 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from registry.deploy.pull import pull
+from registry.deploy.usage import usage
 from registry.deploy.vllm import RANKS, max_lora_rank, objections, serve_adapter
+from registry.loading import quantization_config
 from registry.lora.adapter import save_adapter
 from registry.refusal import Refused
 
@@ -118,6 +122,7 @@ def modules_of(command: str) -> Callable[[], tuple[str, str]]:
     parser.add_argument("model")
     parser.add_argument("--enable-lora", action="store_true")
     parser.add_argument("--revision")
+    parser.add_argument("--dtype", choices=["auto", "half", "float16", "bfloat16", "float", "float32"])
     parser.add_argument("--max-lora-rank", type=int, choices=RANKS)
     parser.add_argument("--lora-modules", nargs="+")
     program, verb, *arguments = shlex.split(command)
@@ -135,7 +140,43 @@ def modules_of(command: str) -> Callable[[], tuple[str, str]]:
 
 @pytest.mark.parametrize("place", ["/a/b", "/a b/c's", "/a=b/c", "/a,b", '/a"b,c', "/é=ü"])
 def test_vllm_reads_the_command_as_it_is_meant(place: str) -> None:
-    command = serve_adapter("owner/base", "c0ffee", NAME, Path(place), 12)
+    command = serve_adapter("owner/base", "c0ffee", NAME, Path(place), 12, "bfloat16")
     assert modules_of(command)() == (NAME, place)
-    assert "--revision c0ffee" in command
+    assert "--revision c0ffee --dtype bfloat16" in command
     assert command.endswith("--max-lora-rank 16")
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float16")])
+def test_the_lines_load_the_base_as_the_study_held_it(
+    client, register, chosen, base, tmp_path: Path, precision: str, dtype: str
+) -> None:
+    register(precision=precision)
+    pulled = pull(client, chosen(name=NAME), tmp_path / "adapter", base=str(base))
+    python, shell = "\n".join(usage(pulled)).split("  vLLM:")
+    card = (pulled.folder / "README.md").read_text()
+    for text in (shell, card):
+        assert f" --dtype {dtype} " in text
+        assert "prompt_logprobs" in text.replace("\\", "")
+        assert ("LoRA kernels take 16 bits only" in text) == (precision == "fp32")
+    for text in (python, card):
+        assert f', dtype="{dtype}")' in text
+    lines = dict(line.strip().split(" = ") for line in python.splitlines() if line.strip().startswith("base = "))
+    assert eval(lines["base"], {"AutoModelForCausalLM": AutoModelForCausalLM}).dtype == getattr(torch, dtype)
+
+
+def test_a_quantised_base_is_loaded_quantised(client, register, chosen, base, tmp_path: Path) -> None:
+    register(precision="bf16", quantization="4bit")
+    pulled = pull(client, chosen(name=NAME), tmp_path / "adapter", base=str(base))
+    for text in ("\n".join(usage(pulled)), (pulled.folder / "README.md").read_text()):
+        assert "AutoTokenizer, BitsAndBytesConfig" in text
+        (called,) = re.findall(r"quantization_config=(BitsAndBytesConfig\(.*?\))\)", text)
+        made = eval(called, {"BitsAndBytesConfig": BitsAndBytesConfig})
+        assert made.to_dict() == quantization_config("4bit", torch.bfloat16).to_dict()
+
+
+def test_a_merged_model_is_served_in_its_own_type(client, register, chosen, base, tmp_path: Path) -> None:
+    register()
+    for dtype in ("float32", "bfloat16"):
+        pulled = pull(client, chosen(name=NAME), tmp_path / dtype, merged=dtype, base=str(base))
+        text = "\n".join([*usage(pulled), (pulled.folder / "README.md").read_text()])
+        assert text.count(f"--dtype {dtype}") == text.count(f'dtype="{dtype}"') == text.count("vllm serve") == 2

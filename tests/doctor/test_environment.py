@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 
 import pytest
+import torch
 import yaml
 
 from registry.doctor import environment
@@ -83,3 +84,16 @@ def test_more_threads_than_cores_are_told(monkeypatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "12")
     (found,) = [finding for finding in check_devices() if finding.level is Level.WRONG]
     assert (found.text, found.remedy) == ("OMP_NUM_THREADS is 12, there are 3 cores", "export OMP_NUM_THREADS=3")
+
+
+@pytest.mark.parametrize(
+    ("built_for", "gpu", "said"), [("13.0", False, True), (None, False, False), ("13.0", True, False)]
+)
+def test_a_build_for_gpus_that_are_not_there_is_named_with_the_smaller_one(
+    monkeypatch, built_for: str | None, gpu: bool, said: bool
+) -> None:
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    texts = [finding.text for finding in check_devices()]
+    assert any("PIP_EXTRA_INDEX_URL" in text and "UV_TORCH_BACKEND=cpu" in text for text in texts) == said

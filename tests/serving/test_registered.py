@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import mlflow
@@ -182,13 +184,40 @@ def test_a_question_without_options_to_choose_from_is_refused(served, data: dict
 
 def test_another_base_than_the_adapters_own_is_refused(tuned: AdapterResult, make_base, experiment) -> None:
     trained_on = experiment.bases["tiny"].revision
-    with pytest.raises(Refused, match=rf"the base 'tiny' here is sha256:.*trained on {trained_on}"):
+    with pytest.raises(Refused, match=rf"the base 'tiny' in .* is sha256:.*trained on {trained_on}"):
         mlflow.pyfunc.load_model(tuned.uri, model_config={"base_path": str(make_base(1))})
 
 
-def test_a_base_that_is_not_here_is_asked_for(tuned: AdapterResult) -> None:
-    with pytest.raises(Refused, match=r"there is no model 'tiny'.*base_path"):
+def test_a_base_is_found_where_it_was(tuned: AdapterResult, served) -> None:
+    question = pd.DataFrame({"question": ["a?"], "options": [["x", "y"]]})
+    found = mlflow.pyfunc.load_model(tuned.uri).predict(question)
+    assert found.loglikelihoods.tolist() == served.predict(question).loglikelihoods.tolist()
+
+
+def test_a_base_that_is_not_here_is_asked_for(tuned: AdapterResult, base, tmp_path: Path) -> None:
+    # The tag is a hint that can be corrected; what it names is checked.
+    with (
+        path_of_the_base(tuned, tmp_path),
+        pytest.raises(Refused, match=r"'tiny' .* was in .*no model is now.*base_path"),
+    ):
         mlflow.pyfunc.load_model(tuned.uri)
+    with path_of_the_base(tuned, tmp_path):
+        mlflow.pyfunc.load_model(tuned.uri, model_config={"base_path": str(base)})
+
+
+def test_another_base_where_the_base_was_is_refused(tuned: AdapterResult, make_base) -> None:
+    with path_of_the_base(tuned, make_base(1)), pytest.raises(Refused, match=r"is sha256:.*trained on sha256:"):
+        mlflow.pyfunc.load_model(tuned.uri)
+
+
+@contextmanager
+def path_of_the_base(tuned: AdapterResult, folder: Path) -> Iterator[None]:
+    former = tuned.client.get_model_version("tiny--pair--tr", "1").tags[Tag.BASE_PATH]
+    tuned.client.set_model_version_tag("tiny--pair--tr", "1", Tag.BASE_PATH, str(folder))
+    try:
+        yield
+    finally:
+        tuned.client.set_model_version_tag("tiny--pair--tr", "1", Tag.BASE_PATH, former)
 
 
 def test_the_mlmodel_tells_what_serving_must_know(folder: Path, experiment) -> None:

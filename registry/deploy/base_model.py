@@ -1,0 +1,60 @@
+"""The base model of an adapter: where it is, and the lines that load it as the study held it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from registry.deploy.dtypes import Dtype
+from registry.models import Base, trained_base
+from registry.tracking.names import Tag
+
+__all__ = ["find_base", "held_dtype", "imports", "load_arguments"]
+
+_DTYPES: Mapping[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+_BITSANDBYTES = {
+    "8bit": "BitsAndBytesConfig(load_in_8bit=True)",
+    "4bit": 'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, '
+    'bnb_4bit_compute_dtype="{dtype}")',
+}
+
+
+def find_base(serving: Mapping[str, Any], tags: Mapping[str, str], folder: str) -> Base:
+    """Find the base that an adapter was trained on, in ``folder`` if one is given, else where it was.
+
+    Raises
+    ------
+    Refused
+        If it is not there, or another one is.
+    """
+    trained = serving["base"]
+    hint = tags.get(Tag.BASE_PATH, "")
+    return trained_base(trained["name"], trained["revision"], folder, hint=hint, remedy="name its folder with -P base=")
+
+
+def held_dtype(serving: Mapping[str, Any]) -> Dtype:
+    """Return the data type that the study held the base in, and computed in."""
+    return _DTYPES[str(serving.get("precision", "fp32"))]  # adapters registered before there was the choice have none
+
+
+def imports(serving: Mapping[str, Any]) -> str:
+    """Return the line that imports what :func:`load_arguments` needs."""
+    return f"from transformers import AutoModelForCausalLM, AutoTokenizer{', BitsAndBytesConfig' * _quantised(serving)}"
+
+
+def load_arguments(serving: Mapping[str, Any], revision: str | None) -> str:
+    """Return what ``AutoModelForCausalLM.from_pretrained`` is given behind the base's name, from the comma on.
+
+    Without a data type transformers takes that of the file, which need not be the study's.
+    """
+    dtype = held_dtype(serving)
+    pinned = f", revision={revision!r}" if revision else ""
+    if not _quantised(serving):
+        return f'{pinned}, dtype="{dtype}"'
+    configuration = _BITSANDBYTES[serving["quantization"]].format(dtype=dtype)
+    return f'{pinned}, dtype="{dtype}", quantization_config={configuration}'
+
+
+def _quantised(serving: Mapping[str, Any]) -> bool:
+    return serving.get("quantization") is not None
