@@ -17,7 +17,7 @@ demo: setup  ## the built-in study: 2 bases, 32 source cells, 2 seeds; then its 
 
 ui: setup  ## MLflow's UI on what was recorded here, at http://127.0.0.1:5000
 	@echo "the UI opens in its GenAI view: choose an experiment, then 'Training runs'"
-	$(BIN)/mlflow ui --backend-store-uri sqlite:///$(CURDIR)/mlflow.db --default-artifact-root $(CURDIR)/mlartifacts
+	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts
 
 PORT ?= 5001
 BACKEND ?= sqlite:///$(CURDIR)/server/mlflow.db

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from analysis.corrected import Corrected, correct, uncorrected
-from analysis.corrected.by_cell import QUESTIONS
+from analysis.corrected.by_cell import QUESTIONS, UNKNOWN
 from analysis.corrected.outcomes import StudyOutcomes
 from analysis.figures import RAW, SHOWN, Drawing, LeftOut, draw
 from analysis.frame import Frame
@@ -42,6 +42,8 @@ class Analysis:
         Parts this grid did not allow, with reasons.
     notes
         What a reader must know about the data.
+    noise_notes
+        What a reader must know about the outcomes of questions.
     """
 
     output: Path
@@ -52,6 +54,15 @@ class Analysis:
     corrected: Corrected
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
+    noise_notes: tuple[str, ...] = ()
+
+    @property
+    def noise(self) -> str:
+        """How the sampling noise is known."""
+        if not self.corrected.computed:
+            return "not analysed"
+        known = sorted(set(self.corrected.cells["noise"]) - {UNKNOWN})
+        return self.corrected.assumed or ", ".join(known) or UNKNOWN
 
 
 def analyze(

@@ -78,7 +78,7 @@ def outcomes_of(
 
 def _file(client: MlflowClient, record: Record, artifact: str, folder: Path) -> Path:
     if artifact not in {file.path for file in client.list_artifacts(record.run_id)}:
-        raise InconsistentRunError(f"{record} has no artifact {artifact!r}; delete the run and import again")
+        raise InconsistentRunError(f"{record} has no artifact {artifact!r} where it was recorded; bring that file back")
     return Path(client.download_artifacts(record.run_id, artifact, str(folder)))
 
 

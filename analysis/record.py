@@ -13,13 +13,14 @@ from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.outcomes import StudyOutcomes
 from analysis.figures import RAW
 from analysis.frame import Frame, load
+from analysis.numerals import counted
 from analysis.observations import cells
 from analysis.origin import Origin
 from analysis.published import Options
 from analysis.published.vectors import read_vectors
 from analysis.stored.cache import cache_root
 from analysis.stored.collected import study_outcomes
-from analysis.stored.outcomes import stored_outcomes
+from analysis.stored.outcomes import StoredOutcomes, stored_outcomes
 from registry.outputs import Staging, staged
 from registry.refusal import Refused
 from registry.tracking.names import Kind, Tag, analyzed, headlines_tag, run_name
@@ -69,6 +70,7 @@ def record_analysis(
     vectors: Path | None = None,
     heatmaps: str = RAW,
     questions: int = QUESTIONS,
+    assume_noise: bool = False,
 ) -> tuple[Analysis, str]:
     """Analyse a study's finished runs, log what that wrote to an ``analyze`` run, and put it into a folder.
 
@@ -84,14 +86,23 @@ def record_analysis(
         See `analysis.analysis.analyze`.
     vectors
         CSV of typological vectors of the languages; see `analysis.published.vectors`.
+    assume_noise
+        Whether to go on where outcomes that were recorded cannot be read: cells without them are not tested, and if
+        none can be read the sampling noise is assumed.
 
     Returns
     -------
     Analysis, str
         What was written, and the run's id. The regime table's numbers are the run's metrics too.
+
+    Raises
+    ------
+    Refused
+        If outcomes that were recorded cannot be read and no noise may be assumed.
     """
     cache = cache_root()
     frame = load(client, study, cache=cache)
+    experiment = experiment_id(client, study, writing=True)
     others = {other: load(client, other, cache=cache) for other in compare}
     for other in others.values():
         require_one_headline(frame, other)
@@ -101,7 +112,7 @@ def record_analysis(
         against={name: cells(other.observations) for name, other in others.items()},
         name=study,
     )
-    outcomes, notes = _outcomes(client, frame, cache) if corrected else (None, ())
+    outcomes, notes = _outcomes(client, frame, cache, assume_noise) if corrected else (None, ())
     with staged(output, "analyze", is_former=_is_former) as staging:
         staging.check(_ALWAYS)
         result = analyze(
@@ -112,28 +123,30 @@ def record_analysis(
             outcomes=outcomes,
             questions=questions,
             heatmaps=heatmaps,
-            origin=Origin(frame.store, experiment_id(client, study), _recipe(client, frame)),
+            origin=Origin(frame.store, experiment, _recipe(client, frame)),
         )
+        result = replace(result, noise_notes=notes)
         staging.check()
-        run_id = _recorded(client, frame, result, staging)
+        run_id = _recorded(client, experiment, frame, result, staging)
     return _placed(result, output), run_id
 
 
-def _recorded(client: MlflowClient, frame: Frame, result: Analysis, staging: Staging) -> str:
+def _recorded(client: MlflowClient, experiment: str, frame: Frame, result: Analysis, staging: Staging) -> str:
     """Record an analysis, its files and its regime table, and return the run's id."""
     study = frame.study
     with recorded(
         client,
-        experiment_id(client, study),
+        experiment,
         kind=Kind.ANALYZE,
         name=run_name(Kind.ANALYZE, study),
-        tags={Tag.STUDY: study} | ({Tag.HEADLINES: headlines_tag(frame.headlines)} if frame.headlines else {}),
+        tags={Tag.STUDY: study, Tag.NOISE: result.noise}
+        | ({Tag.HEADLINES: headlines_tag(frame.headlines)} if frame.headlines else {}),
         description=f"Tables, figures and report of study `{study}`: open `report.html` among the artifacts.",
     ) as recording:
         recording.files(staging.folder)
         rows = result.regimes.set_index("regime")[list(_METRICS)].stack().dropna()
         recording.metrics({analyzed(quantity, regime): value for (regime, quantity), value in rows.items()})
-        describe_study(recording, study)
+        describe_study(recording, study, (f"Sampling noise: {result.noise}.", *result.noise_notes))
     return recording.run_id
 
 
@@ -163,10 +176,28 @@ def require_one_headline(frame: Frame, other: Frame) -> None:
             )
 
 
-def _outcomes(client: MlflowClient, frame: Frame, cache: Path) -> tuple[StudyOutcomes | None, tuple[str, ...]]:
+def _outcomes(
+    client: MlflowClient, frame: Frame, cache: Path, assume_noise: bool
+) -> tuple[StudyOutcomes | None, tuple[str, ...]]:
     """Return the outcomes of single questions, None if no run has any, and notes on them."""
-    stored = stored_outcomes(client, frame, cache=cache)
-    return (study_outcomes(stored) if len(stored) else None), stored.notes
+    stored = stored_outcomes(client, frame, cache=cache, tolerant=assume_noise)
+    if not stored.lacking:
+        return (study_outcomes(stored) if len(stored) else None), stored.notes
+    if not assume_noise:
+        raise Refused(_unreadable(frame.study, stored))
+    count, first = len(stored.lacking), stored.lacking[0]
+    note = f"Analysed with assume_noise=true: recorded outcomes of {counted(count, 'run')} cannot be read, as {first}."
+    return (study_outcomes(stored) if len(stored) else None), (note, *stored.notes)
+
+
+def _unreadable(study: str, stored: StoredOutcomes) -> str:
+    count = len(stored.lacking)
+    return (
+        f"outcomes of {counted(count, 'run')} of study {study!r} cannot be read, so that their sampling noise is not "
+        f"measured: {stored.lacking[0]}{', …' if count > 1 else ''}\n"
+        "  restore these files; or analyse without them: "
+        f"mlflow run . -e analyze --env-manager local -P study={study} -P assume_noise=true"
+    )
 
 
 def _recipe(client: MlflowClient, frame: Frame) -> Mapping[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entrypoints.command import STUDY, boolean, listed, parser, run_command, where_to_look
+from entrypoints.command import STUDY, boolean, listed, parser, require_output, run_command, where_to_look
 
 
 def main() -> None:
@@ -43,6 +43,14 @@ def main() -> None:
         type=int,
         help="test items per target, from which noise is assumed where no outcome of a question is recorded",
     )
+    arguments.add_argument(
+        "--assume-noise",
+        nargs="?",
+        const=True,
+        default=False,
+        type=boolean,
+        help="true analyses a study although recorded outcomes of questions cannot be read; false refuses it",
+    )
     given = arguments.parse_args()
 
     def analyze() -> int:
@@ -53,20 +61,26 @@ def main() -> None:
         from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.store import open_store, shown_uri
 
-        launch, client = launching_run(), open_store()
-        study = recorded_name(given.study)
+        launch, study = launching_run(), recorded_name(given.study)
+        output = Path(given.output or Path("reports") / study)
+        require_output(output)
+        client = open_store()
         result, run_id = record_analysis(
             client,
             study,
-            Path(given.output or Path("reports") / study),
+            output,
             compare=[recorded_name(name) for name in listed(given.compare)],
             mixed_models=given.mixed_models,
             corrected=given.corrected,
             vectors=Path(given.vectors) if given.vectors else None,
             heatmaps=given.heatmap,
             questions=given.questions,
+            assume_noise=given.assume_noise,
         )
         print(regimes_as_text(result.regimes))
+        print(f"noise:   {result.noise}")
+        for note in result.noise_notes:
+            print(f"         {note}")
         print(f"report:  {result.report}")
         if result.left_out:
             print(f"         {counted(len(result.left_out), 'part')} left out, listed at its end with the reasons")

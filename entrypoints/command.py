@@ -9,6 +9,8 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
+from pathlib import Path
+from shlex import quote
 from typing import NoReturn
 
 from registry.masking import has_secret, mask, masked_output
@@ -20,8 +22,10 @@ __all__ = [
     "add_adapter_arguments",
     "add_study_arguments",
     "boolean",
+    "in_python",
     "listed",
     "parser",
+    "require_output",
     "run_command",
     "seed_number",
     "where_to_look",
@@ -117,16 +121,41 @@ def listed(text: str) -> list[str]:
 
 def where_to_look(uri: str, experiment_id: str) -> str:
     """Say how to open an experiment's runs in MLflow's UI, which itself would open another view."""
+    from registry.tracking.store import sqlite_uri
+
     place = f"#/experiments/{experiment_id}/runs"
     if uri.startswith(("http://", "https://")):
         return f"{uri.rstrip('/')}/{place}"
-    embedded = PROJECT / "mlflow.db"
-    command = "make ui" if uri == f"sqlite:///{embedded}" else f"mlflow ui --backend-store-uri {uri}"
+    embedded = uri == sqlite_uri(PROJECT / "mlflow.db") and Path.cwd().resolve() == PROJECT
+    command = "make ui" if embedded else f"mlflow ui --backend-store-uri {quote(uri)}"
     return f"{command}, then http://127.0.0.1:5000/{place}"
+
+
+def in_python(uri: str, model: str) -> str:
+    """Return what loads a model in a Python that is started where the user stands: its store by name if need be."""
+    from registry.tracking.store import sqlite_file
+
+    load = f"mlflow.pyfunc.load_model({model!r})"
+    file = sqlite_file(uri)
+    return load if file is None or file == Path.cwd() / "mlflow.db" else f"mlflow.set_tracking_uri({uri!r}); {load}"
+
+
+def require_output(folder: Path) -> None:
+    """Refuse a folder for results that nothing can be written to, before the work.
+
+    Raises
+    ------
+    Refused
+        With the reason, and the parameter that names another.
+    """
+    from registry.writable import require_writable
+
+    require_writable(folder, "results", "name another folder: -P output=<folder>")
 
 
 def run_command(command: Callable[[], int]) -> NoReturn:
     """Run an entry point and exit: 2 and one message for a mistake of the user's, 130 or 143 for an interrupt."""
+    from registry.caller import stand_with_caller
     from registry.collecting import collect_rarely
     from registry.interrupts import end_by
 
@@ -134,6 +163,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
     collect_rarely()
     end_by(signal.SIGTERM, _terminated)
     end_by(signal.SIGINT, _interrupted)
+    stand_with_caller()
     with masked_output():
         _quiet()
         code = _code(command)
@@ -143,10 +173,12 @@ def run_command(command: Callable[[], int]) -> NoReturn:
 
 def _code(command: Callable[[], int]) -> int:
     """Run a command and return its exit code."""
+    from registry.caller import pasted
+
     try:
         return command()
     except Refused as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(pasted(f"error: {error}"), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on from here", file=sys.stderr)

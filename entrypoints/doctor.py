@@ -32,6 +32,7 @@ def main() -> None:
     given = arguments.parse_args()
 
     def doctor() -> int:
+        from registry.caller import pasted
         from registry.doctor.examination import Examination, examine, mended
         from registry.doctor.findings import Level, told
         from registry.tracking.launch import launching_run
@@ -40,7 +41,7 @@ def main() -> None:
         faults = repairable = 0
         for section in examine(Examination(given.study, given.data, given.digests)):
             found = mended(section) if given.repair else section
-            print("\n".join([found.title, *told(found.findings)]), flush=True)
+            print(pasted("\n".join([found.title, *told(found.findings)])), flush=True)
             faults += sum(finding.level is Level.WRONG for finding in found.findings)
             repairable += sum(finding.repair is not None for finding in found.findings)
         print(_summary(faults, repairable))

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from entrypoints.command import add_adapter_arguments, add_study_arguments, boolean, parser, run_command, where_to_look
+from pathlib import Path
+
+from entrypoints.command import (
+    add_adapter_arguments,
+    add_study_arguments,
+    boolean,
+    parser,
+    require_output,
+    run_command,
+    where_to_look,
+)
 
 
 def main() -> None:
@@ -16,11 +26,14 @@ def main() -> None:
     given = arguments.parse_args()
 
     def evaluate() -> int:
+        from registry.caller import pasted
         from registry.runner.single import evaluate_one, narrowed
         from registry.studyfile import load_study
         from registry.tracking.launch import annotate_launch, launching_run
 
         launch = launching_run()
+        if given.output:
+            require_output(Path(given.output))
         study = load_study(given.study, data=given.data or None)
         chosen = narrowed(study, model=given.model, task=given.task, language=given.language, seed=given.seed)
         result = evaluate_one(chosen, base=given.base)
@@ -30,7 +43,7 @@ def main() -> None:
         if given.output:
             print(f"  files: {result.download(given.output)}")
         print("next:")
-        print(f"  the whole grid:  mlflow run . -e study --env-manager local -P study={given.study}")
+        print(pasted(f"  the whole grid:  mlflow run . -e study --env-manager local -P study={given.study}"))
         print(f"  look at it:      {where_to_look(result.store, result.run.info.experiment_id)}")
         annotate_launch(result.client, launch, f"Evaluation run `{result.run.info.run_id}`.")
         return 0

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from entrypoints.command import add_adapter_arguments, add_study_arguments, parser, run_command, where_to_look
+from pathlib import Path
+
+from entrypoints.command import (
+    add_adapter_arguments,
+    add_study_arguments,
+    in_python,
+    parser,
+    require_output,
+    run_command,
+    where_to_look,
+)
 
 
 def main() -> None:
@@ -15,12 +25,15 @@ def main() -> None:
     given = arguments.parse_args()
 
     def finetune() -> int:
+        from registry.caller import pasted
         from registry.runner.single import finetune_one, narrowed
         from registry.studyfile import load_study
         from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.names import FINAL_LOSS
 
         launch = launching_run()
+        if given.output:
+            require_output(Path(given.output))
         study = load_study(given.study, data=given.data or None)
         chosen = narrowed(study, model=given.model, task=given.task, language=given.language, seed=given.seed)
         adapter = finetune_one(chosen)
@@ -35,8 +48,8 @@ def main() -> None:
         if given.output:
             print(f"  {'model' if adapter.full else 'PEFT'} folder: {adapter.download(given.output)}")
         print("next:")
-        print(f"  score it on every target:  mlflow run . -e evaluate --env-manager local {named}")
-        print(f"  use it in Python:          mlflow.pyfunc.load_model({adapter.uri!r})")
+        print(pasted(f"  score it on every target:  mlflow run . -e evaluate --env-manager local {named}"))
+        print(f"  use it in Python:          {in_python(adapter.store, adapter.uri)}")
         print(f"  look at it:                {where_to_look(adapter.store, adapter.run.info.experiment_id)}")
         made = "Model" if adapter.full else "Adapter"
         annotate_launch(adapter.client, launch, f"{made} `{adapter.uri}`, run `{adapter.run.info.run_id}`.")

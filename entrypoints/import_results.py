@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from entrypoints.command import parser, run_command, where_to_look
+from entrypoints.command import parser, require_output, run_command, where_to_look
 
 
 def main() -> None:
@@ -27,11 +27,14 @@ def main() -> None:
     given = arguments.parse_args()
 
     def import_results() -> int:
+        from registry.caller import pasted
         from registry.imports import read_families, read_source, record_import, study_name, write_frame
         from registry.refusal import Refused
 
         if not given.source:
             raise Refused("source is missing: name the CSV file, or the manifest of lm_eval's folders, to import")
+        if given.output:
+            require_output(Path(given.output))
         source = Path(given.source).expanduser()
         study, families = study_name(given.study, source), read_families(given.families)
         with tempfile.TemporaryDirectory() as staging:
@@ -53,7 +56,7 @@ def main() -> None:
         print(f"run:     {run_id} in experiment {study!r} of {shown_uri(client.tracking_uri)}")
         experiment = client.get_run(run_id).info.experiment_id
         print(f"look:    {where_to_look(shown_uri(client.tracking_uri), experiment)}")
-        print(f"next:    mlflow run . -e analyze --env-manager local -P study={study}")
+        print(pasted(f"next:    mlflow run . -e analyze --env-manager local -P study={study}"))
         annotate_launch(client, launch, f"Import run `{run_id}`.")
         return 0
 

@@ -92,7 +92,7 @@ def _promote(study: Study, grid: Grid, given: argparse.Namespace, launch: str | 
     if given.dry_run:
         print("dry run: nothing was changed or recorded")
         return 0 if verdict.passed else 1
-    experiment = experiment_id(client, study.name)
+    experiment = experiment_id(client, study.name, writing=True)
     run_id = promote(client, experiment, chosen, verdict, before)
     print(f"{'set' if verdict.passed else 'not set'}: alias {terms.alias} on {adapter.uri}, recorded in run {run_id}")
     _say_history(client, experiment, adapter.name, terms.alias)

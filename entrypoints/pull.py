@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import get_args
 
-from entrypoints.command import STUDY, boolean, parser, run_command, seed_number
+from entrypoints.command import STUDY, boolean, parser, require_output, run_command, seed_number
 from registry.deploy.dtypes import Dtype
 
 
@@ -36,6 +36,7 @@ def main() -> None:
         chosen = choose(client, Asked(study=study, **{part: getattr(given, part) for part in which}))
         merged = given.dtype if given.merged else None
         target = Path(given.output) if given.output else default_folder(chosen, merged)
+        require_output(target)
         pulled = pull(client, chosen, target, merged=merged, base=given.base, overwrite=given.overwrite, say=_say)
         for note in chosen.notes:
             print(f"  {note}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from entrypoints.command import STUDY, listed, parser, run_command
+from entrypoints.command import STUDY, listed, parser, require_output, run_command
 
 
 def main() -> None:
@@ -30,7 +30,10 @@ def main() -> None:
         from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.store import open_store
 
-        launch, study, client = launching_run(), recorded_name(given.study), open_store()
+        launch, study = launching_run(), recorded_name(given.study)
+        output = Path(given.output or Path("reports") / study)
+        require_output(output)
+        client = open_store()
         found = recommend_recorded(
             client,
             study,
@@ -41,7 +44,7 @@ def main() -> None:
         )
         print(f"{found.model}: wanted {', '.join(map(str, found.want))}")
         print(found.text(given.rows))
-        files = found.write(Path(given.output or Path("reports") / study))
+        files = found.write(output)
         print(f"files: {', '.join(map(str, files))}")
         annotate_launch(client, launch, f"Recommended for {', '.join(map(str, found.want))}: `{files[0]}`.")
         return 0

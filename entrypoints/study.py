@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from entrypoints.command import add_study_arguments, boolean, parser, run_command
+from entrypoints.command import add_study_arguments, boolean, parser, require_output, run_command
 
 if TYPE_CHECKING:  # slow to import, and --help has no need of it
     from registry.runner.on_ray.cluster import OnRay
@@ -48,6 +48,8 @@ def main() -> None:
     def studies() -> int:
         from registry.studyfile import load_studies
 
+        if given.output:
+            require_output(Path(given.output))
         on_ray = _on_ray(given.runner, given.ray_address, given.gpus_per_worker)
         found = load_studies(given.study, data=given.data or None)
         code = 0
@@ -75,6 +77,7 @@ def _on_ray(runner: str, address: str, gpus_per_worker: float) -> OnRay | None:
 
 
 def _study(study: Study, workers: int, on_ray: OnRay | None, *, dry_run: bool, output: str) -> int:
+    from registry.caller import pasted
     from registry.runner.session import prospect, rehearse, run_study
     from registry.tracking.launch import annotate_launch, launching_run
 
@@ -93,7 +96,7 @@ def _study(study: Study, workers: int, on_ray: OnRay | None, *, dry_run: bool, o
         print(f"failed: {failure.job}: {failure.reason}", file=sys.stderr)
     done = len(ready.plan.todo) - len(failures)
     print(f"study {study.name!r}: {done} jobs done, {len(failures)} failed")
-    print(f"next: mlflow run . -e analyze --env-manager local -P study={study.name}")
+    print(pasted(f"next: mlflow run . -e analyze --env-manager local -P study={study.name}"))
     annotate_launch(ready.client, launch, f"Study `{study.name}`: {done} jobs done, {len(failures)} failed.")
     return 1 if failures else 0
 

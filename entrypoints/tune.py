@@ -4,8 +4,16 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from pathlib import Path
 
-from entrypoints.command import add_adapter_arguments, add_study_arguments, parser, run_command, where_to_look
+from entrypoints.command import (
+    add_adapter_arguments,
+    add_study_arguments,
+    parser,
+    require_output,
+    run_command,
+    where_to_look,
+)
 
 
 def main() -> None:
@@ -26,6 +34,7 @@ def main() -> None:
         chosen = {name: getattr(given, name) for name in ("trials", "timeout", "objective", "harm_weight")}
         spec = spec_of(study, **chosen)
 
+        from registry.caller import pasted
         from registry.tracking.launch import annotate_launch, launching_run  # these take seconds
         from registry.tracking.store import experiment_id, open_store, shown_uri, tracking_uri
         from registry.tuning.preparation import prepare_search
@@ -33,6 +42,8 @@ def main() -> None:
         from registry.tuning.storage import open_storage, open_trials, storage_url
 
         launch = launching_run()
+        output = Path(given.output or Path("reports") / study.name / "tune")
+        require_output(output.parent if output.suffix in (".yaml", ".yml") else output)
         search = prepare_search(
             study,
             spec,
@@ -43,7 +54,9 @@ def main() -> None:
         )
         url = storage_url(tracking_uri(), given.storage)
         storage, client = open_storage(url), open_store()
-        found = run_search(open_trials(search, storage, client, experiment_id(client, study.name)), given.output)
+        found = run_search(
+            open_trials(search, storage, client, experiment_id(client, study.name, writing=True)), given.output
+        )
         print(f"best: trial {found.number}, {search.spec.objective} {found.value:.6g}")
         for name in ("learning_rate", "epochs", "batch_size"):
             print(f"  {name:<14} {getattr(found.study.recipe, name):g}")
@@ -54,7 +67,7 @@ def main() -> None:
         if found.run_id:
             print(f"  run {found.run_id} in experiment {study.name!r} of {shown_uri(client.tracking_uri)}")
         print("next:")
-        print(f"  the tuned study:  {found.command}")
+        print(pasted(f"  the tuned study:  {found.command}"))
         experiment = experiment_id(client, study.name)
         print(f"  look at it:       {where_to_look(shown_uri(client.tracking_uri), experiment)}")
         annotate_launch(client, launch, f"Search run `{found.run_id}`, best trial {found.number}: {found.value:.6g}.")

@@ -18,7 +18,7 @@ from registry.architecture import UNLIMITED, brief, longest_input, skeleton
 from registry.catalogue import PAPER
 from registry.checkpoints import folder_files, folder_weights
 from registry.hub import NotAtHand, cached_weights, commit_of
-from registry.project import PROJECT
+from registry.project import PROJECT, located
 from registry.refusal import Refused, unknown
 from registry.study import BaseSpec
 
@@ -213,7 +213,7 @@ def base_folder(spec: BaseSpec) -> Path | None:
         If the folder holds no model, or a name without a folder is neither built in nor a hub id ``owner/name``.
     """
     if spec.path is not None:
-        folder = Path(spec.path).expanduser()
+        folder = located(spec.path)
     elif spec.name in BUILT_IN:
         folder = PROJECT / BUILT_IN[spec.name]
     elif "/" in spec.name:

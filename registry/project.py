@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
+import logging
+from functools import cache
 from pathlib import Path
 
 __all__ = ["PROJECT", "located"]
+
+_log = logging.getLogger(__name__)
 
 PROJECT = Path(__file__).resolve().parent.parent
 
 
 def located(path: str) -> Path:
-    """Return where a study file's path points: a relative one starts at the project's folder, not at the caller's."""
-    return PROJECT / Path(path).expanduser()
+    """Return where a study file's path points: a relative one starts at the project's folder.
+
+    What is not there is looked for from the caller's folder, which is another one where the project was fetched from
+    elsewhere or is installed.
+    """
+    given = Path(path).expanduser()
+    ours, theirs = PROJECT / given, Path.cwd() / given
+    if ours.exists() and theirs.exists() and not ours.samefile(theirs):
+        _warn(ours, theirs)
+    return theirs if theirs.exists() and not ours.exists() else ours
+
+
+@cache
+def _warn(ours: Path, theirs: Path) -> None:
+    _log.warning("%s is read, and %s is not: write the whole path of the one that is meant", ours, theirs)

@@ -42,6 +42,8 @@ class MlflowProcess:
         Variables besides those of this process.
     port
         Where it listens; by default one that is free.
+    folder
+        Its working folder.
     """
 
     def __init__(
@@ -52,10 +54,12 @@ class MlflowProcess:
         ping: str = "health",
         environment: Mapping[str, str] | None = None,
         port: int = 0,
+        folder: Path = PROJECT,
     ) -> None:
         self.port = port or free_port()
         self.address = f"http://127.0.0.1:{self.port}"
         self._command = [sys.executable, "-m", "mlflow", *arguments, "--host", "127.0.0.1", "--port", str(self.port)]
+        self._folder = folder
         self._log, self._ping = log, f"{self.address}/{ping}"
         # MLflow starts uvicorn by its name, and unless told otherwise a dozen workers of jobs that nobody asks for.
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
@@ -68,7 +72,7 @@ class MlflowProcess:
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
-                cwd=PROJECT,
+                cwd=self._folder,
                 env=self._environment,
                 stdout=log,
                 stderr=subprocess.STDOUT,

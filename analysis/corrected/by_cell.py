@@ -21,7 +21,7 @@ from registry.cells import Regime
 from registry.refusal import Refused
 from registry.tracking.columns import BLOCK, CELL_KEY
 
-__all__ = ["CELL_COLUMNS", "QUESTIONS", "ByCell", "by_cell", "tests", "untested"]
+__all__ = ["CELL_COLUMNS", "QUESTIONS", "UNKNOWN", "ByCell", "by_cell", "tests", "untested"]
 
 #: Test items of a target that are assumed where no question's outcome is known: the paper's.
 QUESTIONS = 400
@@ -35,7 +35,10 @@ CELL_COLUMNS = [
 # Deltas of one cell that differ by more than this many pp are not of the same answers.
 _SAME_PP = 1e-6
 
-_WORDS = {"clusters": "", "noise": "not known", "note": "not tested: its noise is not known"}
+#: What the column ``noise`` says of a cell whose noise is not known.
+UNKNOWN = "not known"
+
+_WORDS = {"clusters": "", "noise": UNKNOWN, "note": "not tested: its noise is not known"}
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,11 @@ class StoredTable:
         return None if folder is None else folder / self.name
 
     @property
+    def place(self) -> str:
+        """Where it is, as a path or an address."""
+        return str(self.local) if self.local is not None else f"{self.folder}/{self.name}"
+
+    @property
     def stamp(self) -> str:
         """What changes when the file does; empty where only the server could tell."""
         if self.local is None or not self.local.is_file():
@@ -74,7 +79,7 @@ class StoredTable:
         try:
             with path.open("rb") as file:
                 return pq.read_table(file, columns=list(columns), use_threads=False)
-        except pa.ArrowException as error:
+        except (pa.ArrowException, OSError) as error:
             raise InconsistentRunError(
-                f"run {self.run_id}: its artifact {self.name} cannot be read ({error}); delete the run"
+                f"run {self.run_id}: its artifact {self.place} cannot be read ({error}); restore that file"
             ) from None

@@ -46,6 +46,8 @@ class Asked:
         By task, the accuracy that is the score.
     read
         Gets the options' outcomes, or None where the run came without.
+    place
+        Where the file should be; empty where that is not known.
     """
 
     key: RunKey
@@ -55,6 +57,7 @@ class Asked:
     stamp: str
     headlines: Mapping[str, str]
     read: Callable[[], pa.Table | None]
+    place: str = ""
 
     @property
     def counts(self) -> str:
@@ -74,14 +77,14 @@ def _of_runs(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
     for run_id, key, targets in _adapters(frame.observations):
         file = StoredTable(client, run_id, folders[run_id], Artifact.SCORING)
         headlines = fallback | headlines_of(tags[run_id]) | dict(frame.headlines)
-        yield Asked(key, run_id, targets, 0, file.stamp, headlines, partial(file.read, COLUMNS))
+        yield Asked(key, run_id, targets, 0, file.stamp, headlines, partial(file.read, COLUMNS), file.place)
         measured[key.model, tags[run_id].get(Tag.BASELINE_RUN, "")] += 1
     for (model, run_id), weight in sorted(measured.items()):
         folder = folders.get(run_id) or _elsewhere(client, run_id)
         file = StoredTable(client, run_id, folder or "", Artifact.SCORING)
         headlines = fallback | headlines_of(tags.get(run_id, {})) | dict(frame.headlines)
         read = partial(file.read, COLUMNS) if folder else _nothing
-        yield Asked(RunKey(model), run_id, None, weight, file.stamp, headlines, read)
+        yield Asked(RunKey(model), run_id, None, weight, file.stamp, headlines, read, file.place if folder else "")
 
 
 def _adapters(observations: pd.DataFrame) -> Iterator[tuple[str, RunKey, frozenset[Cell]]]:

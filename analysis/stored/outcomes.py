@@ -17,6 +17,7 @@ from tqdm import tqdm
 from analysis.corrected.outcomes import RunKey
 from analysis.frame import Frame
 from analysis.numerals import counted
+from analysis.recorded import InconsistentRunError
 from analysis.stored.asked import Asked, asked
 from analysis.stored.cache import cache_folder
 from analysis.stored.packed import Packed, PackedCache, pack
@@ -53,11 +54,14 @@ class StoredOutcomes:
         By digest, the questions in their order: ``task``, ``language``, ``question``.
     notes
         What a reader must know: runs without outcomes, bases that were scored several times.
+    lacking
+        Files that evaluations and baselines were recorded with and that cannot be read now, each with the reason.
     """
 
     runs: tuple[Answered, ...]
     test_sets: Mapping[str, pa.Table]
     notes: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.runs)
@@ -92,7 +96,9 @@ class _Questions:
         return table.assign(right=right, chosen=True, chosen_norm=True)
 
 
-def stored_outcomes(client: MlflowClient, frame: Frame, *, cache: Path | None = None) -> StoredOutcomes:
+def stored_outcomes(
+    client: MlflowClient, frame: Frame, *, cache: Path | None = None, tolerant: bool = False
+) -> StoredOutcomes:
     """Read the outcomes of every run that counts in a study's frame, and of the bases they are compared with.
 
     A base that has none takes those of its adapters with it, as there is nothing to compare them with.
@@ -101,24 +107,49 @@ def stored_outcomes(client: MlflowClient, frame: Frame, *, cache: Path | None = 
     ----------
     cache
         Folder that keeps what was read, as for `analysis.frame.load`.
+    tolerant
+        Whether a file that is no table of outcomes counts as lacking.
 
     Raises
     ------
     InconsistentRunError
-        If a run's outcomes are not one right and one chosen option per question.
+        If a run's outcomes are not one right and one chosen option per question, unless that is tolerated.
     """
     experiment = None if cache is None else client.get_experiment_by_name(frame.study)
     folder = None
     if cache is not None and experiment is not None:
         folder = cache_folder(cache, client.tracking_uri, str(experiment.experiment_id))
     kept, wanted = PackedCache(folder), asked(client, frame)
-    runs, notes = _compared(_read(wanted, kept))
+    faults: dict[str, str] = {}
+    found = _read(wanted, kept, faults if tolerant else None)
+    runs, notes = _compared(found)
     test_sets = {run.packed.test_set: kept.test_sets[run.packed.test_set] for run in runs}
-    return StoredOutcomes(tuple(runs), test_sets, tuple(notes))
+    # An import may come without outcomes; what was run here has them.
+    lost = [one for one, packed in found if packed is None] if frame.runs is not None else []
+    lacking = [f"{one.place or 'run ' + one.run}: {faults.get(one.run, 'not there')}" for one in lost]
+    return StoredOutcomes(tuple(runs), test_sets, tuple(notes), tuple(lacking))
 
 
-def _read(wanted: Sequence[Asked], kept: PackedCache) -> list[tuple[Asked, Packed | None]]:
-    """Return each run's packed outcomes, from the cache or, several at once, from the server."""
+def _read(
+    wanted: Sequence[Asked], kept: PackedCache, faults: dict[str, str] | None
+) -> list[tuple[Asked, Packed | None]]:
+    """Return each run's packed outcomes, from the cache or, several at once, from the server.
+
+    Parameters
+    ----------
+    faults
+        Takes why a run's file cannot be used; None raises it.
+    """
+
+    def packed(one: Asked) -> tuple[Packed, pa.Table] | None:
+        try:
+            return _packed(one)
+        except InconsistentRunError as error:
+            if faults is None:
+                raise
+            faults[one.run] = str(error)
+            return None
+
     found = {one.run: kept.find(one.run, one.stamp, one.counts) for one in wanted}
     absent = [one for one in wanted if found[one.run] is None]
     kept.prune(found)
@@ -127,7 +158,7 @@ def _read(wanted: Sequence[Asked], kept: PackedCache) -> list[tuple[Asked, Packe
         ThreadPoolExecutor(_THREADS) as threads,
     ):
         try:
-            for one, read in zip(absent, threads.map(_packed, absent), strict=True):
+            for one, read in zip(absent, threads.map(packed, absent), strict=True):
                 bar.update()
                 if read is not None:
                     found[one.run] = read[0]

@@ -169,6 +169,8 @@ def _among(run_ids: Iterable[str]) -> str:
 def _stated(kind: Kind, run: Run) -> Stated:
     info, metrics = run.info, run.data.metrics
     tags = dict(sorted(own_tags(run.data.tags).items()))
-    state = digest("api", info.run_name, info.start_time, info.end_time, tags, sorted(metrics.items()))
+    state = digest(
+        "api", info.run_name, info.start_time, info.end_time, info.artifact_uri, tags, sorted(metrics.items())
+    )
     record = Record(info.run_id, info.run_name or "", info.status, info.start_time, tags, metrics)
     return Stated(kind, record, info.end_time or 0, info.artifact_uri, state)

@@ -85,7 +85,7 @@ def _states(connection: Connection, experiment_id: str) -> dict[str, _State]:
         if run_id not in tags_of:  # deleted since it was listed
             continue
         own = dict(sorted(own_tags(tags_of[run_id]).items()))
-        state = digest("sql", name, started, ended, own, sums.get(run_id))
+        state = digest("sql", name, started, ended, artifacts, own, sums.get(run_id))
         states[run_id] = (state, name or "", started, ended or 0, artifacts, kind, own)
     return states
 

@@ -23,7 +23,7 @@ from registry.deploy.results import results_of
 from registry.deploy.versions import alias_target
 from registry.models import trained_base
 from registry.refusal import Refused
-from registry.tracking.adapters import RegisteredAdapter, download_adapter
+from registry.tracking.adapters import RESTORE, RegisteredAdapter, download_adapter
 from registry.tracking.names import Tag
 
 __all__ = ["Pulled", "default_folder", "pull"]
@@ -164,7 +164,7 @@ def _fetched(client: MlflowClient, adapter: RegisteredAdapter, folder: Path) -> 
         raise _told(error, adapter, folder) from error
     missing = [name for name in (_CONFIG, "MLmodel") if not (path / name).is_file()]
     if missing:
-        raise Refused(f"{adapter.uri}: {' and '.join(missing)} are gone from the artifact store; train it again")
+        raise Refused(f"{adapter.uri}: {' and '.join(missing)} are gone from the artifact store; {RESTORE}")
     return path
 
 
@@ -174,9 +174,7 @@ def _told(error: Exception, adapter: RegisteredAdapter, place: Path) -> Refused:
         free = shutil.disk_usage(next(parent for parent in (place, *place.parents) if parent.exists())).free
         return Refused(f"{adapter.uri}: the disk of {place} is full ({free / 1e6:.0f} MB free); nothing was kept")
     if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST" or isinstance(error, FileNotFoundError):
-        return Refused(
-            f"{adapter.uri}: the version or its files are gone from the store ({_brief(error)}); train it again"
-        )
+        return Refused(f"{adapter.uri}: the version or its files are gone from the store ({_brief(error)}); {RESTORE}")
     return Refused(f"{adapter.uri} could not be pulled, and nothing was kept: {_brief(error)}")
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from shlex import quote
 
 import yaml
 from mlflow.entities import LoggedModel
@@ -14,14 +13,16 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from registry.doctor.findings import Finding, good, note, wrong
+from registry.doctor.lost import copy_back, found_elsewhere, move_aside, restore
 from registry.doctor.records import Records, watched
-from registry.doctor.store import local_folder
 from registry.refusal import Refused
 from registry.tracking.adapters import RegisteredAdapter, download_adapter, weights_digest
 from registry.tracking.names import Tag
+from registry.tracking.recording import local_folder
 
 __all__ = ["check_adapters", "check_folders", "check_unregistered"]
 
+_GONE = "have no weights any more"
 _RUN_FOLDER = re.compile(r"[0-9a-f]{32}")
 _MODEL_FOLDER = re.compile(r"m-[0-9a-f]{32}")
 
@@ -45,7 +46,8 @@ def check_adapters(records: Records, *, download: bool, hashing: bool = True) ->
         if fault:
             faults.setdefault(fault, []).append(f"{version.name}/{version.version}  run {version.run_id}")
     for fault, places in faults.items():
-        yield wrong(f"{len(places)} registered versions {fault}", _retrain(records, places), places=places)
+        remedy = _remedy(records, models, places) if fault == _GONE else _retrain(records, places)
+        yield wrong(f"{len(places)} registered versions {fault}", remedy, places=places)
     if not faults:
         told = f", the weights of {compared:,} compared with their SHA-256" if compared else ""
         yield good(f"{len(records.versions):,} registered versions have their files{told}")
@@ -66,7 +68,7 @@ def _fault(
     folder = local_folder(model.artifact_location)
     if folder is not None:
         if not any(folder.glob("*.safetensors")):
-            return "have no weights any more", False
+            return _GONE, False
         if not hashing:
             return "", False
         try:
@@ -79,7 +81,7 @@ def _fault(
         files = [file.path for file in records.client.list_logged_model_artifacts(model.model_id)]
     except (MlflowException, OSError):
         return "have files that the server does not list", False
-    return ("" if any(path.endswith(".safetensors") for path in files) else "have no weights any more"), False
+    return ("" if any(path.endswith(".safetensors") for path in files) else _GONE), False
 
 
 def _downloaded(records: Records, version: ModelVersion) -> str:
@@ -88,10 +90,25 @@ def _downloaded(records: Records, version: ModelVersion) -> str:
         try:
             download_adapter(records.client, adapter, Path(folder))
         except Refused as error:
-            return "have no weights any more" if "gone" in str(error) else "have other weights than were recorded"
+            return _GONE if "gone" in str(error) else "have other weights than were recorded"
         except (MlflowException, OSError):
             return "cannot be downloaded"
     return ""
+
+
+def _remedy(records: Records, models: Mapping[str, LoggedModel], places: Sequence[str]) -> str:
+    """Say what to do about versions without weights: find them, and train again only those that are gone alone."""
+    root = local_folder(records.experiment.artifact_location)
+    if len(places) == len(records.versions) > 1:
+        return restore(root or records.experiment.artifact_location)
+    if root is not None:
+        named = {place.partition("  ")[0] for place in places}
+        sources = [one.source or "" for one in records.versions if f"{one.name}/{one.version}" in named]
+        folders = [local_folder(models[source.removeprefix("models:/")].artifact_location) for source in sources]
+        pairs = [(found_elsewhere(folder, root, "*.safetensors"), folder) for folder in folders if folder is not None]
+        if there := [(found, folder) for found, folder in pairs if found is not None]:
+            return copy_back(there)
+    return _retrain(records, places)
 
 
 def _retrain(records: Records, places: Sequence[str]) -> str:
@@ -155,7 +172,7 @@ def check_folders(records: Records) -> Iterator[Finding]:
     if orphans:
         yield wrong(
             f"{len(orphans)} folders of artifacts belong to no run and no model",
-            f"rm -r {' '.join(quote(str(path)) for path in orphans[:3])}{' …' if len(orphans) > 3 else ''}",
+            f"if no other database names them: {move_aside(root, orphans)}",
             places=[str(path) for path in sorted(orphans)],
         )
     else:

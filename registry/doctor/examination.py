@@ -69,6 +69,10 @@ def _with_store(what: Examination) -> Iterator[Section]:
         yield Section(f"study {what.study}", [wrong(str(refusal).removeprefix("study: "), _study_remedy(client))])
         names = []
     yield Section("store", found)
+    if client is None and any(finding.repair for finding in found):  # whoever looks may have had it repaired
+        found, client = check_store(uri, names[0] if names else "")
+        if client is not None:
+            yield Section("store, as repaired", found)
     if not studies:
         yield Section("hub", list(check_hub(None, named=what.study)))
     for one in studies:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mlflow.entities import Run
 
 from registry.doctor.findings import Finding, good, note, wrong
+from registry.doctor.lost import copy_back, found_elsewhere, restore
 from registry.doctor.records import Records, by_fingerprint, described, watched
 from registry.tracking.names import FINAL_LOSS, Artifact, Kind, Tag, is_of
+from registry.tracking.recording import local_folder
 from registry.tracking.runs import end_dead, is_silent, still_silent
 
 __all__ = ["Expected", "check_dead", "check_finished", "check_plan", "check_twice"]
@@ -149,13 +151,29 @@ def check_finished(records: Records, expected: Expected | None) -> Iterator[Find
     if not lacking:
         yield good(f"{len(runs):,} finished baselines, fine-tunes and evaluations are whole")
         return
-    ids = lacking[0].info.run_id
-    more = ", the others likewise" if len(lacking) > 1 else ""
     yield wrong(
         f"{len(lacking):,} of {len(runs):,} finished runs lack a part",
-        f"mlflow runs delete --run-id {ids}{more}; then mlflow run . -e study --env-manager local "
-        f"-P study={records.study}",
+        _remedy(records, runs, {run.info.run_id: faults[run.info.run_id] for run in lacking}),
         places=[f"{described(run)}: no {', no '.join(faults[run.info.run_id])}" for run in lacking],
+    )
+
+
+def _remedy(records: Records, runs: Sequence[Run], faults: Mapping[str, Sequence[str]]) -> str:
+    """Say what to do about runs that lack a part: files are looked for before a run is given up."""
+    root = local_folder(records.experiment.artifact_location)
+    fileless = [run for run in runs if Artifact.SCORING in faults.get(run.info.run_id, ())]
+    scored = [run for run in runs if run.data.tags[Tag.KIND] != Kind.FINETUNE]
+    if len(fileless) == len(scored) > 1:
+        return restore(root or records.experiment.artifact_location)
+    folders = [local_folder(run.info.artifact_uri) for run in fileless]
+    if root is not None:
+        pairs = [(found_elsewhere(folder, root, Artifact.SCORING), folder) for folder in folders if folder is not None]
+        if there := [(found, folder) for found, folder in pairs if found is not None]:
+            return copy_back(there)
+    more = ", the others likewise" if len(faults) > 1 else ""
+    return (
+        f"mlflow runs delete --run-id {next(iter(faults))}{more}; then mlflow run . -e study --env-manager local "
+        f"-P study={records.study}"
     )
 
 

@@ -10,6 +10,7 @@ import urllib.request
 from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
+from shlex import quote
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from mlflow import MlflowClient
@@ -19,13 +20,16 @@ from mlflow.exceptions import MlflowException
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.masking import mask
 from registry.tracking.names import Tag
+from registry.tracking.recording import local_folder
 from registry.tracking.schema import newest_revision, upgrade_commands
-from registry.tracking.store import open_store, shown_uri, sqlite_file
+from registry.tracking.store import displacement, open_store, shown_uri, sqlite_file
 from registry.tracking.write_ahead import shared_log
+from registry.writable import unwritable
 
-__all__ = ["check_store", "local_folder"]
+__all__ = ["check_store"]
 
 _PATIENCE = 10.0  # seconds; MLflow's own client would try again for minutes
+_ANOTHER = "export MLFLOW_TRACKING_URI=sqlite:///<a folder that can be written to>/mlflow.db"
 _UNSET = "export MLFLOW_TRACKING_URI=<its address>, or unset it for the store in the project's folder"
 
 
@@ -35,11 +39,16 @@ def check_store(uri: str, study: str = "") -> tuple[list[Finding], MlflowClient 
     Returns
     -------
     list of Finding, MlflowClient or None
-        No client where the store does not answer, or is not there yet.
+        No client where the store does not answer, is not there yet, or was moved and must be repaired first.
     """
     file = sqlite_file(uri)
     if file is not None and not file.exists():
+        if reason := unwritable(file.parent):
+            return [wrong(f"{shown_uri(uri)} is not there, and cannot be made ({reason})", _ANOTHER)], None
         return [note(f"{shown_uri(uri)} is not there yet; the first command that records something makes it")], None
+    if file is not None and (reason := unwritable(file.parent)):
+        remedy = f"chmod u+rwx {quote(str(file.parent))}; or {_ANOTHER}"
+        return [wrong(f"{file} is in a folder that takes no files ({reason})", remedy)], None
     if uri.startswith(("http://", "https://")):
         found = list(_server(uri))
     elif "://" in uri and not uri.startswith("file:"):
@@ -49,20 +58,19 @@ def check_store(uri: str, study: str = "") -> tuple[list[Finding], MlflowClient 
         return [wrong(f"{shown_uri(uri)} is a folder; MLflow refuses such stores", remedy)], None
     if any(finding.remedy for finding in found):
         return found, None
-    client = open_store(uri)
+    client = open_store(uri, displaced=True)
+    moved = displacement(client)
+    if moved is not None:
+        repair = moved.repair if moved.files_here or not moved.copied else None
+        return [
+            *found,
+            wrong(f"{moved.text}; a study's records are examined after that", moved.remedy, repair=repair),
+        ], None
     try:
         experiment = client.get_experiment_by_name(study) if study else None
     except MlflowException as error:
         return [*found, wrong(f"the store refuses: {_first_line(error)}", _credentials(uri))], None
     return [*found, *_writable(client, uri, experiment), *_artifacts(client, experiment)], client
-
-
-def local_folder(location: str) -> Path | None:
-    """Return the folder that an artifact location is on this machine, None for one elsewhere."""
-    parts = urlsplit(location)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return Path(location) if not parts.scheme else None
 
 
 def _server(uri: str) -> Iterator[Finding]:
@@ -193,9 +201,8 @@ def _artifacts(client: MlflowClient, experiment: Experiment | None) -> Iterator[
         return
     folder = local_folder(experiment.artifact_location)
     if folder is not None:
-        there = next(place for place in (folder, *folder.parents) if place.exists())
-        if not os.access(there, os.W_OK | os.X_OK):
-            yield wrong(f"artifacts cannot be written to {folder}", f"chmod u+rwx {there}")
+        if reason := unwritable(folder):
+            yield wrong(f"artifacts cannot be written to {folder} ({reason})", f"chmod u+rwx {quote(str(folder))}")
         else:
             yield good(f"artifacts lie in {folder}")
         return

@@ -38,7 +38,7 @@ def record_import(client: MlflowClient, study: str, imported: Imported) -> tuple
     Refused
         If the study holds evaluations of its own: they were not measured as these were.
     """
-    experiment = experiment_id(client, study)
+    experiment = experiment_id(client, study, writing=True)
     _refuse_own_evaluations(client, experiment, study)
     fingerprint = hashlib.sha256(f"import {_VERSION} {imported.format} {imported.digest}".encode()).hexdigest()
     finished = all_runs(client, [experiment], f"tags.{Tag.KIND} = '{Kind.IMPORT}' AND attributes.status = 'FINISHED'")

@@ -175,7 +175,7 @@ def _work(number: int, study: Study, uri: str, experiment_id: str, pipe: Connect
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     end_by(signal.SIGTERM, _exit)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    resident = new_resident(prepare(study), open_store(uri), experiment_id, number=number)
+    resident = new_resident(prepare(study), open_store(uri, patient=True), experiment_id, number=number)
     pipe.send(("ready",))
     while True:
         for report in reports(resident, pipe.recv(), lambda phase, share: pipe.send(("moved", phase, share))):

@@ -99,7 +99,7 @@ def prospect(
         preflight(outline(study))
     experiment = prepare(study)
     client = open_store()
-    identity = experiment_id(client, study.name)
+    identity = experiment_id(client, study.name, writing=True)
     reaped = reap(client, identity)
     plan = make_plan(experiment, client, identity, jobs=jobs(experiment) if jobs else None, train_only=train_only)
     if on_ray is None:

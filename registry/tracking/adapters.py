@@ -34,6 +34,7 @@ from registry.tracking.recording import Recording, store_folder
 from registry.tracking.signature import SIGNATURE
 
 __all__ = [
+    "RESTORE",
     "RecordedModel",
     "RegisteredAdapter",
     "download_adapter",
@@ -41,6 +42,9 @@ __all__ = [
     "register_adapter",
     "weights_digest",
 ]
+
+#: What helps where files are not where they were recorded: they may have been moved, or not be mounted.
+RESTORE = "bring its folder back, or see what is missing: mlflow run . -e doctor --env-manager local -P study=<study>"
 
 #: Module whose ``_load_pyfunc`` MLflow calls to serve an adapter.
 LOADER = "registry.serving"
@@ -188,7 +192,7 @@ def download_adapter(client: MlflowClient, adapter: RegisteredAdapter, folder: P
     else:
         recorded = client.get_model_version(adapter.name, adapter.version).tags
     if not any(path.glob("*.safetensors")):
-        raise Refused(f"{adapter.uri}: its weights are gone from the artifact store; train it again")
+        raise Refused(f"{adapter.uri}: its weights are gone from the artifact store; {RESTORE}")
     wanted, found = recorded.get(Tag.DIGEST), weights_digest(path)
     if found != wanted:
         raise Refused(f"{adapter.uri}: its weights have SHA-256 {found}, {wanted} was recorded; train it again")

@@ -138,6 +138,8 @@ class Tag:
     ALIAS: Final = "alias"
     VERDICT: Final = "verdict"
     ALIAS_BEFORE: Final = "alias_before"
+    #: Of an analysis: how its sampling noise is known.
+    NOISE: Final = "noise"
     #: Of a set of items that a run read: the regime, or "baseline" or "training".
     REGIME: Final = "regime"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import quote
 
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NOTE
@@ -25,13 +26,15 @@ def runs_of_kind(experiment_id: str, kind: Kind) -> str:
     return f"#/experiments/{experiment_id}/runs?searchFilter={wanted}"
 
 
-def describe_study(recording: Recording, study: str) -> None:
+def describe_study(recording: Recording, study: str, cautions: Sequence[str] = ()) -> None:
     """Link an analysis to its report, and its experiment to it and to the study's runs.
 
     Parameters
     ----------
     recording
         The run of kind ``analyze``, its files stored.
+    cautions
+        What a reader must know before believing its numbers.
     """
     client, identity = recording.client, recording.experiment_id
     report = f"[report](#/experiments/{identity}/runs/{recording.run_id}/artifacts/report.html)"
@@ -39,5 +42,6 @@ def describe_study(recording: Recording, study: str) -> None:
     found = f"In the table of runs: {tables}."
     # An experiment's description has the same key as a run's.
     client.set_experiment_tag(identity, MLFLOW_RUN_NOTE, f"Study `{study}`: latest {report}. {found}")
-    note = f"Tables, figures and {report} of study `{study}`, all among the artifacts.\n\n{found}"
+    said = "".join(f"\n- {caution}" for caution in cautions)
+    note = f"Tables, figures and {report} of study `{study}`, all among the artifacts.\n{said}\n\n{found}"
     recording.tags({MLFLOW_RUN_NOTE: note})

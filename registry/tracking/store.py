@@ -14,18 +14,18 @@ from functools import wraps
 from multiprocessing import parent_process
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
-from mlflow.entities import Run
+from mlflow.entities import Run, ViewType
 from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.store.entities import PagedList
-from sqlalchemy import create_engine, text
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy import create_engine, make_url, text
+from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from registry.disks import disk_problem
@@ -33,11 +33,26 @@ from registry.interrupts import unbroken
 from registry.masking import mask, mask_uri
 from registry.project import PROJECT
 from registry.refusal import Refused
+from registry.tracking.location import ARTIFACTS, Displacement, find_displacement
+from registry.tracking.recording import local_folder
 from registry.tracking.rows import write_plainly
 from registry.tracking.schema import require_own_schema, require_tested_server
+from registry.tracking.server import require_server
 from registry.tracking.write_ahead import fold_log, make_database, set_up_once, shared_log
+from registry.writable import require_writable, unwritable
 
-__all__ = ["all_runs", "experiment_id", "is_database", "open_store", "pages", "shown_uri", "tracking_uri"]
+__all__ = [
+    "all_runs",
+    "displacement",
+    "experiment_id",
+    "is_database",
+    "open_store",
+    "pages",
+    "shown_uri",
+    "sqlite_file",
+    "sqlite_uri",
+    "tracking_uri",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -56,9 +71,11 @@ _CALLS = (
     "create_model_version",
     "create_registered_model",
     "create_run",
+    "delete_experiment",
     "delete_logged_model",
     "delete_model_version",
     "delete_model_version_tag",
+    "delete_registered_model",
     "delete_registered_model_alias",
     "delete_run",
     "finalize_logged_model",
@@ -74,6 +91,7 @@ _CALLS = (
     "log_batch",
     "log_inputs",
     "log_outputs",
+    "rename_experiment",
     "restore_experiment",
     "search_experiments",
     "search_logged_models",
@@ -91,8 +109,17 @@ _CALLS = (
 
 
 def tracking_uri() -> str:
-    """Return ``MLFLOW_TRACKING_URI``, else the embedded SQLite store ``mlflow.db`` in the project's folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{PROJECT / 'mlflow.db'}"
+    """Return ``MLFLOW_TRACKING_URI``, else the embedded SQLite store ``mlflow.db`` in the project's folder.
+
+    A package that was installed without its project has its store in the working folder, as MLflow does.
+    """
+    home = PROJECT if (PROJECT / "MLproject").is_file() else Path.cwd()
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home / "mlflow.db")
+
+
+def sqlite_uri(file: Path) -> str:
+    """Return the address of a SQLite file; what has a meaning in an address, as ``%`` and ``?`` have, is escaped."""
+    return f"sqlite:///{quote(str(file.absolute()))}"
 
 
 def shown_uri(uri: str) -> str:
@@ -100,7 +127,7 @@ def shown_uri(uri: str) -> str:
     return mask_uri(uri)
 
 
-def open_store(uri: str | None = None) -> MlflowClient:
+def open_store(uri: str | None = None, *, displaced: bool = False, patient: bool = False) -> MlflowClient:
     """Connect to the store, making the tables of a new database first.
 
     Several first contacts with an empty database at once, or one that is killed, can break it for good: so the first is
@@ -108,10 +135,18 @@ def open_store(uri: str | None = None) -> MlflowClient:
     for about a minute; a server's requests MLflow itself repeats (``MLFLOW_HTTP_REQUEST_MAX_RETRIES``,
     ``MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR``: four minutes by default).
 
+    Parameters
+    ----------
+    displaced : bool
+        Open a moved or copied store too, whose artifact addresses name another folder.
+    patient : bool
+        Wait for a server that does not answer, as in the midst of a study; otherwise it is refused within seconds.
+
     Raises
     ------
     Refused
-        If there is no store that can be opened, or it is of another version of MLflow.
+        If there is no store that can be opened, it is of another version of MLflow, or it was moved or copied and its
+        addresses were not rewritten.
     """
     uri = uri or tracking_uri()
     mlflow.set_tracking_uri(uri)  # artifact downloads and model loading read MLflow's own setting
@@ -119,9 +154,13 @@ def open_store(uri: str | None = None) -> MlflowClient:
     if urlsplit(uri).scheme in ("", "file") and uri != "databricks":
         raise Refused(f"{uri} is a folder, which MLflow does not take for a store any more; {_OTHERWISE}")
     if not is_database(uri):
-        if urlsplit(uri).scheme in ("http", "https"):
+        server = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        if uri.startswith(("http://", "https://")):
+            if not patient:
+                require_server(server, shown_uri(uri))
             require_tested_server(uri)
-        return _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))
+        return _trusting(server)
+    _require_place(uri)
     try:
         client: MlflowClient = _patient(_opened)(uri)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
@@ -136,6 +175,8 @@ def open_store(uri: str | None = None) -> MlflowClient:
             set_up_once(store)
     for name in _CALLS:
         setattr(client, name, _patient(getattr(client, name)))
+    if not displaced and (moved := displacement(client)) is not None:
+        raise Refused(moved.refusal)
     return client
 
 
@@ -150,6 +191,33 @@ def _warn_of_shared_log(file: Path) -> None:
             kind,
             shlex.quote(str(file)),
         )
+
+
+def _require_place(uri: str) -> None:
+    """Refuse a SQLite store that cannot be written to, which MLflow cannot even read."""
+    if (file := sqlite_file(uri)) is None:
+        return
+    reason = unwritable(file.parent)
+    if not reason and file.exists() and not os.access(file, os.W_OK):
+        reason = f"{file}: read-only"
+    if reason:
+        another = "export MLFLOW_TRACKING_URI=sqlite:///<folder>/mlflow.db, a folder that can be written to"
+        copy = (
+            f"; to go on with this store, first: cp -R {shlex.quote(str(file.parent))} <folder>"
+            if file.exists()
+            else ""
+        )
+        raise Refused(f"the store {file} cannot be written to ({reason})\n  {another}{copy}")
+
+
+def displacement(client: MlflowClient) -> Displacement | None:
+    """Tell whether a store is a SQLite file that was moved or copied; None for every other."""
+    file = sqlite_file(client.tracking_uri)
+    if file is None:
+        return None
+    search = client.search_experiments
+    every = pages(lambda token: search(ViewType.ALL, max_results=1000, page_token=token))
+    return find_displacement(file, [(found.name, found.artifact_location) for found in every])
 
 
 def _opened(uri: str) -> MlflowClient:
@@ -195,7 +263,7 @@ def _first_contact(uri: str) -> Iterator[None]:
 def _make_tables(file: Path) -> None:
     from mlflow.store.db.utils import _initialize_tables
 
-    engine = create_engine(f"sqlite:///{file}", poolclass=NullPool)
+    engine = create_engine(sqlite_uri(file), poolclass=NullPool)
     _initialize_tables(engine)
     engine.dispose()
 
@@ -252,30 +320,57 @@ def _first_line(error: Exception) -> str:
 
 def sqlite_file(uri: str) -> Path | None:
     """Return the file of a SQLite store, None for every other kind."""
-    scheme, _, path = uri.partition(":///")
-    if scheme.split("+")[0] != "sqlite" or path in ("", ":memory:"):
+    if uri.partition(":")[0].split("+")[0] != "sqlite":
         return None
-    return Path(path).absolute()
+    try:
+        address = make_url(uri)
+    except ArgumentError:
+        return None
+    path = address.database
+    if path and address.query.get("uri") == "true":  # SQLite's own kind of address
+        path = unquote(path.removeprefix("file:"))
+    return None if path in (None, "", ":memory:") else Path(path).absolute()
 
 
-def experiment_id(client: MlflowClient, name: str) -> str:
+def experiment_id(client: MlflowClient, name: str, *, writing: bool = False) -> str:
     """Return the id of a study's experiment, made if it is new.
 
     An embedded store keeps its artifacts in ``mlartifacts/`` beside the database; a server decides for itself.
+
+    Parameters
+    ----------
+    writing : bool
+        Whether artifacts are about to be written: their folder, where it is one, must then take them.
+
+    Raises
+    ------
+    Refused
+        If it does not.
     """
     found = client.get_experiment_by_name(name)
     if found is None:
         file = sqlite_file(client.tracking_uri)
-        location = None if file is None else (file.parent / "mlartifacts" / name).as_uri()
+        location = None if file is None else (file.parent / ARTIFACTS / name).as_uri()
         try:
-            return str(client.create_experiment(name, artifact_location=location))
+            found = client.get_experiment(client.create_experiment(name, artifact_location=location))
         except MlflowException:  # another process made it in the meantime
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise
+    if writing:
+        _require_artifacts(found.artifact_location, client.tracking_uri)
     if found.lifecycle_stage == "deleted":
         client.restore_experiment(found.experiment_id)
     return str(found.experiment_id)
+
+
+def _require_artifacts(location: str, uri: str) -> None:
+    folder = local_folder(location)
+    if folder is not None:
+        remedy = f"let this user write there: chmod u+rwx {shlex.quote(str(folder))}; or name another store"
+        if not is_database(uri):
+            remedy = "have the server keep artifacts itself: mlflow server --artifacts-destination <folder>"
+        require_writable(folder, "artifacts", remedy)
 
 
 def all_runs(client: MlflowClient, experiments: Sequence[str], filter_string: str) -> list[Run]:

@@ -21,7 +21,7 @@ from registry.masking import mask
 from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking.runs import reap
-from registry.tracking.store import shown_uri, sqlite_file
+from registry.tracking.store import shown_uri, sqlite_file, sqlite_uri
 from registry.tuning.preparation import Search
 from registry.tuning.spec import OBJECTIVES
 
@@ -37,9 +37,9 @@ _UNMARKED = timedelta(seconds=30)  # a trial names its process's run millisecond
 def storage_url(tracking: str, given: str = "") -> str:
     """Return the address of Optuna's storage: as given, else ``tune.db`` beside an embedded store or in the project."""
     if given:
-        return given if "://" in given else f"sqlite:///{Path(given).absolute()}"
+        return given if "://" in given else sqlite_uri(Path(given).expanduser())
     file = sqlite_file(tracking)
-    return f"sqlite:///{(file.parent if file else PROJECT) / 'tune.db'}"
+    return sqlite_uri((file.parent if file else PROJECT) / "tune.db")
 
 
 def open_storage(url: str) -> RDBStorage:

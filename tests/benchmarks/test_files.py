@@ -441,3 +441,11 @@ def test_quoting_is_a_setting_of_the_task(write: Write) -> None:
 def test_a_printed_nan_is_warned_of(write: Write, caplog: pytest.LogCaptureFixture) -> None:
     assert read(write(TSV.replace("A virus.", "nan")))[1].question == "nan"
     assert "train.tsv:3: 1 rows hold the text 'nan', which stands for a missing value" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["a b%20c?d#e é 100%", "[a-z]*", "{language}", "~", "日本"])
+def test_a_folder_of_any_name_is_read(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
+    (folder / "en").mkdir(parents=True)
+    (folder / "en" / "train.tsv").write_text(TSV, encoding="utf-8")
+    assert read(folder) == ITEMS

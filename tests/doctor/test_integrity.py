@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import subprocess
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +18,7 @@ from registry.doctor.records import read_records
 from registry.tracking import runs
 from registry.tracking.names import Kind, Tag
 from registry.tracking.processes import worker_identity
+from registry.tracking.store import sqlite_uri
 from tests.doctor.conftest import Book
 
 _HOST, _, _PROCESS = worker_identity().rpartition(":")
@@ -217,8 +221,59 @@ def test_looking_changes_nothing(whole: Book) -> None:
     assert sorted(whole.folder.rglob("*")) == files
 
 
-def test_a_whole_store_without_its_artifacts_is_told(whole: Book) -> None:
+def test_a_whole_store_without_its_artifacts_is_told_and_nothing_is_to_be_deleted(whole: Book) -> None:
     shutil.rmtree(whole.folder)
-    told = " ".join(fault.text for fault in whole.faults())
+    faults = whole.faults()
+    told = " ".join(fault.text for fault in faults)
     assert "2 registered versions have no weights any more" in told
     assert "3 of 5 finished runs lack a part" in told
+    for fault in faults:
+        assert f"bring {whole.folder} back" in fault.remedy
+        assert not re.search("runs delete|train again|rm -r", fault.remedy)
+
+
+def test_files_in_the_folder_beside_are_copied_back(whole: Book) -> None:
+    """As after renaming an experiment's folder and recording into it again."""
+    aside = whole.folder.with_name("small before")
+    models = sorted((whole.folder / "models").iterdir())
+    (run, *_) = whole.client.search_runs([whole.identity], "tags.kind = 'evaluate'")
+    (aside / "models").mkdir(parents=True)
+    models[0].rename(aside / "models" / models[0].name)
+    (whole.folder / run.info.run_id).rename(aside / run.info.run_id)
+    faults = whole.faults()
+    assert len(faults) == 2
+    for fault in faults:
+        assert not re.search("runs delete|train again|rm -r", fault.remedy)
+        subprocess.run(fault.remedy, shell=True, check=True)
+    assert whole.faults() == []
+
+
+def test_folders_that_another_database_may_own_are_moved_not_removed(whole: Book) -> None:
+    orphan = whole.folder / ("0" * 32)
+    (orphan / "artifacts").mkdir(parents=True)
+    (orphan / "artifacts" / "report.html").write_text("of a store that shares this folder")
+    fault = only(whole)
+    assert "rm " not in fault.remedy
+    subprocess.run(fault.remedy.partition(": ")[2], shell=True, check=True)
+    assert whole.faults() == []
+    (kept,) = whole.folder.parent.rglob("report.html")
+    assert kept.read_text() == "of a store that shares this folder"
+
+
+def test_a_moved_study_is_repaired_and_then_examined(whole: Book, tmp_path: Path, command, monkeypatch) -> None:
+    folder, moved = whole.folder.parents[1], tmp_path / "moved 100%"
+    for store in (whole.client._tracking_client.store, whole.client._get_registry_client().store):
+        store.engine.dispose()
+    shutil.move(folder, moved)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_uri(moved / "mlflow.db"))
+    code, output, _ = command("doctor", "--study", whole.file)
+    assert code == 1
+    assert "was moved: its artifact addresses still name" in output
+    assert not re.search("runs delete|train again|rm -r", output)
+    code, output, errors = command("doctor", "--study", whole.file, "--repair", "true")
+    assert "addresses name" in output, errors
+    assert "store, as repaired" in output
+    assert "all 3 jobs are recorded" in output
+    assert "the weights of 2 compared" in output
+    code, output, _ = command("doctor", "--study", whole.file)
+    assert "  wrong" not in output.partition("store\n")[2]

@@ -13,7 +13,8 @@ import mlflow
 import pytest
 
 from registry.doctor.findings import Finding, Level
-from registry.doctor.store import check_store, local_folder
+from registry.doctor.store import check_store
+from registry.tracking.recording import local_folder
 from registry.tracking.store import open_store
 from tests.mlflow_process import MlflowProcess, free_port
 

@@ -3,20 +3,33 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
+import mlflow
 import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from sqlalchemy import create_engine, make_url, text
 
 from registry.project import PROJECT
 from registry.refusal import Refused
 from registry.tracking import store
-from registry.tracking.store import all_runs, experiment_id, open_store, shown_uri, sqlite_file, tracking_uri
+from registry.tracking.store import (
+    all_runs,
+    experiment_id,
+    open_store,
+    shown_uri,
+    sqlite_file,
+    sqlite_uri,
+    tracking_uri,
+)
+from registry.tuning.storage import storage_url
 
 
 def test_the_store_is_the_one_asked_for_or_the_embedded_one(monkeypatch) -> None:
@@ -48,13 +61,57 @@ def test_a_password_is_never_shown(uri: str, shown: str) -> None:
         ("sqlite:////a/b.db", Path("/a/b.db")),
         ("sqlite:///b.db", Path("b.db").absolute()),
         ("sqlite+pysqlite:////a/b.db", Path("/a/b.db")),
+        ("sqlite:////a/b.db?timeout=60", Path("/a/b.db")),
+        ("sqlite:////a%20b/100%25%3F%23.db?timeout=60&check_same_thread=false", Path("/a b/100%?#.db")),
+        ("sqlite:////a b/100% é#.db", Path("/a b/100% é#.db")),
+        ("sqlite:///file:/a/b%20c.db?mode=rw&uri=true", Path("/a/b c.db")),
         ("sqlite:///:memory:", None),
+        ("sqlite://", None),
         ("postgresql://db/mlflow", None),
         ("http://localhost:5000", None),
     ],
 )
 def test_the_file_of_a_store_is_known_where_there_is_one(uri: str, file: Path | None) -> None:
     assert sqlite_file(uri) == file
+
+
+@pytest.mark.parametrize(
+    "name", ["plain", "with space", "100%", "a%20b", "which?", "c#", "é ü 日本", "a&b=c+d;e", "'q'"]
+)
+def test_the_address_of_a_file_names_that_file(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name / "mlflow.db"
+    file.parent.mkdir()
+    assert sqlite_file(sqlite_uri(file)) == file
+    assert make_url(sqlite_uri(file)).database == str(file)
+    with create_engine(sqlite_uri(file)).connect() as connection:
+        connection.execute(text("CREATE TABLE it (number INTEGER)"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert file.is_file()
+
+
+def test_the_embedded_store_of_a_project_with_any_name_is_in_its_folder(tmp_path: Path, monkeypatch) -> None:
+    project = tmp_path / "100% of a%20b?c#d"
+    project.mkdir()
+    (project / "MLproject").touch()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(store, "PROJECT", project)
+    assert sqlite_file(tracking_uri()) == project / "mlflow.db"
+    assert sqlite_file(storage_url(tracking_uri())) == project / "tune.db"
+    monkeypatch.setattr(store, "PROJECT", tmp_path)  # an installed package, without its project
+    monkeypatch.chdir(project)
+    assert sqlite_file(tracking_uri()) == project / "mlflow.db"
+
+
+def test_what_an_address_asks_of_sqlite_is_kept(tmp_path: Path, empty_database: Path) -> None:
+    shutil.copyfile(empty_database, tmp_path / "mlflow.db")
+    client = open_store(f"sqlite:///{tmp_path}/mlflow.db?timeout=60")
+    assert client.tracking_uri.endswith("?timeout=60")
+    run = client.create_run(experiment_id(client, "small"))
+    client.log_text(run.info.run_id, "text", "it.txt")
+    assert (tmp_path / "mlartifacts" / "small" / run.info.run_id / "artifacts" / "it.txt").is_file()
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "mlflow.db", "mlflow.db-wal", "mlflow.db-shm", "mlflow.db.lock", "mlartifacts",
+    }  # fmt: skip
 
 
 def test_an_embedded_store_keeps_its_artifacts_beside_the_database(client, uri) -> None:
@@ -77,6 +134,15 @@ def test_every_call_of_the_store_is_asked_again_while_it_is_locked(client) -> No
     assert {name for name in calls if name not in vars(client)} == set()
 
 
+@pytest.fixture
+def forgotten() -> Iterator[None]:
+    """The address that MLflow remembers is forgotten again."""
+    yield
+    mlflow.set_tracking_uri(None)
+    mlflow.set_registry_uri(None)
+
+
+@pytest.mark.usefixtures("forgotten")
 def test_a_store_that_cannot_be_opened_is_told_with_what_helps(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(store, "_PAUSES", (0.01,))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")  # what MLflow itself writes there is taken back

@@ -108,7 +108,7 @@ class RayWorker:
         from registry.tracking.store import open_store
 
         # Of the node's GPUs, Ray lets a process see its own alone, so that it is the first.
-        resident = new_resident(prepare(self.study), open_store(self.uri), self.experiment_id, number=0)
+        resident = new_resident(prepare(self.study), open_store(self.uri, patient=True), self.experiment_id, number=0)
         threading.Thread(target=self._work, args=(resident,), daemon=True).start()
 
     def identity(self) -> str:
