@@ -129,7 +129,7 @@ def test_a_tokenizer_that_knows_every_byte_has_none(uri, study_of, caplog) -> No
 
 def load_baselines(result) -> pd.DataFrame:
     runs = read_runs(result.client, result.run.info.experiment_id)
-    return baselines(runs.of(Kind.BASELINE))[0]
+    return baselines(runs.of(Kind.BASELINE), {})[0]
 
 
 def test_answers_in_a_script_that_is_not_known_are_not_trained_on(uri, study_of) -> None:
