@@ -12,6 +12,7 @@ import pytest
 from lm_eval.api.task import TaskConfig
 
 from registry.benchmarks import Item, align, load_benchmark
+from registry.benchmarks.templates import OPERATIONS
 from registry.cells import Cell
 from registry.dataspec import BenchmarkSpec, SplitSpec
 from registry.refusal import Refused
@@ -131,9 +132,31 @@ def test_operations_change_listed_options_and_the_answer(write: Write) -> None:
     assert (item.options, item.answer) == (("the cat", "a dog"), 1)
 
 
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_operations_change_an_answer_as_they_change_its_option(write: Write, operation: str) -> None:
+    row = {"id": 7, "text": "Q", "endings": ["A dog。", decomposed("Á café")], "label": decomposed("Á café")}
+    task = {"options": (f"{{endings|{operation}}}",), "answer": f"{{label|{operation}}}"}
+    (item,) = read(write(json.dumps(row), "jsonl"), suffix="jsonl", **task)
+    assert item.answer == 1
+
+
+def test_columns_of_templates_are_found_however_unicode_spells_them(write: Write) -> None:
+    row = {"id": 7, "soru_é": "Q.", "són": ["x.", "", "y."], "é": "y."}
+    task = {
+        "question": f"{{{decomposed('soru_é')}|drop_last}}?",
+        "options": (f"({{{decomposed('són')}|drop_last}})",),
+        "answer": f"({{{decomposed('é')}|drop_last}})",
+    }
+    told = refusal(write(json.dumps(row), "jsonl"), suffix="jsonl", **task)
+    assert "train.jsonl:1: item '7': an option is empty" in told  # what stands around it makes no option of it
+    folder = write(json.dumps(row | {"són": ["x.", "y."]}), "jsonl")
+    assert read(folder, suffix="jsonl", **task) == (Item("7", "Q?", ("(x)", "(y)"), 1),)
+
+
 @pytest.mark.parametrize(
     ("row", "expected"),
     [
+        ({"text": "\u200b."}, "train.jsonl:1: {text|drop_last} leaves nothing of '\\u200b.'"),  # nothing to be seen
         ({"text": "."}, "train.jsonl:1: {text|drop_last} leaves nothing of '.'"),
         ({"x": "A"}, "train.jsonl:1: {x|drop_last} leaves nothing of 'A'"),
         ({"y": "x"}, "train.jsonl:1: {y|drop_last} leaves nothing of 'x'"),  # not taken for an option that is not there

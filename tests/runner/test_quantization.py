@@ -29,6 +29,6 @@ def test_where_a_base_lies_makes_no_other_runs(small_study) -> None:
 
 def test_a_missing_library_is_told_before_any_base_is_looked_for(small_study, monkeypatch) -> None:
     monkeypatch.setattr("registry.loading.find_spec", lambda name: None)
-    monkeypatch.setattr("registry.runner.experiment.resolve_base", lambda *_, **__: pytest.fail("looked for"))
+    monkeypatch.setattr("registry.runner.experiment.resolve_bases", lambda *_, **__: pytest.fail("looked for"))
     with pytest.raises(Refused, match="python -m pip install bitsandbytes=="):
         prepare(small_study(("seeds:", "quantization: 8bit\nseeds:")))

@@ -22,6 +22,7 @@ from registry.lora.bank import Bank, merged, put_on
 from registry.lora.score import ScoringSet, choose, loglikelihoods
 from registry.lora.tokens import encode_examples, encode_queries
 from registry.lora.train import Assignment, train_adapter
+from registry.outputs import MANIFEST
 from registry.refusal import Refused
 from registry.runner.experiment import prepare
 from registry.runner.single import AdapterResult, finetune_one, narrowed
@@ -69,8 +70,8 @@ def test_the_folder_holds_exactly_what_peft_and_mlflow_need(tuned: AdapterResult
     needed = ["MLmodel", "README.md", "adapter_config.json", "adapter_model.safetensors", "conda.yaml"]
     (weights,) = stored(tuned).rglob("adapter_model.safetensors")
     assert sorted(path.name for path in weights.parent.iterdir()) == needed
-    # MLflow notes in every download where it came from.
-    assert sorted(path.name for path in folder.iterdir()) == [*needed, "registered_model_meta"]
+    # MLflow notes in every download where it came from, and the command which files it wrote.
+    assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, *needed, "registered_model_meta"]
 
 
 def test_nothing_recorded_is_pickled(tuned: AdapterResult) -> None:
