@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.adapterfiles import CONFIG, WEIGHTS
+from registry.outputs import MANIFEST
 from registry.refusal import Refused
 from registry.tracking.names import Tag
 from registry.yamltext import read_yaml
@@ -93,9 +94,9 @@ def weights_of(found: Mapping[str, str]) -> str:
 
 
 def files_of(folder: Path) -> list[str]:
-    """Return the names of a folder's files, but for what MLflow adds to a download."""
+    """Return the names of a folder's files, but for what MLflow, or a command that downloads, adds to them."""
     names = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
-    return [name for name in names if name != META]
+    return [name for name in names if name not in (META, MANIFEST)]
 
 
 def check_names(folder: Path, found: Collection[str], *, full: bool, known: bool) -> None:

@@ -18,6 +18,7 @@ from registry.lora.bank import Bank, merged, put_on
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import Continuations, Example
 from registry.lora.train import Assignment, train_adapter, train_adapters, train_full
+from registry.lora.trial import batching_of
 from registry.study import LoraSpec, Recipe
 from tests.lora.test_train import assignment, plain_loss, weights_of
 
@@ -201,6 +202,7 @@ def test_gradients_that_overflow_at_every_scale_end_the_training(half, monkeypat
 
 def test_activations_that_overflow_are_told(half, examples) -> None:
     base = half()
+    batching_of(base)  # which would refuse it
     base.model.layers[1].mlp.down_proj.weight.data.mul_(60000.0)
     with pytest.raises(FloatingPointError, match=r"the loss is nan at step 0: .*precision bf16 or fp32"):
         train_adapter(base, assignment(base, examples, RECIPE), RECIPE)

@@ -66,7 +66,7 @@ def test_names_that_only_look_alike_are_free(client: MlflowClient) -> None:
 
 
 def test_a_study_is_refused_before_work_and_in_the_dry_run(
-    uri: str, client: MlflowClient, small_study: Callable, base: Path
+    uri: str, client: MlflowClient, small_study: Callable, base: Path, make_base: Callable[[int], Path]
 ) -> None:
     tags = {Tag.BASE_MODEL: "ti/ny", Tag.SOURCE_TASK: "kind", Tag.SOURCE_LANGUAGE: "en"}
     client.create_registered_model("ti-ny--kind--en", tags)
@@ -74,6 +74,6 @@ def test_a_study_is_refused_before_work_and_in_the_dry_run(
     for refused in (prospect, rehearse):
         with pytest.raises(Refused, match="holds adapters of ti/ny/kind/en"):
             refused(taken, workers=1)
-    both = f"{{name: a/b, path: {base}}}, {{name: a-b, path: {base}}}"
+    both = f"{{name: a/b, path: {base}}}, {{name: a-b, path: {make_base(1)}}}"
     with pytest.raises(Refused, match="adapters of a/b on kind/en and of a-b on kind/en"):
         prospect(small_study((f"{{name: tiny, path: {base}}}", both)), workers=1)
