@@ -3,6 +3,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
+# An environment names its own folder in its commands. In a folder that was moved or copied it is made again.
+ifeq ($(shell [ -f .venv/where.txt ] && [ "$$(cat .venv/where.txt)" != "$(CURDIR)" ] && echo moved),moved)
+$(info .venv was made in $(shell cat .venv/where.txt); it is made again here)
+$(shell rm -rf .venv)
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help setup lock upgrade sbom audit demo ui server test test-slow ui-test test-architectures bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray scaling lint clean
 
@@ -99,6 +105,7 @@ clean:  ## remove the environment and caches, nothing that was recorded
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Python 3.11 or newer is needed, $(PYTHON) is $$($(PYTHON) -V); try: make $(MAKECMDGOALS) PYTHON=python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
+	@pwd -P > .venv/where.txt
 
 # Every package but PyTorch is installed from the lock file, by hash. PyTorch has builds with different hashes for CUDA,
 # CPUs and macOS, so it is installed by its exact pin, with what that build itself pins; `pip check` then looks at all.
