@@ -69,6 +69,11 @@ class Ending:
     writes: int
     printed: str
 
+    def tells(self, kind: Kind) -> bool:
+        """Whether what was printed names the fault of the disk, in the system's words or in the project's."""
+        words = {"full": ("the disk is full", "no space left"), "read-only": ("read-only",), "kill": ()}
+        return any(word in self.printed.lower() for word in words[kind])
+
     @property
     def killed(self) -> bool:
         """Whether the fault killed it."""

@@ -70,7 +70,7 @@ def test_a_search_on_a_full_disk_says_so_and_uses_up_no_trial(
         ending = run_with_fault(run_command, *given, fault=Fault(kind, number, tmp_path.parent), log=log)
         assert ending.code in (1, 2), ending.printed
         assert "Traceback" not in ending.printed, ending.printed
-        assert {"full": "the disk is full", "read-only": "is read-only"}[kind] in ending.printed, ending.printed
+        assert ending.tells(kind), ending.printed
         assert_whole(out)
         again = run_with_fault(run_command, *given, fault=Fault("kill", 0, tmp_path.parent), log=log)
         assert again.code == 0, again.printed
