@@ -38,10 +38,9 @@ class Killer:
 
     process: subprocess.Popen[str]
     template: Path
-    folder: Path
 
     def copy(self, name: object) -> str:
-        file = self.folder / f"{name}.db"
+        file = self.template.parent / f"{name}.db"  # beside the store's files, else it would count as moved
         with closing(sqlite3.connect(self.template)) as source, closing(sqlite3.connect(file)) as target:
             source.backup(target)  # with what is still in the write-ahead log
         return f"sqlite:///{file}"
@@ -55,7 +54,7 @@ class Killer:
 
 
 @pytest.fixture
-def killer(uri: str, tmp_path: Path) -> Iterator[Killer]:
+def killer(uri: str) -> Iterator[Killer]:
     process = subprocess.Popen(
         [sys.executable, "-m", "tests.deploy.killed"],
         cwd=PROJECT,
@@ -63,7 +62,7 @@ def killer(uri: str, tmp_path: Path) -> Iterator[Killer]:
         stdout=subprocess.PIPE,
         text=True,
     )
-    yield Killer(process, Path(uri.removeprefix("sqlite:///")), tmp_path)
+    yield Killer(process, Path(uri.removeprefix("sqlite:///")))
     process.kill()
     process.wait()
 
