@@ -140,7 +140,7 @@ def analyze(
     tables = layer.tables
     notes = (*frame.notes, *layer.notes)
     headline = (tables["regimes"], tables["contrasts"])
-    return Analysis(output, report, files, *headline, layer, left_out, notes, frame.left_out)
+    return Analysis(output, report, files, *headline, layer, left_out, notes, runs_left_out=frame.left_out)
 
 
 def _files(drawings: list[Drawing]) -> list[Path]:

@@ -92,14 +92,14 @@ def test_a_policy_refuses_for_one_reason(study: Recorded, command) -> None:
     assert command("promote", "--study", policy, "--name", adapter.name, "--version", "1")[0] == 0
 
 
-def test_a_baseline_that_luck_explains_is_not_below_chance(study: Recorded, command) -> None:
+@pytest.mark.parametrize(("level", "code"), [(0.55, 0), (0.65, 1)])  # 1.4 and 4.4 standard errors above the score
+def test_a_baseline_that_luck_explains_is_not_below_chance(study: Recorded, command, level: float, code: int) -> None:
     policy = study.policy("promotion: {champion: {want: [kind/tr], protect: [pair/en]}}")
-    for level, code in ((0.55, 0), (0.65, 1)):  # 1.4 and 4.4 standard errors above the score
-        adapter = study.adapter(study.baseline(chance={"pair/en": level}, tested=True), seed=round(100 * level))
-        told = command("promote", "--study", policy, "--name", adapter.name, "--version", adapter.version, "--dry-run")
-        assert told[0] == code, told
-        fine = "none of the base's is below chance (exact one-sided tests, q ≤ 0.05); the least margin is -5.0 pp"
-        assert (fine if code == 0 else "pair/en 50.0 % against 65.0 % by guessing (q = ") in told[1]
+    adapter = study.adapter(study.baseline(chance={"pair/en": level}, tested=True), seed=round(100 * level))
+    told = command("promote", "--study", policy, "--name", adapter.name, "--version", adapter.version, "--dry-run")
+    assert told[0] == code, told
+    fine = "none of the base's is below chance (exact one-sided tests, q ≤ 0.05); the least margin is -5.0 pp"
+    assert (fine if code == 0 else "pair/en 50.0 % against 65.0 % by guessing (q = ") in told[1]
 
 
 def _refused(study: Recorded, adapter: RegisteredAdapter, code: int, output: str, told: str) -> None:
