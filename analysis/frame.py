@@ -182,8 +182,9 @@ def _imported(client: MlflowClient, study: str, imports: list[Record], evaluatio
         ids = " ".join(record.run_id for record in imports)
         raise MixedStudyError(
             f"study {study!r} holds {counted(evaluations, 'evaluation')} run here and an import, measured by "
-            "different programs: no mean may mix them. Import under another name, and delete what was imported into "
-            f"this one: for run in {ids}; do mlflow runs delete --run-id $run; done"
+            "different programs: no mean may mix them. Import under another name, and take what was imported into "
+            f"this one out of the count: for run in {ids}; do mlflow runs delete --run-id $run; done "
+            "(mlflow runs restore brings it back)"
         )
     found = read_import(client, imports)
     notes = (*found.notes, *coverage_notes(found.observations))

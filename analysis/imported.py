@@ -89,7 +89,9 @@ def _about(record: Record, path: Path) -> dict[str, Any]:
         about = json.loads(path.read_text(encoding="utf-8"))
         return {"seed_averaged": bool(about["seed_averaged"]), "notes": [str(note) for note in about["notes"]]}
     except (ValueError, TypeError, KeyError) as error:
-        raise InconsistentRunError(f"{record}: {path.name} is not readable ({error}); delete the run") from None
+        raise InconsistentRunError(
+            f"{record}: {path.name} is not readable ({error}); put it back from a backup"
+        ) from None
 
 
 def _read(run: str, artifact: str, path: Path | str) -> pd.DataFrame:
@@ -115,5 +117,7 @@ def _table(
     lacking = [column for column in columns if column not in table.columns]
     if lacking or table.empty:
         what = f"lacks {counted(len(lacking), 'column')} ({', '.join(lacking)})" if lacking else "holds no rows"
-        raise InconsistentRunError(f"{record}: {artifact} {what}; delete the run and import again")
+        raise InconsistentRunError(
+            f"{record}: {artifact} {what}; put it back from a backup, or import under another name"
+        )
     return table[[*columns, *(column for column in maybe if column in table.columns)]]

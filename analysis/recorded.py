@@ -138,6 +138,6 @@ def _check_delta(evaluation: Record, target: Cell, recorded: float, expected: fl
     if not abs(recorded - expected) <= DELTA_TOLERANCE_PP:
         raise InconsistentRunError(
             f"{evaluation}: delta on {target} is recorded as {recorded:.6g} pp, but score minus baseline (run "
-            f"{evaluation.tags.get(Tag.BASELINE_RUN)}) is {expected:.6g} pp; delete the run and evaluate the adapter "
-            "again"
+            f"{evaluation.tags.get(Tag.BASELINE_RUN)}) is {expected:.6g} pp: a metric was changed after it was "
+            "recorded; restore the store from a backup"
         )

@@ -178,7 +178,7 @@ def _tested(
     if ((both["delta"] - both["delta_recorded"]).abs() > _SAME_PP).any():
         raise _ContradictionError(
             f"the answers of {version} give other deltas than were recorded (run {mine['run_id'].iloc[0]}): its files "
-            "and its metrics are of different evaluations; delete the run and evaluate the version again"
+            "and its metrics are of different evaluations; restore the store and its files from one backup"
         )
     return tested, str(tested["noise"].iloc[0])
 

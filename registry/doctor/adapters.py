@@ -144,8 +144,9 @@ def _retrain(records: Records, places: Sequence[str]) -> str:
     run = places[0].rpartition(" ")[2]
     more = ", the others likewise" if len(places) > 1 else ""
     return (
-        f"mlflow runs delete --run-id {run}{more}; then train again: mlflow run . -e finetune --env-manager local "
-        f"-P study={records.study} -P model=… -P task=… -P language=… -P seed=…"
+        "put the files back from a backup. Only if there is none, take the run out of the count (mlflow runs restore "
+        f"brings it back) and train again: mlflow runs delete --run-id {run}{more}; mlflow run . -e finetune "
+        f"--env-manager local -P study={records.study} -P model=… -P task=… -P language=… -P seed=…"
     )
 
 

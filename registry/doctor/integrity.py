@@ -136,8 +136,9 @@ def _remedy(records: Records, runs: Sequence[Run], faults: Mapping[str, Sequence
             return copy_back(there)
     more = ", the others likewise" if len(faults) > 1 else ""
     return (
-        f"mlflow runs delete --run-id {next(iter(faults))}{more}; then mlflow run . -e study --env-manager local "
-        f"-P study={records.study}"
+        "restore the store and its files from a backup. Only if there is none, take the run out of the count "
+        f"(mlflow runs restore brings it back): mlflow runs delete --run-id {next(iter(faults))}{more}; then "
+        f"mlflow run . -e study --env-manager local -P study={records.study}"
     )
 
 
