@@ -13,7 +13,7 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, Gemma3Config, PreTrainedConfig
 
-from registry.loading import dtype_of, load_base, load_tokenizer
+from registry.loading import dtype_of, load_base, load_tokenizer, quantization_config
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import encode_queries
 from registry.models import resolve_base
@@ -53,18 +53,15 @@ def folder(request, tmp_path_factory) -> Path:
 @cache
 def harness(folder: Path, precision: str, chat: bool) -> np.ndarray:
     """What the harness makes of the folder, a text at a time and in a float32 softmax."""
-    loaded = {"load_in_4bit": True} if precision == "4bit" else {}
-    dtype = "bfloat16" if precision == "4bit" else str(dtype_of(precision)).removeprefix("torch.")
     # float32 sums, as here: in the logits' own type the harness adds rounding of its own.
-    engine = HFLM(
-        pretrained=str(folder),
-        dtype=dtype,
-        device="cpu",
-        batch_size=1,
-        softmax_dtype="float32",
-        max_length=2048,
-        **loaded,
-    )
+    shared = {"device": "cpu", "batch_size": 1, "softmax_dtype": "float32", "max_length": 2048}
+    if precision == "4bit":  # its own option for that is not one that transformers takes any more
+        four = quantization_config("4bit", torch.bfloat16)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16, quantization_config=four)
+        engine = HFLM(pretrained=model, tokenizer=TOKENIZERS["begins"], **shared)
+    else:
+        dtype = str(dtype_of(precision)).removeprefix("torch.")
+        engine = HFLM(pretrained=str(folder), dtype=dtype, **shared)
     pairs = []
     for context, options in questions():
         if chat:
