@@ -17,6 +17,7 @@ from registry.loading import dtype_of, load_base, load_tokenizer, quantization_c
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.tokens import encode_queries
 from registry.models import resolve_base
+from registry.refusal import Refused
 from registry.study import BaseSpec
 from tests.architectures.tiny import VARIANTS, tiny_config
 from tests.lora.test_lm_eval_parity import STYLES, TOKENIZERS
@@ -93,6 +94,10 @@ def ours(folder: Path, precision: str, chat: bool) -> np.ndarray:
 def test_a_folder_scores_as_in_the_harness(folder: Path, precision: str, chat: bool, capsys, request) -> None:
     if precision == "4bit" and importlib.util.find_spec("bitsandbytes") is None:
         pytest.skip("quantised bases need bitsandbytes: pip install -e '.[quantized]'")
+    if precision == "4bit" and "mamba" in request.node.callspec.id:  # transformers runs no quantised Mamba on a CPU
+        with pytest.raises(Refused, match="the base mamba cannot be run"):
+            ours(folder, precision, chat)
+        return
     found, expected = ours(folder, precision, chat), harness(folder, precision, chat)
     assert found.shape == expected.shape
     exact = harness(folder, "fp32", chat)
