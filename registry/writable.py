@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import tempfile
 from pathlib import Path
 
@@ -18,10 +19,15 @@ def unwritable(folder: Path) -> str:
     place = folder.expanduser().absolute()
     for there in (place, *place.parents):
         try:
-            if there.is_dir():
+            # One look: another process may make the folder between two.
+            if stat.S_ISDIR(there.stat().st_mode):
                 break
-            if there.exists() or there.is_symlink():
-                return f"{there} is no folder"
+            return f"{there} is no folder"
+        except FileNotFoundError:
+            if there.is_symlink():
+                return f"{there} is a link to nothing"
+        except NotADirectoryError:
+            continue  # what is no folder is one of its parents
         except OSError as error:
             return f"{there}: {error.strerror}"
     try:
