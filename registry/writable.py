@@ -25,7 +25,7 @@ def unwritable(folder: Path) -> str:
             return f"{there} is no folder"
         except FileNotFoundError:
             if there.is_symlink():
-                return f"{there} is a link to nothing"
+                return f"{there} is no folder, but a link to nothing"
         except NotADirectoryError:
             continue  # what is no folder is one of its parents
         except OSError as error:
