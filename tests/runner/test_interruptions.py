@@ -69,7 +69,7 @@ def assert_resumes(records, finished, rerun) -> None:
     assert records.results() == finished.results()
 
 
-@pytest.mark.parametrize("evaluations", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (0, 3, 5))])
+@pytest.mark.parametrize("evaluations", [1, *(pytest.param(count, marks=pytest.mark.slow) for count in (0, 2, 3))])
 def test_a_study_killed_with_9_is_resumed(records, finished, start_study, rerun, evaluations: int) -> None:
     process = start_study(records.uri, workers=2)
     workers = at_work(records, process, evaluations=evaluations)
