@@ -43,8 +43,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-_log = logging.getLogger(__name__)
-
 _PAGE = 1000
 
 

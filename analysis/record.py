@@ -162,7 +162,7 @@ def _is_former(file: Path) -> bool:
 
 
 def _placed(result: Analysis, output: Path) -> Analysis:
-    """Return an analysis as it is told once its files are in place."""
+    """Return an analysis with the paths that its files have once they are in place."""
     files = tuple(output / file.relative_to(result.output) for file in result.files)
     return replace(result, output=output, report=output / result.report.relative_to(result.output), files=files)
 

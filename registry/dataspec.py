@@ -40,7 +40,7 @@ class FilesTask:
     choices
         In place of ``options``: option texts that are the same for every item.
     answer, answer_is
-        Column of the right option, or a template, and how it is told: the option's ``text``, its ``letter``, or its
+        Column of the right option, or a template, and how it is given: the option's ``text``, its ``letter``, or its
         ``index`` from 0.
     words
         Texts put in the place of a column's values in questions and options: column → value → language → text.
@@ -92,7 +92,7 @@ _headlines: TypeAdapter[dict[str, Headline]] = TypeAdapter(dict[Name, Headline])
 
 
 def _validated_headlines(value: object) -> Headline | dict[str, Headline]:
-    """Check the one form or the other; a union's findings would be told once for each."""
+    """Check the one form or the other; a union would report its findings once for each."""
     return _headlines.validate_python(value) if isinstance(value, dict) else _headline.validate_python(value)
 
 
@@ -172,7 +172,7 @@ _counts: TypeAdapter[dict[str, int]] = TypeAdapter(dict[Name, _Count])
 
 
 def _validated_counts(value: object) -> int | dict[str, int]:
-    """Check the one form or the other; a union's findings would be told once for each."""
+    """Check the one form or the other; a union would report its findings once for each."""
     return _counts.validate_python(value) if isinstance(value, dict) else _count.validate_python(value)
 
 

@@ -33,7 +33,7 @@ _SECRET_NAMES = {"pass", "pw", "auth", "authorization", "sig", "jwt", "sslpass"}
 #: ``name=value`` outside of addresses, as in libpq's connection strings and in ODBC's.
 _ASSIGNED = re.compile(r"(?i)(?<![\w-])(password|passwd|pwd|sslpassword)(\s*=\s*)('[^']*'|\"[^\"]*\"|[^\s;,&'\"<*]+)")
 
-#: Tokens that can be told by their looks, and what stands in a header.
+#: Tokens that are recognised by their form, and what stands in a header.
 _TOKEN = re.compile(
     r"\b(hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|dapi[0-9a-f]{32})\b"
 )

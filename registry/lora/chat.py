@@ -1,4 +1,4 @@
-"""Chat templates: contexts rendered as a user's turn, on a fixed date, and what a template says of its own accord."""
+"""Chat templates: contexts rendered as a user's turn, on a fixed date, and what a template adds by itself."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ class Resolution:
     conflicts: tuple[Conflict, ...] = ()
 
 
-#: Whether the files of two runs hold the same; None where that cannot be told.
+#: Whether the files of two runs hold the same; None where that is unknown.
 SameFiles = Callable[[Result, Result], bool | None]
 
 

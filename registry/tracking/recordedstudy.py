@@ -45,5 +45,5 @@ def recorded_study(name: str, folder: Path) -> RecordedStudy | None:
                 found = Path(client.download_artifacts(run.info.run_id, _FILE, str(folder)))
                 return RecordedStudy(found, run.info.run_id)
     except (MlflowException, Refused):
-        return None  # a name that is unknown here is told as that
+        return None  # the caller reports an unknown name
     return None
