@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from registry.tracking.columns import (
     STORED_COLUMNS,
     TEST_COLUMNS,
 )
-from registry.tracking.names import Artifact, Tag, headlines_of, outcomes_file
+from registry.tracking.duplicates import Conflict, refuse_conflicts
+from registry.tracking.names import Artifact, Kind, Tag, headlines_of, outcomes_file
 from registry.tracking.parquet import CHECKED
 
 __all__ = ["ImportedFrame", "outcomes_of", "read_import"]
@@ -41,14 +42,43 @@ class ImportedFrame:
 
 
 def read_import(client: MlflowClient, imports: Sequence[Record]) -> ImportedFrame:
-    """Read the newest of a study's finished imports.
+    """Read the newest of a study's finished imports; of several of one file the first.
 
     Raises
     ------
     InconsistentRunError
         If its artifacts are not those of an import.
+    ConflictError
+        If imports of one file hold different results.
     """
-    record = max(imports, key=lambda record: (record.started, record.run_id))
+    newest = max(imports, key=lambda record: (record.started, record.run_id))
+    fingerprint = newest.tags.get(Tag.FINGERPRINT)
+    twins = sorted(
+        (record for record in imports if fingerprint and record.tags.get(Tag.FINGERPRINT) == fingerprint),
+        key=lambda record: (record.started, record.run_id),
+    )
+    record = twins[0] if twins else newest
+    found = _read_frame(client, record)
+    for twin in twins[1:]:
+        _refuse_difference(record, found, twin, _read_frame(client, twin))
+    if len(imports) > len(twins or [record]):
+        note = f"The study was imported {len(imports)} times, and only the newest import counts."
+        found = replace(found, notes=(found.notes[0], note, *found.notes[1:]))
+    return found
+
+
+def _refuse_difference(first: Record, found: ImportedFrame, second: Record, other: ImportedFrame) -> None:
+    """Refuse two imports of the same file that hold different results: an import of a file is made of it alone."""
+    for what, table, another in (
+        ("observations", found.observations.drop(columns="run_id"), other.observations.drop(columns="run_id")),
+        ("baselines", found.baselines, other.baselines),
+    ):
+        if not table.equals(another):
+            conflict = Conflict(Kind.IMPORT, first.run_id, second.run_id, f"their {what}")
+            refuse_conflicts([conflict], f"study {first.tags.get(Tag.STUDY, '')!r}")
+
+
+def _read_frame(client: MlflowClient, record: Record) -> ImportedFrame:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         about = _about(record, _file(client, record, Artifact.ABOUT, folder))
@@ -57,8 +87,6 @@ def read_import(client: MlflowClient, imports: Sequence[Record]) -> ImportedFram
         baselines = _table(client, record, Artifact.BASELINES, BASELINE_COLUMNS, folder, maybe=TEST_COLUMNS)
     observations = observations.assign(run_id=record.run_id, model_version="")[[*OBSERVATION_COLUMNS, *averaged]]
     notes = [f"Imported from {record.tags.get(Tag.IMPORT_SOURCE, 'an unnamed file')}, not measured here."]
-    if len(imports) > 1:
-        notes.append(f"The study was imported {len(imports)} times, and only the newest import counts.")
     notes += about["notes"]
     return ImportedFrame(observations, baselines, bool(about["seed_averaged"]), tuple(notes), headlines_of(record.tags))
 

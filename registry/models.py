@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from registry.architecture import UNLIMITED, brief, longest_input, skeleton
+from registry.architecture import UNLIMITED, auto_class, brief, longest_input, skeleton
 from registry.catalogue import PAPER
 from registry.checkpoints import folder_files, folder_weights
 from registry.hub import NotAtHand, cached_weights, commit_of
@@ -89,9 +89,15 @@ class Base:
 
     def skeleton(self) -> PreTrainedModel:
         """Build its modules without memory for its weights."""
+        return skeleton(self._config(), self.name, trust_remote_code=self.trust_remote_code)
+
+    def loader(self) -> type[Any]:
+        """Return the class of transformers that loads it, such as ``AutoModelForCausalLM``."""
+        return auto_class(self._config(), self.name)
+
+    def _config(self) -> PreTrainedConfig:
         trust = self.trust_remote_code
-        config = _read_config(self.location, self.hub_revision, self.name, trust_remote_code=trust)
-        return skeleton(config, self.name, trust_remote_code=trust)
+        return _read_config(self.location, self.hub_revision, self.name, trust_remote_code=trust)
 
 
 def hub_revision(revision: str) -> str | None:

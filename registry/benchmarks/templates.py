@@ -36,9 +36,9 @@ def _drop_last(text: str) -> str:
 
 
 def _drop_punctuation(text: str) -> str:
-    """Take punctuation of any script, and blanks, off the end."""
+    """Take punctuation of any script off the end, with the blanks and invisible characters around it."""
     end = len(text)
-    while end and (text[end - 1].isspace() or unicodedata.category(text[end - 1]).startswith("P")):
+    while end and (not is_visible(text[end - 1]) or unicodedata.category(text[end - 1]).startswith("P")):
         end -= 1
     return text[:end]
 

@@ -9,9 +9,11 @@ from registry.deploy.dtypes import Dtype
 from registry.models import Base, trained_base
 from registry.tracking.names import Tag
 
-__all__ = ["find_base", "held_dtype", "imports", "load_arguments"]
+__all__ = ["auto_class", "find_base", "held_dtype", "imports", "load_arguments"]
 
 _DTYPES: Mapping[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
+
+_AUTO_CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText")
 
 _BITSANDBYTES = {
     "8bit": "BitsAndBytesConfig(load_in_8bit=True)",
@@ -40,11 +42,18 @@ def held_dtype(serving: Mapping[str, Any]) -> Dtype:
 
 def imports(serving: Mapping[str, Any]) -> str:
     """Return the line that imports what :func:`load_arguments` needs."""
-    return f"from transformers import AutoModelForCausalLM, AutoTokenizer{', BitsAndBytesConfig' * _quantised(serving)}"
+    quantised = ", BitsAndBytesConfig" * _quantised(serving)
+    return f"from transformers import {auto_class(serving)}, AutoTokenizer{quantised}"
+
+
+def auto_class(serving: Mapping[str, Any]) -> str:
+    """Return the name of the class that loads the base, from the text of a foreign MLmodel only a known one."""
+    recorded = serving["base"].get("auto_class")
+    return recorded if recorded in _AUTO_CLASSES else _AUTO_CLASSES[0]
 
 
 def load_arguments(serving: Mapping[str, Any], revision: str | None) -> str:
-    """Return what ``AutoModelForCausalLM.from_pretrained`` is given behind the base's name, from the comma on.
+    """Return what ``from_pretrained`` is given behind the base's name, from the comma on.
 
     Without a data type transformers takes that of the file, which need not be the study's.
     """

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from registry.cells import HARM_PP, Cell, Regime
-from registry.deploy.base_model import held_dtype, imports, load_arguments
+from registry.deploy.base_model import auto_class, held_dtype, imports, load_arguments
 from registry.deploy.licences import Licence, adapter_licence, base_licence, data_licence
 from registry.deploy.results import Results, TargetResult
 from registry.deploy.vllm import RANKS, cautions, max_lora_rank
@@ -203,9 +203,9 @@ def _loading(facts: Facts) -> str:
     base = facts.base if facts.hub_revision else f"<folder of {_flat(facts.base)}>"
     if facts.merged:
         code = [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
+            f"from transformers import {auto_class(facts.serving)}, AutoTokenizer",
             "",
-            f'model = AutoModelForCausalLM.from_pretrained("<this folder>", dtype="{facts.merged}")',
+            f'model = {auto_class(facts.serving)}.from_pretrained("<this folder>", dtype="{facts.merged}")',
             'tokenizer = AutoTokenizer.from_pretrained("<this folder>")',
         ]
         return (
@@ -213,11 +213,12 @@ def _loading(facts: Facts) -> str:
             + "\n\n"
             + _fenced(f"vllm serve <this folder> --dtype {facts.merged}", "console")
         )
+    loader, arguments = auto_class(facts.serving), load_arguments(facts.serving, facts.hub_revision)
     code = [
         "from peft import PeftModel",
         imports(facts.serving),
         "",
-        f"base = AutoModelForCausalLM.from_pretrained({base!r}{load_arguments(facts.serving, facts.hub_revision)})",
+        f"base = {loader}.from_pretrained({base!r}{arguments})",
         'model = PeftModel.from_pretrained(base, "<this folder>")',
         f"tokenizer = AutoTokenizer.from_pretrained({base!r}{pinned})  # the base's own, unchanged",
     ]

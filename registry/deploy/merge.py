@@ -9,7 +9,7 @@ from typing import cast, get_args
 import torch
 from safetensors import safe_open
 from torch import nn
-from transformers import AutoModelForCausalLM, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
 from registry.checkpoints import folder_weights
@@ -41,7 +41,7 @@ def write_merged(base: Base, adapter_folder: Path, folder: Path, dtype: Dtype) -
     spec = BaseSpec(name=base.name, path=None if base.hub_revision else base.location, revision=base.hub_revision)
     logging.disable_progress_bar()  # it counts tensors, in no time
     require_memory(skeleton_of(spec), base.name, dtype=DTYPES[dtype], device="cpu", placement="one", quantization=None)
-    model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
+    model: PreTrainedModel = base.loader().from_pretrained(
         base.location,
         revision=base.hub_revision,
         dtype=_stored_dtype(base),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from registry.deploy.base_model import held_dtype, imports, load_arguments
+from registry.deploy.base_model import auto_class, held_dtype, imports, load_arguments
 from registry.deploy.pull import Pulled
 from registry.deploy.vllm import cautions, objections, serve_adapter, serve_merged
 
@@ -16,8 +16,8 @@ def usage(pulled: Pulled) -> list[str]:
     folder, facts = str(pulled.folder), pulled.facts
     if facts.merged:
         python = [
-            "from transformers import AutoModelForCausalLM, AutoTokenizer",
-            f'model = AutoModelForCausalLM.from_pretrained({folder!r}, dtype="{facts.merged}")',
+            f"from transformers import {auto_class(facts.serving)}, AutoTokenizer",
+            f'model = {auto_class(facts.serving)}.from_pretrained({folder!r}, dtype="{facts.merged}")',
             f"tokenizer = AutoTokenizer.from_pretrained({folder!r})",
         ]
         return _both(python, serve_merged(folder, facts.name, facts.merged))
@@ -26,7 +26,7 @@ def usage(pulled: Pulled) -> list[str]:
     python = [
         "from peft import PeftModel",
         imports(facts.serving),
-        f"base = AutoModelForCausalLM.from_pretrained({place!r}{load_arguments(facts.serving, revision)})",
+        f"base = {auto_class(facts.serving)}.from_pretrained({place!r}{load_arguments(facts.serving, revision)})",
         f"model = PeftModel.from_pretrained(base, {folder!r})",
         f"tokenizer = AutoTokenizer.from_pretrained({place!r}{pinned})",
     ]

@@ -317,7 +317,12 @@ class Records:
         """What ``registry/serving/`` reads from the adapter's ``MLmodel``."""
         base = self.experiment.bases[model]
         return {
-            "base": {"name": base.name, "reference": base.reference, "revision": base.revision},
+            "base": {
+                "name": base.name,
+                "reference": base.reference,
+                "revision": base.revision,
+                "auto_class": base.loader().__name__,
+            },
             "source": str(source),
             "prompt": asdict(self.experiment.items.prompts[source.task]),
             "chat_template": self.experiment.study.chat_template,

@@ -6,6 +6,7 @@ last slash of a metric's name, hence the order ``quantity/regime/task/language``
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
@@ -361,9 +362,20 @@ def run_name(kind: Kind, model: str, source: Cell | None = None, seed: int | Non
 
 
 def outcomes_file(model: str, source: Cell | None, seed: int | None) -> str:
-    """Artifact of an import that holds the outcomes of a base (no source), or of an adapter, as Parquet."""
+    """Artifact of an import that holds the outcomes of a base (no source), or of an adapter, as Parquet.
+
+    Names that hold the separator ``--`` themselves are told apart by a digest.
+    """
+    cell = () if source is None else (source.task, source.language)
     name = "baseline" if source is None else f"{source.task}--{source.language}--seed-{seed}"
-    return f"{Artifact.OUTCOMES}/{model.replace('/', '--')}/{name}.parquet"
+    return f"{Artifact.OUTCOMES}/{model.replace('/', '--')}{_digest_of(model)}/{name}{_digest_of(*cell)}.parquet"
+
+
+def _digest_of(*names: str) -> str:
+    """Return a suffix for names that could be mistaken once they are joined; empty for the usual ones."""
+    if not any("--" in name for name in names):
+        return ""
+    return "-" + hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
 
 
 def registered_model(model: str, source: Cell) -> str:

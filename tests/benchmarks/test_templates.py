@@ -30,6 +30,7 @@ def filled(template: str, **texts: str) -> str:
         ("drop_punctuation", "Really?! ", "Really"),
         ("drop_punctuation", "سقط المطر؟", "سقط المطر"),
         ("drop_punctuation", "下雨了。」", "下雨了"),
+        ("drop_punctuation", "نزل المطر.\u200f \u200b", "نزل المطر"),
         ("drop_punctuation", "It cost 5 $", "It cost 5 $"),
         ("drop_punctuation", "e.g. this", "e.g. this"),
     ],

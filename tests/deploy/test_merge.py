@@ -7,12 +7,20 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    CLIPVisionConfig,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
 
-from registry.deploy.merge import DTYPES, merge_into
+from registry.deploy.merge import DTYPES, merge_into, write_merged
 from registry.deploy.pull import pull
 from registry.deploy.usage import usage
-from registry.lora.adapter import Adapter, fresh_adapter
+from registry.loading import load_base
+from registry.lora.adapter import Adapter, fresh_adapter, save_adapter
 from registry.models import resolve_base, trained_base
 from registry.refusal import Refused
 from registry.study import BaseSpec, LoraSpec
@@ -145,3 +153,26 @@ def test_tied_weights_are_not_merged_into(llama) -> None:
     adapter = fresh_adapter(llama, LoraSpec(rank=2, targets=("lm_head",)), seed=0)
     with pytest.raises(Refused, match=r"lm_head shares its weights with model\.embed_tokens"):
         merge_into(llama, adapter, torch.float32)
+
+
+def test_merging_keeps_what_a_base_has_for_images(tokenizer, tmp_path: Path) -> None:
+    text = LlamaConfig(
+        vocab_size=80, hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+    )  # fmt: skip
+    vision = CLIPVisionConfig(
+        hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    whole = LlavaForConditionalGeneration(LlavaConfig(text_config=text, vision_config=vision, image_token_index=79))
+    for part in (whole, tokenizer):
+        part.save_pretrained(tmp_path / "base")
+    base = resolve_base(BaseSpec(name="seeing", path=str(tmp_path / "base")))
+    adapter = fresh_adapter(load_base(base, dtype=torch.float32, device="cpu"), LoraSpec(rank=2), seed=0)
+    adapter = Adapter(adapter.spec, {name: (a, torch.ones_like(b)) for name, (a, b) in adapter.weights.items()})
+    save_adapter(adapter, tmp_path / "adapter", base_reference="seeing", base_revision=None)
+    write_merged(base, tmp_path / "adapter", tmp_path / "merged", "float32")
+    found = LlavaForConditionalGeneration.from_pretrained(tmp_path / "merged").state_dict()
+    for name, weight in whole.state_dict().items():
+        module = name.removesuffix(".weight")
+        assert torch.equal(found[name], weight) == (module not in adapter.weights), name
+    assert base.loader().__name__ == "AutoModelForImageTextToText"

@@ -12,9 +12,11 @@ import pandas as pd
 import pytest
 import yaml
 
+from analysis.frame import load
 from entrypoints import import_results
 from registry.imports import study_name
 from registry.project import PROJECT
+from registry.tracking.duplicates import ConflictError
 from registry.tracking.names import Artifact, Kind, Tag
 
 DECLARED = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))["entry_points"]["import"]
@@ -131,3 +133,26 @@ def test_an_import_takes_the_name_of_a_file(command, client, tmp_path: Path, sma
     code, output, _ = command("import", "--source", tmp_path / "cells.csv", "--study", tmp_path / "theirs.yaml")
     assert code == 0
     assert "in experiment 'published' of" in output
+
+
+def test_of_imports_of_one_file_the_first_counts_and_another_result_is_a_conflict(command, client, file, tmp_path):
+    assert command("import", "--source", file, "--study", "theirs")[0] == 0
+    experiment = client.get_experiment_by_name("theirs").experiment_id
+    (first,) = client.search_runs([experiment])
+    expected = load(client, "theirs").observations
+
+    def record_twin(table: pd.DataFrame) -> str:
+        twin = client.create_run(experiment, tags=first.data.tags).info.run_id
+        for name in (Artifact.BASELINES, Artifact.ABOUT):
+            client.log_artifact(twin, client.download_artifacts(first.info.run_id, name, str(tmp_path)))
+        table.to_parquet(tmp_path / Artifact.OBSERVATIONS, index=False)
+        client.log_artifact(twin, str(tmp_path / Artifact.OBSERVATIONS))
+        client.set_terminated(twin)
+        return twin
+
+    stored = pd.read_parquet(client.download_artifacts(first.info.run_id, Artifact.OBSERVATIONS, str(tmp_path)))
+    record_twin(stored)
+    pd.testing.assert_frame_equal(load(client, "theirs").observations, expected)
+    invented = record_twin(stored.assign(delta=stored["delta"] + 48))
+    with pytest.raises(ConflictError, match=f"import runs {first.info.run_id} and {invented} share a fingerprint"):
+        load(client, "theirs")

@@ -75,3 +75,10 @@ def test_a_run_is_named_by_what_it_did() -> None:
     assert names.run_name(Kind.FINETUNE, "qwen", Cell("arc", "de"), 17) == "finetune qwen arc/de seed 17"
     assert names.run_name(Kind.EVALUATE, "qwen", Cell("arc", "de"), 0) == "evaluate qwen arc/de seed 0"
     assert names.run_name(Kind.BASELINE, "qwen") == "baseline qwen"
+
+
+def test_no_two_evaluations_of_an_import_share_a_file() -> None:
+    one, two = Cell("x--y", "z"), Cell("x", "y--z")
+    files = {names.outcomes_file(model, source, 1) for model in ("a/b", "a--b") for source in (None, one, two)}
+    assert len(files) == 6
+    assert names.outcomes_file("owner/name", Cell("pair", "tr"), 1) == "outcomes/owner--name/pair--tr--seed-1.parquet"
