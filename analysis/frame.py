@@ -7,6 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -28,6 +29,7 @@ from analysis.stored.runs import StoredRuns, read_runs
 from analysis.stored.tables import baselines, observed
 from registry.refusal import Refused
 from registry.tracking.names import Kind, Tag
+from registry.tracking.outcomes import recorded_accuracies
 from registry.tracking.store import shown_uri
 
 __all__ = [
@@ -148,7 +150,9 @@ def _load(client: MlflowClient, study: str, cache: Path | None) -> Frame:
         raise EmptyStudyError(_nothing(client, study, "finished evaluations, but none has a delta"))
     observations, superseded = newest(recorded)
     _require_same_prompts(study, evaluations, observations, measured)
-    observations, headlines, other = one_headline(observations, evaluations, measured, study)
+    observations, headlines, other = one_headline(
+        observations, evaluations, measured, study, partial(recorded_accuracies, client)
+    )
     for note in other:
         _log.warning("%s", note)
     used = {evaluations.tags[run].get(Tag.BASELINE_RUN, "") for run in observations["run_id"].unique()}

@@ -12,14 +12,13 @@ from tqdm import tqdm
 
 from registry.cells import Cell
 from registry.refusal import Refused
+from registry.tracking.outcomes import CHOSEN
 
 __all__ = ["RunKey", "StudyOutcomes", "TargetOutcomes", "collect", "paired"]
 
 Correct = NDArray[np.bool_]
 
 _COLUMNS = ("task", "language", "question", "right", "chosen", "chosen_norm")
-#: The column that says which option an accuracy chooses.
-_CHOSEN = {"acc": "chosen", "acc_norm": "chosen_norm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +147,7 @@ class _Collection:
     """Outcomes as they come in."""
 
     def __init__(self, headlines: Mapping[str, str]) -> None:
-        if wrong := {task: name for task, name in headlines.items() if name not in _CHOSEN}:
+        if wrong := {task: name for task, name in headlines.items() if name not in CHOSEN}:
             raise Refused(f"headline accuracies must be acc or acc_norm, but there are {wrong}")
         self._headlines = headlines
         self.questions: dict[Cell, pd.Index] = {}

@@ -139,7 +139,7 @@ def _shell(base: PreTrainedModel) -> nn.Module:
         place = shell
         *path, last = name.split(".")
         for part in path:
-            if part not in place._modules:
+            if part not in dict(place.named_children()):
                 place.add_module(part, nn.Module())
             place = place.get_submodule(part)
         projection = nn.Linear(1, 1)

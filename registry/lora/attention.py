@@ -18,7 +18,7 @@ from transformers import AttentionInterface
 
 __all__ = ["NAME", "Block", "Layout", "Prefix", "Unsupported"]
 
-#: The implementation's name in ``config._attn_implementation``.
+#: The implementation's name for ``set_attn_implementation``.
 NAME = "donors_flat"
 
 _PASSED = frozenset({"sliding_window", "softcap", "is_causal"})  # what it understands beyond the common arguments

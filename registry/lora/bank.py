@@ -10,15 +10,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from registry.lora.adapter import Adapter, require_fit
+from registry.lora.internals import execution_device
 from registry.memory import release_freed
 from registry.refusal import Refused
 
-__all__ = ["Bank", "is_resident", "merged", "put_on"]
+__all__ = ["Bank", "draw_seed", "is_resident", "merged", "put_on"]
 
 
 @contextmanager
@@ -174,7 +176,7 @@ class Bank:
             return slices
         keep = 1 - self.spec.dropout
         masks = [
-            torch.rand(slices.shape[1:], generator=torch.Generator().manual_seed(hash((seed, place)) % 2**62)) < keep
+            torch.rand(slices.shape[1:], generator=torch.Generator().manual_seed(draw_seed(seed, place))) < keep
             for seed in self._seeds
         ]
         return slices * (torch.stack(masks).to(slices) / keep)
@@ -259,6 +261,11 @@ class _LoraLinear(torch.autograd.Function):
         return for_states, None, None, for_a, for_b, None
 
 
+def draw_seed(*entropy: int) -> int:
+    """Mix non-negative numbers into a seed, the same on every machine and with every version of Python."""
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
 def is_resident(module: nn.Module) -> bool:
     """Whether a module's weight is a plain matrix in memory: not quantised, not held elsewhere by accelerate.
 
@@ -272,5 +279,4 @@ def is_resident(module: nn.Module) -> bool:
 
 def _device(module: nn.Module) -> torch.device:
     """Return where a module computes."""
-    place = getattr(getattr(module, "_hf_hook", None), "execution_device", None)
-    return torch.device(place) if place is not None else next(module.parameters()).device
+    return execution_device(module) or next(module.parameters()).device

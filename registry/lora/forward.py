@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from registry.lora.attention import NAME, Unsupported
 from registry.lora.batches import Batch
+from registry.lora.internals import attention_name, execution_device
 
 __all__ = ["Batching", "Forward", "input_device", "reading"]
 
@@ -85,19 +86,19 @@ def reading(model: PreTrainedModel, batching: Batching) -> Iterator[Forward]:
 def input_device(model: PreTrainedModel) -> torch.device:
     """Return the device that a model's token ids belong on."""
     embeddings = model.get_input_embeddings()
-    place = getattr(getattr(embeddings, "_hf_hook", None), "execution_device", None)
+    place = execution_device(embeddings)
     if place is not None:  # accelerate holds the weight elsewhere until a pass needs it
-        return torch.device(place)
+        return place
     device = cast(Tensor, embeddings.weight).device
     return device if device.type != "meta" else torch.device(getattr(model, "device", "cpu"))
 
 
 @contextmanager
 def _attending(model: PreTrainedModel) -> Iterator[None]:
-    former = model.config._attn_implementation
+    former = attention_name(model)
     model.set_attn_implementation(NAME)
     try:
-        if model.config._attn_implementation != NAME:
+        if attention_name(model) != NAME:
             raise Unsupported("its attention cannot be replaced")
         yield
     finally:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from registry.lora.bank import Bank
+from registry.lora.bank import Bank, draw_seed
 from registry.lora.batches import examples_batch
 from registry.lora.course import Course
 from registry.lora.forward import Batching, Forward, input_device
@@ -40,7 +40,7 @@ class Passes:
     def step(self, courses: Sequence[Course], groups: Sequence[Sequence[Example]]) -> list[float]:
         """Leave in every adapter's parameters the gradient of its mean loss; return the losses."""
         numbers = [course.number for course in courses]
-        seeds = [hash((course.seed, len(course.log.losses))) for course in courses]
+        seeds = [draw_seed(course.seed, len(course.log.losses)) for course in courses]
         counts = [supervised_tokens(group) for group in groups]
         while True:
             try:

@@ -14,6 +14,7 @@ from registry.refusal import Refused, unknown
 from registry.runner.base_facts import BaseFacts, base_facts
 from registry.runner.copies import check_copies, require_different_bases
 from registry.runner.fingerprint import fingerprint
+from registry.runner.reading_changes import changed_dropout
 from registry.study import Recipe, Study
 
 __all__ = ["Experiment", "Job", "prepare", "source_cell"]
@@ -96,6 +97,7 @@ class Experiment:
             quantization=self.study.quantization,
             seed=seed,
             **self._cell_of_copy(source),
+            **changed_dropout(self.study.recipe),
             **self.facts_of(model).deciding_training,
         )
         return Job(model, source, seed, finetune, self._evaluation_fingerprint(model, finetune))

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from registry.architecture import rope_switches
 from registry.models import Base
+from registry.study import Recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig
 
-__all__ = ["changed_scoring", "changed_training"]
+__all__ = ["changed_dropout", "changed_scoring", "changed_training"]
 
 #: Limit that was assumed where config.json itself states no ``max_position_embeddings``.
 _ASSUMED = 2048
@@ -45,6 +46,11 @@ def changed_training(base: Base, config: PreTrainedConfig, lengths: Iterable[int
     if switches := [switch for switch in rope_switches(config) if switch < min(longest, base.max_positions)]:
         changes["rope_switches"] = switches
     return changes
+
+
+def changed_dropout(recipe: Recipe) -> dict[str, Any]:
+    """Return how an adapter's dropout is drawn; earlier versions drew it from Python's ``hash``."""
+    return {"dropout_draws": "seed_sequence"} if recipe.method != "full" and recipe.lora.dropout else {}
 
 
 def _former_limit(base: Base) -> int:

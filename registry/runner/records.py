@@ -27,6 +27,7 @@ from registry.runner.outcomes import Outcomes
 from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter, record_full_model, register_adapter, weights_digest
 from registry.tracking.evaluations import (
+    accuracy_metrics,
     below_chance,
     cells_tag,
     chance_metrics,
@@ -166,7 +167,8 @@ class Records:
         """Record the scores of an untouched base, and flag those below chance."""
         scores = outcomes.scores()
         self._inputs(recording, {"baseline": scores}, self._test_digests())
-        recording.metrics(score_metrics(scores) | chance_metrics(scores) | indistinct_metrics(scores))
+        recording.metrics(score_metrics(scores) | accuracy_metrics(scores))
+        recording.metrics(chance_metrics(scores) | indistinct_metrics(scores))
         self._files(recording, self.experiment.grid.tasks, outcomes)
         low = below_chance(scores)
         if low:

@@ -20,6 +20,7 @@ from registry.tracking.recording import Recording
 
 __all__ = [
     "TargetScore",
+    "accuracy_metrics",
     "below_chance",
     "cells_tag",
     "chance_metrics",
@@ -59,13 +60,14 @@ class TargetScore:
 
 
 def score_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
-    """Metrics of a model's scores on its targets."""
-    metrics: dict[str, float] = {}
-    for cell, result in scores.items():
-        metrics[names.score(cell)] = result.score
-        metrics[names.acc(cell)] = result.acc
-        metrics[names.acc_norm(cell)] = result.acc_norm
-    return metrics
+    """Metrics of a model's scores on its targets; both accuracies can be computed from the outcomes of the run."""
+    return {names.score(cell): result.score for cell, result in scores.items()}
+
+
+def accuracy_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
+    """Metrics of a baseline alone: both accuracies on each target."""
+    level = {names.acc(cell): result.acc for cell, result in scores.items()}
+    return level | {names.acc_norm(cell): result.acc_norm for cell, result in scores.items()}
 
 
 def chance_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:

@@ -73,8 +73,8 @@ def _require_empty(writer: Connection, target: str) -> None:
 
 def _copy(reader: Connection, writer: Connection, table: Table, files: tuple[str, str] | None) -> int:
     count = 0
-    for part in reader.execution_options(yield_per=_AT_ONCE).execute(select(table)).partitions(_AT_ONCE):
-        rows = [dict(row._mapping) for row in part]
+    for part in reader.execution_options(yield_per=_AT_ONCE).execute(select(table)).mappings().partitions(_AT_ONCE):
+        rows = [dict(row) for row in part]
         for column in _ADDRESSES.get(table.name, ()) if files else ():
             for row in rows:
                 if files and str(row[column] or "").startswith(files[0]):

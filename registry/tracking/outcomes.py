@@ -16,12 +16,24 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from registry.cells import Cell
+from registry.refusal import Refused
 from registry.tracking import names
 from registry.tracking.names import Artifact, Tag
 from registry.tracking.parquet import CHECKED
 from registry.tracking.recording import local_folder
 
-__all__ = ["accuracies", "file_digest", "outcomes_file", "outcomes_problem", "same_outcomes"]
+__all__ = [
+    "CHOSEN",
+    "accuracies",
+    "file_digest",
+    "outcomes_file",
+    "outcomes_problem",
+    "recorded_accuracies",
+    "same_outcomes",
+]
+
+#: The column of an outcomes file that says which option each accuracy takes as chosen.
+CHOSEN = {"acc": "chosen", "acc_norm": "chosen_norm"}
 
 #: Largest difference between a recorded accuracy, a proportion, and that of the answers that rounding may explain.
 _TOLERANCE = 1e-9
@@ -53,15 +65,35 @@ def outcomes_problem(path: Path, tags: Mapping[str, str], metrics: Mapping[str, 
         return "is not the file that was recorded (another SHA-256)"
     try:
         table = pq.read_table(path, columns=["task", "language", "right", "chosen", "chosen_norm"], **CHECKED)
-        found = {name: accuracies(table, column) for name, column in (("acc", "chosen"), ("acc_norm", "chosen_norm"))}
+        found = {name: accuracies(table, column) for name, column in CHOSEN.items()}
     except (OSError, ValueError, KeyError) as error:  # what pyarrow raises is a ValueError or a KeyError
         return f"cannot be read ({str(error).partition(chr(10))[0]})"
-    for quantity, by_cell in found.items():
+    headlines = names.headlines_of(tags)
+    for accuracy, by_cell in found.items():
         for cell, share in by_cell.items():
-            wanted = metrics.get(names.on_target(quantity, cell))
-            if wanted is not None and not abs(share - wanted) <= _TOLERANCE:
-                return f"gives {quantity} {share:.6g} on {cell}, {wanted:.6g} was recorded"
+            for quantity in (accuracy, "score") if headlines.get(cell.task) == accuracy else (accuracy,):
+                wanted = metrics.get(names.on_target(quantity, cell))
+                if wanted is not None and not abs(share - wanted) <= _TOLERANCE:
+                    return f"gives {quantity} {share:.6g} on {cell}, {wanted:.6g} was recorded"
     return ""
+
+
+def recorded_accuracies(client: MlflowClient, run_id: str, accuracy: str) -> dict[Cell, float]:
+    """Return an accuracy of a run on each target, from its outcomes; empty if its file is missing.
+
+    Raises
+    ------
+    Refused
+        If the file contradicts the run.
+    """
+    run = client.get_run(run_id)
+    with outcomes_file(client, run) as path:
+        if path is None:
+            return {}
+        if problem := outcomes_problem(path, run.data.tags, run.data.metrics):
+            raise Refused(f"run {run_id}: its {Artifact.SCORING} {problem}; put it back from a backup")
+        columns = ["task", "language", "right", CHOSEN[accuracy]]
+        return accuracies(pq.read_table(path, columns=columns, **CHECKED), CHOSEN[accuracy])
 
 
 @contextmanager

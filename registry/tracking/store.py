@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import shlex
 import sqlite3
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
 import mlflow
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
-from mlflow.entities.model_registry import RegisteredModel
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import TEMPORARILY_UNAVAILABLE
 from mlflow.store.entities import PagedList
@@ -29,16 +25,15 @@ from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
 from registry.disks import disk_problem
-from registry.interrupts import unbroken
-from registry.masking import mask, mask_uri
+from registry.masking import mask_uri
 from registry.project import PROJECT
 from registry.refusal import Refused
+from registry.tracking.client import PatientClient, first_line, retry_unavailable
 from registry.tracking.location import ARTIFACTS, Displacement, find_displacement
 from registry.tracking.recording import local_folder
-from registry.tracking.rows import write_plainly
 from registry.tracking.schema import require_own_schema, require_tested_server
 from registry.tracking.server import require_server
-from registry.tracking.write_ahead import fold_log, make_database, set_up_once, shared_log
+from registry.tracking.write_ahead import fold_log, make_database, shared_log
 from registry.writable import require_writable, unwritable
 
 __all__ = [
@@ -59,53 +54,8 @@ _log = logging.getLogger(__name__)
 Entity = TypeVar("Entity")
 
 _LOCK_KEY = 0x646F6E6F72  # any number that others do not lock
-_PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds
-_TOLD_FROM = 4.0  # seconds; shorter pauses are no one's concern
 _OTHERWISE = (
     "`python -m entrypoints.doctor` looks into it; unset MLFLOW_TRACKING_URI for the store in the project's folder"
-)
-#: Every call of a database that this project makes, but for downloads, which may take minutes.
-_CALLS = (
-    "create_experiment",
-    "create_logged_model",
-    "create_model_version",
-    "create_registered_model",
-    "create_run",
-    "delete_experiment",
-    "delete_logged_model",
-    "delete_model_version",
-    "delete_model_version_tag",
-    "delete_registered_model",
-    "delete_registered_model_alias",
-    "delete_run",
-    "finalize_logged_model",
-    "get_experiment",
-    "get_experiment_by_name",
-    "get_logged_model",
-    "get_model_version",
-    "get_model_version_by_alias",
-    "get_model_version_download_uri",
-    "get_registered_model",
-    "get_run",
-    "list_artifacts",
-    "list_logged_model_artifacts",
-    "log_batch",
-    "log_inputs",
-    "log_outputs",
-    "rename_experiment",
-    "restore_experiment",
-    "search_experiments",
-    "search_logged_models",
-    "search_model_versions",
-    "search_registered_models",
-    "search_runs",
-    "set_experiment_tag",
-    "set_logged_model_tags",
-    "set_model_version_tag",
-    "set_registered_model_alias",
-    "set_tag",
-    "set_terminated",
-    "update_model_version",
 )
 
 
@@ -160,22 +110,16 @@ def open_store(uri: str | None = None, *, displaced: bool = False, patient: bool
             if not patient:
                 require_server(server, shown_uri(uri))
             require_tested_server(uri)
-        return _trusting(server)
+        return server
     _require_place(uri)
     try:
-        client: MlflowClient = _patient(_opened)(uri)
+        client: MlflowClient = retry_unavailable(_opened)(uri)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
         problem = disk_problem(error)
-        told = f"\n{problem}" if problem else f"{_first_line(error)}; {_OTHERWISE}"
+        told = f"\n{problem}" if problem else f"{first_line(error)}; {_OTHERWISE}"
         raise Refused(f"{shown_uri(uri)} cannot be opened: {told}") from error
-    write_plainly(client)
-    file = sqlite_file(uri)
-    if file is not None:
+    if (file := sqlite_file(uri)) is not None:
         _warn_of_shared_log(file)
-        for store in (client._tracking_client.store, client._get_registry_client().store):
-            set_up_once(store)
-    for name in _CALLS:
-        setattr(client, name, _patient(getattr(client, name)))
     if not displaced and (moved := displacement(client)) is not None:
         raise Refused(moved.refusal)
     return client
@@ -226,7 +170,7 @@ def _opened(uri: str) -> MlflowClient:
     try:
         with _first_contact(uri):
             require_own_schema(uri, sqlite_file(uri))
-            client = _trusting(MlflowClient(tracking_uri=uri, registry_uri=uri))  # makes tables that are lacking
+            client = PatientClient(tracking_uri=uri, registry_uri=uri)  # makes tables that are lacking
             client.search_experiments(max_results=1)
             client.search_registered_models(max_results=1)
     except OperationalError as error:
@@ -262,61 +206,9 @@ def _first_contact(uri: str) -> Iterator[None]:
 
 
 def _make_tables(file: Path) -> None:
-    from mlflow.store.db.utils import _initialize_tables
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    engine = create_engine(sqlite_uri(file), poolclass=NullPool)
-    _initialize_tables(engine)
-    engine.dispose()
-
-
-def _trusting(client: MlflowClient) -> MlflowClient:
-    """Have a client see once, and not before every request, that a registered name is a model's and not a prompt's.
-
-    MLflow reads the whole registered model to tell, its deleted versions too. A name that it made itself is a model's.
-    """
-    check: Callable[[str], None] = client._raise_if_prompt
-    make = client.create_registered_model
-    models: set[str] = set()
-
-    @wraps(make)
-    def made(name: str, *arguments: Any, **named: Any) -> RegisteredModel:
-        model = make(name, *arguments, **named)
-        models.add(name)
-        return model
-
-    def once(name: str) -> None:
-        if name not in models:
-            check(name)
-            models.add(name)
-
-    client.create_registered_model = made  # type: ignore[method-assign]
-    client._raise_if_prompt = once  # type: ignore[method-assign]
-    return client
-
-
-def _patient(ask: Callable[..., Any]) -> Callable[..., Any]:
-    """Ask a database again that is away, or locked by another writer; signals wait for its answer."""
-
-    ask = unbroken()(ask)
-
-    @wraps(ask)
-    def asked(*arguments: Any, **named: Any) -> Any:
-        for pause in _PAUSES:
-            try:
-                return ask(*arguments, **named)
-            except MlflowException as error:
-                if error.error_code != "TEMPORARILY_UNAVAILABLE" or disk_problem(error):
-                    raise
-                if pause >= _TOLD_FROM:
-                    _log.warning("the store does not answer, and is asked again: %s", _first_line(error))
-                time.sleep(pause * random.uniform(0.5, 1.0))
-        return ask(*arguments, **named)
-
-    return asked
-
-
-def _first_line(error: Exception) -> str:
-    return mask(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
+    SqlAlchemyStore(sqlite_uri(file), "./mlruns").engine.dispose()  # the folder is MLflow's default, and unused here
 
 
 def sqlite_file(uri: str) -> Path | None:

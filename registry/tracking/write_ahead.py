@@ -1,8 +1,7 @@
-"""SQLite files with a write-ahead log: readers then wait for no writer, and a commit for no disk.
+"""SQLite files: made whole or not at all, with a write-ahead log, so that readers wait for no writer.
 
-Whatever kills a process, what it committed is there. A power cut may take the last commits, and leaves the file whole.
-Such a log needs memory that all its readers share, so it is kept on a disk of this machine only, and a file that is
-there already stays as it is.
+Such a log needs memory that all its readers share, so it is kept on a disk of this machine only, and a file that
+exists already stays as it is.
 """
 
 from __future__ import annotations
@@ -11,20 +10,10 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import psutil
-from mlflow.store.db.utils import _get_managed_session_maker
-from sqlalchemy import Engine, event
-from sqlalchemy.orm import sessionmaker
 
-__all__ = ["SETTINGS", "fold_log", "make_database", "set_up_once", "shared_log"]
-
-#: What MLflow sets at the start of each session.
-SETTINGS = ("foreign_keys = ON", "busy_timeout = 20000", "case_sensitive_like = true")
-
-#: How many pages of 4 KiB the log may have before the disk is waited for, and the log folded into the database.
-_LOG_PAGES = 8000
+__all__ = ["fold_log", "make_database", "shared_log"]
 
 #: How the types of file systems begin that several machines, or a machine and its guests, may have mounted.
 _SHARED = ("9p", "afs", "beegfs", "ceph", "cifs", "fuse", "gfs", "gpfs", "lustre", "nfs", "ocfs", "smb", "virtiofs")
@@ -92,33 +81,6 @@ def shared_log(file: Path) -> str | None:
 def fold_log(file: Path) -> None:
     """Have what was written stand in the database's file itself, so that the file alone, copied, is a store."""
     _execute(file, "PRAGMA wal_checkpoint(TRUNCATE)")
-
-
-def set_up_once(store: Any) -> None:
-    """Have one of MLflow's stores in a SQLite file make its settings once for each connection, which keeps them.
-
-    MLflow makes them anew in each of the 30 sessions that an adapter takes: 7 ms.
-    """
-    if store.read_engine is not None:
-        return
-    if not event.contains(store.engine, "connect", _make_settings):
-        event.listen(store.engine, "connect", _make_settings)
-    store.ManagedSessionMaker = _get_managed_session_maker(sessionmaker(bind=store.engine), db_type="")
-
-
-def _make_settings(connection: Any, _: object) -> None:
-    for setting in SETTINGS:
-        connection.execute(f"PRAGMA {setting}")
-
-
-@event.listens_for(Engine, "connect")
-def _spare_the_disk(connection: Any, _: object) -> None:
-    """Have a connection to a file with a write-ahead log wait for the disk at few commits."""
-    if isinstance(connection, sqlite3.Connection):
-        (mode,) = connection.execute("PRAGMA journal_mode").fetchone()
-        if mode == "wal":
-            connection.execute("PRAGMA synchronous = NORMAL")
-            connection.execute(f"PRAGMA wal_autocheckpoint = {_LOG_PAGES}")
 
 
 def _execute(file: Path, statement: str) -> None:

@@ -27,7 +27,8 @@ from registry.tuning.spec import OBJECTIVES
 
 __all__ = ["RUN", "SEARCH_RUN", "Trials", "open_storage", "open_trials", "storage_url"]
 
-#: Attributes of a trial: its MLflow run, that of its process's search, that its process died, that it was one too many.
+#: Attributes of a trial: its MLflow run, that of its process's search, that its process died (noted on the study, since
+#: Optuna lets nobody else write on a trial; on the trial by earlier versions), that it was one too many.
 RUN, SEARCH_RUN, _GONE, _SURPLUS = "run", "search_run", "gone", "surplus"
 
 _LOCKED_SECONDS = 120  # how long a process waits while others write to a SQLite file
@@ -96,12 +97,14 @@ class Trials:
     def counted(self, state: TrialState | None = None) -> list[FrozenTrial]:
         """Return the trials that count: finished or under way, not those of dead processes."""
         found = self.study.get_trials(deepcopy=False)
+        gone = set(self.study.user_attrs)
         return [
             trial
             for trial in found
             if trial.state is not TrialState.WAITING
             and state in (None, trial.state)
             and not {_GONE, _SURPLUS} & set(trial.user_attrs)
+            and f"{_GONE}/{trial.number}" not in gone
         ]
 
     @property
@@ -150,10 +153,10 @@ class Trials:
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
             if not self._is_dead(trial):
                 continue
+            self.study.set_user_attr(f"{_GONE}/{trial.number}", True)
             try:
-                self.storage.set_trial_user_attr(trial._trial_id, _GONE, True)
-                self.storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
-            except UpdateFinishedTrialError:  # another process was faster
+                self.study.tell(trial.number, state=TrialState.FAIL)
+            except (UpdateFinishedTrialError, ValueError):  # another process was faster
                 continue
             if trial.params:
                 self.study.enqueue_trial(trial.params)

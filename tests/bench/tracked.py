@@ -156,7 +156,6 @@ def _metrics(source: Cell, scores: dict[Cell, float], names: list[str]) -> dict[
     """Return an evaluation's metrics: what is copied by name, and its own scores and deltas."""
     values = dict.fromkeys(names, 0.25)
     values |= {score(cell): value for cell, value in scores.items()}
-    values |= {f"acc_norm/{cell}": value for cell, value in scores.items()}
     return values | {
         delta(regime_of(source, cell), cell): round(100 * (value - BASE), 9) for cell, value in scores.items()
     }

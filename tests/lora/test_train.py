@@ -463,11 +463,13 @@ def test_adapters_trained_at_once_become_what_each_becomes_alone(
     for one, training in zip(given, together, strict=True):
         alone = train_adapter(base, one, recipe)
         assert len(training.losses) == len(alone.losses)
-        assert training.losses == pytest.approx(alone.losses, abs=1e-5)
+        # Rounding grows from step to step at this learning rate; other masks would differ by 1e-2 at once.
+        assert training.losses[:3] == pytest.approx(alone.losses[:3], abs=1e-5)
+        assert training.losses == pytest.approx(alone.losses, abs=2e-4)
         assert training.learning_rates == alone.learning_rates
-        assert training.validation_losses == pytest.approx(alone.validation_losses, abs=1e-5)
+        assert training.validation_losses == pytest.approx(alone.validation_losses, abs=2e-4)
         assert (training.kept_epoch, training.tokens) == (alone.kept_epoch, alone.tokens)
-        assert_close(weights_of(training.adapter), weights_of(alone.adapter), 1e-4)
+        assert_close(weights_of(training.adapter), weights_of(alone.adapter), 1e-3)
 
 
 def test_an_adapter_whose_loss_is_not_finite_does_not_stop_the_others(llama, randomise, examples) -> None:
