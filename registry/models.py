@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from registry.architecture import UNLIMITED, auto_class, brief, longest_input, skeleton
 from registry.catalogue import PAPER
@@ -93,7 +93,7 @@ class Base:
 
     def loader(self) -> type[Any]:
         """Return the class of transformers that loads it, such as ``AutoModelForCausalLM``."""
-        return auto_class(self._config(), self.name)
+        return cast("type[Any]", auto_class(self._config(), self.name))
 
     def _config(self) -> PreTrainedConfig:
         trust = self.trust_remote_code
