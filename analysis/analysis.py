@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from analysis.corrected import Corrected, correct, uncorrected
 from analysis.corrected.by_cell import QUESTIONS, UNKNOWN
-from analysis.corrected.outcomes import StudyOutcomes
-from analysis.figures import RAW, SHOWN, Drawing, LeftOut, draw
-from analysis.frame import Frame
-from analysis.observations import cells
-from analysis.origin import Origin, adapters
+from analysis.measures.answers import StudyOutcomes
 from analysis.published import Options, publish
-from analysis.report import write_report
-from analysis.variants import VARIANT, by_variant
-from registry.refusal import unknown
-from registry.tracking.parquet import WITH_CHECKSUMS
+from analysis.reading.frame import Frame
+from analysis.reading.observations import cells
+from analysis.reading.origin import Origin, adapters
+from analysis.report.figures.draw import RAW, SHOWN, Drawing, LeftOut, draw
+from analysis.report.page import write_report
+from registry.errors import unknown
+from registry.tracking.columns import WITH_CHECKSUMS
 
-__all__ = ["Analysis", "analyze"]
+__all__ = ["VARIANT", "Analysis", "analyze", "by_variant"]
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def analyze(
     questions
         Test items per target that are assumed then.
     heatmaps
-        What of the cells the heatmaps show, one of `analysis.figures.SHOWN`.
+        What of the cells the heatmaps show, one of `analysis.report.figures.draw.SHOWN`.
     origin
         Where the study was read from, for links; by default the frame's store without links.
 
@@ -166,3 +165,31 @@ def _write(folder: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
         table.to_csv(path, index=False)
         written.append(path)
     return written
+
+
+# --- a frame that holds several variants of one study: one is analysed, the others are compared with it
+
+
+#: The column of the observations that names variants, in frames that have any.
+VARIANT = "variant"
+
+
+def by_variant(frame: Frame, options: Options) -> tuple[Frame, Options]:
+    """Return the frame of the variant with the most observations (ties: the first by name), and options to compare.
+
+    A frame without the column, or with one variant, is returned as it is.
+    """
+    seen = frame.observations
+    if VARIANT not in seen.columns or seen[VARIANT].nunique() < 2:
+        return frame, options
+    counts = seen[VARIANT].astype(str).value_counts()
+    chosen = min(counts.index, key=lambda name: (-counts[name], name))
+    others = sorted(name for name in counts.index if name != chosen)
+    note = (
+        f"The study holds the variants {', '.join(sorted(counts.index))}. All tables but the comparison of variants "
+        f"are of {chosen!r}."
+    )
+    named = seen[VARIANT].astype(str)
+    against = {name: cells(seen[named == name]) for name in others}
+    main = replace(frame, observations=seen[named == chosen].reset_index(drop=True), notes=(*frame.notes, note))
+    return main, replace(options, against={**options.against, **against}, name=chosen)

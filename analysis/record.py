@@ -10,22 +10,20 @@ from mlflow import MlflowClient
 
 from analysis.analysis import Analysis, analyze
 from analysis.corrected.by_cell import QUESTIONS
-from analysis.corrected.outcomes import StudyOutcomes
-from analysis.figures import RAW
-from analysis.frame import Frame, load
-from analysis.numerals import counted
-from analysis.observations import cells
-from analysis.origin import Origin
+from analysis.measures.answers import StudyOutcomes
+from analysis.measures.numerals import counted
+from analysis.measures.vectors import read_vectors
 from analysis.published import Options
-from analysis.published.vectors import read_vectors
-from analysis.stored.cache import cache_root
-from analysis.stored.collected import study_outcomes
-from analysis.stored.outcomes import StoredOutcomes, read_study
-from registry.outputs import Staging, staged
-from registry.refusal import Refused
+from analysis.reading.cache import cache_root
+from analysis.reading.frame import Frame, load
+from analysis.reading.observations import cells
+from analysis.reading.origin import Origin
+from analysis.reading.outcomes import StoredOutcomes, read_study, study_outcomes
+from analysis.report.figures.draw import RAW
+from registry.errors import Refused
+from registry.files.outputs import Staging, staged
 from registry.tracking.names import Kind, Tag, analyzed, headlines_tag, run_name
-from registry.tracking.overview import describe_study
-from registry.tracking.runs import recorded
+from registry.tracking.runs import describe_study, recorded
 from registry.tracking.store import experiment_id
 
 __all__ = ["record_analysis", "require_one_headline"]
@@ -86,7 +84,7 @@ def record_analysis(
     corrected, heatmaps, questions
         See `analysis.analysis.analyze`.
     vectors
-        CSV of typological vectors of the languages; see `analysis.published.vectors`.
+        CSV of typological vectors of the languages; see `analysis.measures.vectors`.
     assume_noise
         Whether to go on where outcomes that were recorded cannot be read: cells without them are not tested, and if
         none can be read the sampling noise is assumed.

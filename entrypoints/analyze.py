@@ -55,10 +55,10 @@ def main() -> None:
 
     def analyze() -> int:
         from analysis.corrected.regimes import regimes_as_text
-        from analysis.numerals import counted
+        from analysis.measures.numerals import counted
         from analysis.record import record_analysis
-        from registry.studynames import recorded_name
-        from registry.tracking.launch import annotate_launch, launching_run
+        from registry.config.names import recorded_name
+        from registry.tracking.runs import annotate_launch, launching_run
         from registry.tracking.store import open_store, shown_uri
 
         launch, study = launching_run(), recorded_name(given.study)

@@ -13,9 +13,9 @@ from pathlib import Path
 from shlex import quote
 from typing import NoReturn
 
+from registry.errors import Refused, unknown
 from registry.masking import has_secret, mask, masked_output
-from registry.project import PROJECT
-from registry.refusal import Refused, unknown
+from registry.paths import PROJECT
 
 __all__ = [
     "STUDY",
@@ -148,16 +148,15 @@ def require_output(folder: Path) -> None:
     Refused
         With the reason, and the parameter that names another.
     """
-    from registry.writable import require_writable
+    from registry.files.disks import require_writable
 
     require_writable(folder, "results", "name another folder: -P output=<folder>")
 
 
 def run_command(command: Callable[[], int]) -> NoReturn:
     """Run an entry point and exit: 2 and one message for a mistake of the user's, 130 or 143 for an interrupt."""
-    from registry.caller import stand_with_caller
-    from registry.collecting import collect_rarely
-    from registry.interrupts import end_by
+    from entrypoints.caller import stand_with_caller
+    from registry.process import collect_rarely, end_by
 
     _use_project_environment()
     collect_rarely()
@@ -173,7 +172,7 @@ def run_command(command: Callable[[], int]) -> NoReturn:
 
 def _code(command: Callable[[], int]) -> int:
     """Run a command and return its exit code."""
-    from registry.caller import pasted
+    from entrypoints.caller import pasted
 
     try:
         return command()
@@ -184,7 +183,7 @@ def _code(command: Callable[[], int]) -> int:
         print("\nstopped; the same command goes on from here", file=sys.stderr)
         return 130
     except Exception as error:
-        from registry.disks import disk_problem
+        from registry.files.disks import disk_problem
 
         told = disk_problem(error)
         if told is None:

@@ -32,10 +32,10 @@ def main() -> None:
     given = arguments.parse_args()
 
     def doctor() -> int:
-        from registry.caller import pasted
+        from entrypoints.caller import pasted
         from registry.doctor.examination import Examination, examine, mended
         from registry.doctor.findings import Level, told
-        from registry.tracking.launch import launching_run
+        from registry.tracking.runs import launching_run
 
         launching_run()
         faults = repairable = 0

@@ -25,11 +25,11 @@ def main() -> None:
     given = arguments.parse_args()
 
     def finetune() -> int:
-        from registry.caller import pasted
+        from entrypoints.caller import pasted
+        from registry.config.files import load_study
         from registry.runner.single import finetune_one, narrowed
-        from registry.studyfile import load_study
-        from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.names import FINAL_LOSS
+        from registry.tracking.runs import annotate_launch, launching_run
 
         launch = launching_run()
         if given.output:

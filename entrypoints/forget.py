@@ -37,8 +37,8 @@ def main() -> None:
 
     def forget() -> int:
         from registry.erasure.erase import plan_erasure
-        from registry.refusal import Refused
-        from registry.tracking.launch import annotate_launch, launching_run
+        from registry.errors import Refused
+        from registry.tracking.runs import annotate_launch, launching_run
         from registry.tracking.store import open_store, shown_uri
 
         launch, subject = launching_run(), _subject(given)
@@ -67,9 +67,9 @@ def main() -> None:
 
 
 def _subject(given: argparse.Namespace) -> Subject:
+    from registry.config.names import recorded_name
     from registry.erasure.inventory import Subject
-    from registry.refusal import Refused
-    from registry.studynames import recorded_name
+    from registry.errors import Refused
 
     if bool(given.study) == bool(given.name) or bool(given.name) != bool(given.version):
         raise Refused("name what is to be erased: study=<name>, or name=<registered model> version=<number>")
@@ -83,7 +83,7 @@ def _command(given: argparse.Namespace, *, dry_run: bool) -> str:
 
 
 def _caches(uri: str, experiment: str) -> Iterator[Path]:
-    from analysis.stored.cache import cache_folder, cache_root
+    from analysis.reading.cache import cache_folder, cache_root
 
     yield cache_folder(cache_root(), uri, experiment)
 

@@ -27,9 +27,9 @@ def main() -> None:
     given = arguments.parse_args()
 
     def import_results() -> int:
-        from registry.caller import pasted
+        from entrypoints.caller import pasted
+        from registry.errors import Refused
         from registry.imports import read_families, read_source, record_import, study_name, write_frame
-        from registry.refusal import Refused
 
         if not given.source:
             raise Refused("source is missing: name the CSV file, or the manifest of lm_eval's folders, to import")
@@ -39,7 +39,7 @@ def main() -> None:
         study, families = study_name(given.study, source), read_families(given.families)
         with tempfile.TemporaryDirectory() as staging:
             imported = read_source(source, staging=Path(staging), form=given.format, families=families)
-            from registry.tracking.launch import annotate_launch, launching_run
+            from registry.tracking.runs import annotate_launch, launching_run
             from registry.tracking.store import open_store, shown_uri
 
             launch, client = launching_run(), open_store()

@@ -11,9 +11,9 @@ if TYPE_CHECKING:  # slow to import, and --help has no need of them
     from mlflow import MlflowClient
 
     from registry.cells import Cell, Grid
+    from registry.config.study import Study
     from registry.deploy.policy import Evidence, Terms
     from registry.deploy.resolve import Chosen
-    from registry.study import Study
 
 _WHICH = ("name", "version", "model", "task", "language", "seed", "best_for")
 _HISTORY = 5  # how many moves are shown
@@ -28,8 +28,8 @@ def main() -> None:
 
     def promote() -> int:
         from registry.benchmarks import load_benchmark
-        from registry.studyfile import load_study
-        from registry.tracking.launch import launching_run
+        from registry.config.files import load_study
+        from registry.tracking.runs import launching_run
         from registry.tracking.store import open_store
 
         launch = launching_run()
@@ -67,12 +67,11 @@ def _add_arguments(arguments: argparse.ArgumentParser) -> None:
 
 def _promote(study: Study, grid: Grid, given: argparse.Namespace, launch: str | None) -> int:
     from registry.deploy.policy import judge, terms_of
-    from registry.deploy.promotion import carriers, promote
+    from registry.deploy.promotion import as_text, carriers, promote
     from registry.deploy.resolve import Asked, choose
-    from registry.deploy.verdict_text import as_text
-    from registry.refusal import Refused
-    from registry.tracking.launch import annotate_launch
+    from registry.errors import Refused
     from registry.tracking.names import Tag
+    from registry.tracking.runs import annotate_launch
     from registry.tracking.store import experiment_id, open_store
 
     terms = terms_of(study.promotion, _alias(given, grid), grid.cells, study=study.name)
@@ -103,8 +102,8 @@ def _promote(study: Study, grid: Grid, given: argparse.Namespace, launch: str | 
 def _demote(client: MlflowClient, study: Study, given: argparse.Namespace, launch: str | None) -> int:
     from registry.deploy.promotion import carriers, demote
     from registry.deploy.resolve import Asked, choose
-    from registry.refusal import Refused
-    from registry.tracking.launch import annotate_launch
+    from registry.errors import Refused
+    from registry.tracking.runs import annotate_launch
     from registry.tracking.store import experiment_id
 
     if given.best_for:
@@ -142,14 +141,14 @@ def _carrying(given: argparse.Namespace) -> dict[str, object]:
 
 def _alias(given: argparse.Namespace, grid: Grid) -> str:
     """Return the alias that is meant; a target to be best for must exist."""
+    from registry.cells import chosen_targets
     from registry.deploy.policy import best_alias
-    from registry.targets import chosen_targets
 
     if not given.best_for:
         return given.alias or "champion"
     (target, *others) = chosen_targets([given.best_for], grid.cells, where="best_for")
     if others:
-        from registry.refusal import Refused
+        from registry.errors import Refused
 
         raise Refused(f"best_for: {given.best_for} is {len(others) + 1} targets; name one")
     return given.alias or best_alias(target)
@@ -160,9 +159,9 @@ def _evidence(client: MlflowClient, study: Study, chosen: Chosen, terms: Terms) 
     import math
 
     from analysis.corrected.by_cell import QUESTIONS
-    from analysis.frame import load
+    from analysis.reading.cache import cache_root
+    from analysis.reading.frame import load
     from analysis.recommend.evidence import version_evidence
-    from analysis.stored.cache import cache_root
     from registry.cells import Cell, Regime
     from registry.deploy.policy import Evidence, Measured
     from registry.deploy.promotion import weights_problem

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from entrypoints.command import STUDY, boolean, parser, require_output, run_command, seed_number
-from registry.deploy.dtypes import Dtype
+from registry.cards.base_model import Dtype
 
 
 def main() -> None:
@@ -18,13 +18,12 @@ def main() -> None:
     given = arguments.parse_args()
 
     def pull_adapter() -> int:
-        from registry.deploy.pull import default_folder, pull
+        from registry.config.names import recorded_name
+        from registry.deploy.pull import default_folder, pull, usage
         from registry.deploy.push import check_repository, push
         from registry.deploy.resolve import Asked, choose
-        from registry.deploy.usage import usage
-        from registry.studynames import recorded_name
-        from registry.tracking.launch import annotate_launch, launching_run
         from registry.tracking.names import Tag
+        from registry.tracking.runs import annotate_launch, launching_run
         from registry.tracking.store import open_store
 
         launch = launching_run()

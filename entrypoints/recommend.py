@@ -26,8 +26,8 @@ def main() -> None:
 
     def recommend() -> int:
         from analysis.recommend.recorded import recommend_recorded
-        from registry.studynames import recorded_name
-        from registry.tracking.launch import annotate_launch, launching_run
+        from registry.config.names import recorded_name
+        from registry.tracking.runs import annotate_launch, launching_run
         from registry.tracking.store import open_store
 
         launch, study = launching_run(), recorded_name(given.study)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from entrypoints.command import add_study_arguments, boolean, parser, require_output, run_command
 
 if TYPE_CHECKING:  # slow to import, and --help has no need of it
+    from registry.config.study import Study
     from registry.runner.on_ray.cluster import OnRay
-    from registry.study import Study
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
     given = arguments.parse_args()
 
     def studies() -> int:
-        from registry.studyfile import load_studies
+        from registry.config.files import load_studies
 
         if given.output:
             require_output(Path(given.output))
@@ -64,7 +64,7 @@ def main() -> None:
 
 def _on_ray(runner: str, address: str, gpus_per_worker: float) -> OnRay | None:
     """Return how to run on Ray, None to run on this machine, as the parameters say."""
-    from registry.refusal import unknown
+    from registry.errors import unknown
 
     if runner == "local":
         return None
@@ -77,9 +77,9 @@ def _on_ray(runner: str, address: str, gpus_per_worker: float) -> OnRay | None:
 
 
 def _study(study: Study, workers: int, on_ray: OnRay | None, *, dry_run: bool, output: str) -> int:
-    from registry.caller import pasted
+    from entrypoints.caller import pasted
     from registry.runner.session import prospect, rehearse, run_study
-    from registry.tracking.launch import annotate_launch, launching_run
+    from registry.tracking.runs import annotate_launch, launching_run
 
     if dry_run:
         print(rehearse(study, workers=workers, output=output))
@@ -103,8 +103,8 @@ def _study(study: Study, workers: int, on_ray: OnRay | None, *, dry_run: bool, o
 
 def _foreseen(study: Study) -> str:
     """Say what effects the planned study would find; nothing where the number of test items is not fixed."""
-    from analysis.corrected.plan import foreseen
-    from analysis.corrected.power import Design
+    from analysis.corrected.power.effects import Design
+    from analysis.corrected.power.studies import foreseen
     from registry.benchmarks import load_benchmark
 
     grid = load_benchmark(study.benchmark).select(study.tasks, study.languages)

@@ -27,15 +27,14 @@ def main() -> None:
     given = arguments.parse_args()
 
     def tune() -> int:
-        from registry.studyfile import load_study
-        from registry.tuning.spec import spec_of
+        from registry.config.files import load_study, spec_of
 
         study = load_study(given.study, data=given.data or None)
         chosen = {name: getattr(given, name) for name in ("trials", "timeout", "objective", "harm_weight")}
         spec = spec_of(study, **chosen)
 
-        from registry.caller import pasted
-        from registry.tracking.launch import annotate_launch, launching_run  # these take seconds
+        from entrypoints.caller import pasted
+        from registry.tracking.runs import annotate_launch, launching_run
         from registry.tracking.store import experiment_id, open_store, shown_uri, tracking_uri
         from registry.tuning.preparation import prepare_search
         from registry.tuning.search import run_search

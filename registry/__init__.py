@@ -3,6 +3,6 @@
 import logging
 
 # Where bitsandbytes is installed, its import warns on some CPUs that a kernel is missing, quantised or not. The kernel
-# has no backward pass and is kept out of use (`registry/loading.py`). Said here, so that workers and MLflow's server
-# hear it too.
+# has no backward pass and is never used (`registry/models/loading.py`). Set here, so that it holds in workers and in
+# MLflow's server too.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -1,16 +1,18 @@
 """The words of a transfer study: cell, source, target, regime, grid.
 
-Definitions follow "Donors and Recipients" (arXiv 2511.13368), section 3. This module depends on nothing else.
+Definitions follow "Donors and Recipients" (arXiv 2511.13368), section 3. This module depends on errors alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["HARM_PP", "Cell", "Grid", "Regime", "regime_of"]
+from registry.errors import Refused, unknown
+
+__all__ = ["HARM_PP", "PATTERN", "Cell", "Grid", "Regime", "cells_tag", "chosen_targets", "parse_cells", "regime_of"]
 
 #: A target is *harmed* when its delta is at or below this many percentage points.
 HARM_PP = -1.0
@@ -104,3 +106,56 @@ class Grid:
 
     def __iter__(self) -> Iterator[Cell]:
         return iter(self.cells)
+
+
+# --- targets as readers name them: ``task/language``, either name ``*`` for all of them
+
+
+#: How a target is written, whether or not it exists.
+PATTERN = re.compile(r"[^/\s]+/[^/\s]+")
+
+
+def chosen_targets(patterns: Sequence[str], cells: Sequence[Cell], *, where: str) -> tuple[Cell, ...]:
+    """Return the targets that are named as ``task/language``, either name ``*`` for all, in the order of ``cells``.
+
+    Raises
+    ------
+    Refused
+        If a name, or the target that both make, does not exist; with the nearest that do.
+    """
+    found: set[Cell] = set()
+    for pattern in patterns:
+        task, _, language = pattern.partition("/")
+        if not PATTERN.fullmatch(pattern):
+            raise Refused(f"{where}: {pattern!r} is no target: write task/language, such as {cells[0]} or {task}/*")
+        if task not in ("*", *(cell.task for cell in cells)):
+            raise unknown("task", task, (cell.task for cell in cells), where=f"{where}, {pattern}")
+        if language not in ("*", *(cell.language for cell in cells)):
+            raise unknown("language", language, (cell.language for cell in cells), where=f"{where}, {pattern}")
+        named = {cell for cell in cells if task in ("*", cell.task) and language in ("*", cell.language)}
+        if not named:
+            raise unknown("target", pattern, map(str, cells), where=where)
+        found |= named
+    return tuple(cell for cell in cells if cell in found)
+
+
+_TAG_LENGTH = 5000  # characters that every version of MLflow takes
+
+
+def cells_tag(values: Mapping[Cell, float]) -> str:
+    """Write ``task/language=number`` pairs as a tag, the largest number first, as many as a tag has room for."""
+    written: list[str] = []
+    room = _TAG_LENGTH
+    for number, cell in sorted((-value, str(cell)) for cell, value in values.items()):
+        part = f"{cell}={-number:.3g}"
+        room -= len(part) + 1
+        if room < 0:
+            break
+        written.append(part)
+    return " ".join(written)
+
+
+def parse_cells(tag: str) -> dict[Cell, float]:
+    """Read such a tag back: numbers by target."""
+    pairs = (part.rpartition("=") for part in tag.split())
+    return {Cell.parse(cell): float(share) for cell, _, share in pairs}

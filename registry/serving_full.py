@@ -7,11 +7,11 @@ from typing import Any
 
 from mlflow import MlflowClient
 
-from registry.loading import load_base, load_tokenizer
-from registry.models import resolve_base
+from registry.config.study import BaseSpec
+from registry.models.base import resolve_base
+from registry.models.loading import load_base, load_tokenizer
 from registry.serving import AdapterModel, device
 from registry.serving.shelf import InMemory, read_told
-from registry.study import BaseSpec
 from registry.tracking.verification import verify_as_found
 
 

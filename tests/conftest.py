@@ -26,8 +26,8 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from registry.benchmarks import demo
 from registry.benchmarks.demo.tokenizer import train_tokenizer
 from registry.cells import Cell
-from registry.study import Study
-from registry.studyfile import load_study
+from registry.config.files import load_study
+from registry.config.study import Study
 from registry.tracking.store import open_store
 
 torch.set_num_threads(1)

@@ -9,12 +9,12 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
+from registry.config.study import LoraSpec, Recipe
 from registry.lora.adapter import fresh_adapter
 from registry.lora.bank import merged
+from registry.lora.encoding import Continuations, Example
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import Continuations, Example
 from registry.lora.train import Assignment, train_adapter
-from registry.study import LoraSpec, Recipe
 from tests.architectures.tiny import tiny_config, tiny_model
 
 BLOCKS, BLOCK, BETWEEN = 200, 2**20, 2**17

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from urllib.request import urlopen
 
-from registry.project import PROJECT
+from registry.paths import PROJECT
 
 __all__ = ["MlflowProcess", "free_port"]
 

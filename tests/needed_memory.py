@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from registry.memory import full_bytes, weight_bytes
-from registry.projections import adapter_parameters, projections
-from registry.study import LoraSpec, Quantization
+from registry.config.study import LoraSpec, Quantization
+from registry.models.memory import full_bytes, weight_bytes
+from registry.models.projections import adapter_parameters, projections
 
 _ADAPTER_TRAINING = 16  # bytes per parameter: value, gradient and AdamW's two moments, float32 each
 _FLOAT32_LOGITS = 2**26  # the scorer makes float32 copies of so many logits at a time

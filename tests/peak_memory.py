@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from registry.lora.tokens import Example
+from registry.lora.encoding import Example
 
 LLAMA_8B = LlamaConfig(
     vocab_size=128256,

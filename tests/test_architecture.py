@@ -31,11 +31,11 @@ from transformers import (
     T5Config,
 )
 
-from registry.architecture import UNLIMITED, auto_class, longest_input, rope_switches, skeleton
-from registry.loading import load_base
-from registry.models import resolve_base
-from registry.refusal import Refused
-from registry.study import BaseSpec
+from registry.config.study import BaseSpec
+from registry.errors import Refused
+from registry.models.architecture import UNLIMITED, auto_class, longest_input, rope_switches, skeleton
+from registry.models.base import resolve_base
+from registry.models.loading import load_base
 
 TINY = {"vocab_size": 500, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 

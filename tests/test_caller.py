@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from registry import caller
-from registry.caller import _address, pasted, project_address
-from registry.project import PROJECT, located
+from entrypoints import caller
+from entrypoints.caller import _address, pasted, project_address
+from registry.paths import PROJECT, located
 from registry.tracking.store import all_runs, experiment_id, open_store, sqlite_uri
 
 #: What `mlflow run` does: starts a shell in the project's folder with a run's id in its environment.
 LAUNCH = """
 import os, subprocess, sys
-child = "from registry.caller import find_launcher; print(find_launcher())"
+child = "from entrypoints.caller import find_launcher; print(find_launcher())"
 environment = os.environ | {"MLFLOW_RUN_ID": "f" * 32, "MLFLOW_TRACKING_URI": sys.argv[2]}
 command = f"{sys.executable} -c '{child}' && true"
 done = subprocess.run(["bash", "-c", command], cwd=sys.argv[1], env=environment, capture_output=True, text=True)

@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import Gemma3Config, Gemma3ForConditionalGeneration
 
-from registry.architecture import skeleton
-from registry.catalogue import PAPER
+from registry.config.study import LoraSpec
 from registry.lora.adapter import fresh_adapter
 from registry.lora.cost import Size
-from registry.models import known_models
-from registry.study import LoraSpec
+from registry.models.architecture import skeleton
+from registry.models.base import known_models
+from registry.models.catalogue import PAPER
 
 # SigLIP so400m for images of 896 pixels, as the configuration of gemma-3-4b-it describes it.
 VISION = {

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM, modeling_utils
 
-from registry.checkpoints import folder_files, folder_weights
-from registry.hub import cached_weights, listing
-from registry.models import resolve_base
-from registry.refusal import Refused
-from registry.study import BaseSpec
+from registry.config.study import BaseSpec
+from registry.errors import Refused
+from registry.models.base import resolve_base
+from registry.models.hub import cached_weights, listing
+from registry.models.weight_files import folder_files, folder_weights
 from tests.fake_hub import COMMIT, Repository, fake_hub
 
 

@@ -16,8 +16,8 @@ from sqlalchemy import create_engine, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.pool import NullPool
 
-from registry.disks import disk_problem
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.files.disks import disk_problem
 
 
 def of_disk(code: int, path: str = "/data/x.parquet") -> OSError:
@@ -80,7 +80,7 @@ def test_an_entry_point_tells_it_without_a_traceback(command, monkeypatch, name:
     def full(*_: object, **__: object) -> None:
         raise MlflowException("not stored") from of_disk(errno.ENOSPC, "/data/mlflow.db")
 
-    monkeypatch.setattr("registry.tracking.launch.launching_run", full)
+    monkeypatch.setattr("registry.tracking.runs.launching_run", full)
     monkeypatch.setattr("registry.imports.read_source", full)
     code, output, errors = command(name, *(("--source", "x.csv") if name == "import" else ()))
     assert (code, output) == (1, "")

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from registry.hub import Gated, NotAtHand, cached_weights, commit_of, listing, offline
-from registry.loading import load_base, load_tokenizer
-from registry.models import resolve_base
-from registry.refusal import Refused
-from registry.study import BaseSpec
+from registry.config.study import BaseSpec
+from registry.errors import Refused
+from registry.models.base import resolve_base
+from registry.models.hub import Gated, NotAtHand, cached_weights, commit_of, listing, offline
+from registry.models.loading import load_base, load_tokenizer
 from tests.fake_hub import COMMIT, FakeHub, Repository, fake_hub, unreachable
 
 

@@ -15,16 +15,16 @@ from accelerate import cpu_offload
 from torch import nn
 from transformers import AutoModelForCausalLM, Gemma3Config, Gemma3ForConditionalGeneration, PreTrainedModel
 
-from registry.loading import BITSANDBYTES, load_base, load_tokenizer, require_quantization
+from registry.config.study import BaseSpec, LoraSpec
+from registry.errors import Refused
 from registry.lora.adapter import fresh_adapter
 from registry.lora.bank import is_resident
+from registry.lora.encoding import Continuations
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import Continuations
 from registry.lora.trial import batching_of
-from registry.models import Base, resolve_base
-from registry.projections import adapter_parameters
-from registry.refusal import Refused
-from registry.study import BaseSpec, LoraSpec
+from registry.models.base import Base, resolve_base
+from registry.models.loading import BITSANDBYTES, load_base, load_tokenizer, require_quantization
+from registry.models.projections import adapter_parameters
 
 TOKENS = torch.randint(3, 400, (2, 20), generator=torch.Generator().manual_seed(0))
 
@@ -151,7 +151,7 @@ def test_the_extra_installs_what_a_refusal_names() -> None:
 
 
 def test_a_quantised_base_is_refused_before_loading_where_its_library_is_wanting(base, monkeypatch) -> None:
-    monkeypatch.setattr("registry.loading.find_spec", lambda name: None)
+    monkeypatch.setattr("registry.models.loading.find_spec", lambda name: None)
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", lambda *_, **__: pytest.fail("loaded"))
     told = r"quantization: 4bit needs bitsandbytes, .*; run: python -m pip install bitsandbytes==0\.50\.2$"
     with pytest.raises(Refused, match=told):

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from registry.masking import has_secret, mask, mask_uri
-from registry.project import PROJECT
+from registry.paths import PROJECT
 from registry.tracking.names import Kind
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id
@@ -116,7 +116,7 @@ def test_remedies_stay_readable() -> None:
 PROGRAM = """
 import logging, threading
 from entrypoints.command import run_command
-from registry.refusal import Refused
+from registry.errors import Refused
 uri = "postgresql://db/x?password=" + "-".join(["s3cr", "et"])
 def fail():
     raise {error}(f"cannot open {{uri}}")

@@ -12,9 +12,9 @@ import psutil
 import pytest
 import torch
 
-from registry.memory import HEADROOM, require_full_memory, require_memory, weight_bytes
-from registry.project import PROJECT
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.models.memory import HEADROOM, require_full_memory, require_memory, weight_bytes
+from registry.paths import PROJECT
 from tests.peak_memory import LLAMA_8B, medium, skeleton
 
 

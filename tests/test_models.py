@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.models import resolve_base
-from registry.refusal import Refused
-from registry.study import BaseSpec
+from registry.config.study import BaseSpec
+from registry.errors import Refused
+from registry.models.base import resolve_base
 
 
 @pytest.fixture

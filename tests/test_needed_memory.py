@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from registry.config.study import LoraSpec, Recipe
 from registry.lora.adapter import fresh_adapter
 from registry.lora.bank import merged
+from registry.lora.encoding import Continuations
 from registry.lora.full import replaced
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import Continuations
 from registry.lora.train import Assignment, train_adapter, train_full
-from registry.study import LoraSpec, Recipe
 from tests.needed_memory import Memory, memory_needed
 from tests.peak_memory import LLAMA_8B, Peak, medium, skeleton, texts
 

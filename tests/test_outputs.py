@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from registry import outputs
-from registry.outputs import MANIFEST, staged
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.files import outputs
+from registry.files.outputs import MANIFEST, staged
 from tests.kill_at_write import Fault, run_with_fault
 
 FOREIGN = {".env": "SECRET=1", ".ssh/id_rsa": "a key", "notes/today.txt": "mine"}

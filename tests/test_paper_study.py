@@ -21,14 +21,14 @@ from transformers import (
 )
 
 from analysis.analysis import analyze
-from analysis.frame import load
+from analysis.reading.frame import load
 from registry.benchmarks.demo.tokenizer import train_tokenizer
 from registry.cells import Cell
-from registry.loading import load_tokenizer
-from registry.lora.tokens import encode_examples
-from registry.runner.experiment import Experiment, prepare
+from registry.config.files import load_study
+from registry.lora.encoding import encode_examples
+from registry.models.loading import load_tokenizer
+from registry.planning.experiment import Experiment, prepare
 from registry.runner.session import prospect, run_study
-from registry.studyfile import load_study
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import open_store

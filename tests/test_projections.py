@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from registry.architecture import skeleton
+from registry.config.study import BaseSpec, LoraSpec
 from registry.lora.adapter import fresh_adapter
 from registry.lora.cost import Size
-from registry.memory import weight_bytes
-from registry.projections import adapter_parameters, projections
-from registry.runner.forecast import Sizes, sizes_of
-from registry.study import BaseSpec, LoraSpec
+from registry.models.architecture import skeleton
+from registry.models.memory import weight_bytes
+from registry.models.projections import adapter_parameters, projections
+from registry.planning.forecast import Sizes, sizes_of
 
 GPT2 = GPT2Config(vocab_size=100, n_positions=64, n_embd=32, n_layer=2, n_head=2)
 LLAMA = LlamaConfig(

@@ -11,7 +11,7 @@ from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from registry.project import PROJECT
+from registry.paths import PROJECT
 from requirements import pins
 
 FOLDER = PROJECT / "requirements"

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from registry.catalogue import PAPER
-from registry.refusal import Refused
-from registry.runner.describe import study_yaml
-from registry.runner.fingerprint import fingerprint
-from registry.study import LoraSpec, Recipe
-from registry.studyfile import load_studies, load_study, study_names
+from registry.config.files import load_studies, load_study, study_names
+from registry.config.study import LoraSpec, Recipe
+from registry.errors import Refused
+from registry.models.catalogue import PAPER
+from registry.planning.design_files import study_yaml
+from registry.planning.fingerprints import fingerprint
 
 GOOD = """\
 description: a study

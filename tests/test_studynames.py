@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.refusal import Refused
-from registry.studyfile import load_study
-from registry.studynames import recorded_name
+from registry.config.files import load_study
+from registry.config.names import recorded_name
+from registry.errors import Refused
 from registry.tracking.names import Kind
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id

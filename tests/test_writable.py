@@ -10,9 +10,9 @@ import pytest
 
 from registry.doctor.findings import Level
 from registry.doctor.store import check_store
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.files.disks import unwritable
 from registry.tracking.store import experiment_id, open_store
-from registry.writable import unwritable
 
 
 @pytest.fixture

@@ -8,17 +8,15 @@ import numpy as np
 import pandas as pd
 
 from analysis.corrected.cells import assumed_cells, measured_cells
-from analysis.corrected.noise import NoiseTable, assumed_noise, measured_noise
-from analysis.corrected.noise_model import SamplingNoise
-from analysis.corrected.outcomes import StudyOutcomes
+from analysis.corrected.effects import regime_components, shrink
+from analysis.corrected.noise import NoiseTable, SamplingNoise, assumed_noise, measured_noise
 from analysis.corrected.rates import rates
-from analysis.corrected.shrinkage import regime_components, shrink
-from analysis.left_out import LeftOut
-from analysis.levels import SIGNIFICANT
-from analysis.numerals import counted
-from analysis.published.uplift import by_regime
+from analysis.measures.answers import StudyOutcomes
+from analysis.measures.levels import SIGNIFICANT, LeftOut
+from analysis.measures.numerals import counted
+from analysis.measures.uplift import by_regime
 from registry.cells import Regime
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.columns import BLOCK, CELL_KEY
 
 __all__ = ["CELL_COLUMNS", "QUESTIONS", "UNKNOWN", "ByCell", "by_cell", "tests", "untested"]
@@ -74,7 +72,7 @@ def by_cell(cells: pd.DataFrame, outcomes: StudyOutcomes | None = None, *, quest
     Parameters
     ----------
     cells
-        One row per (model, source, target), as `analysis.observations.cells` gives it.
+        One row per (model, source, target), as `analysis.reading.observations.cells` gives it.
     outcomes
         Outcomes of single questions; None where there are none, and then the noise is assumed.
     questions

@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from analysis.corrected.noise import CORRELATION, MEASURED, assumed_noise, assumed_variance, questions_of
-from analysis.corrected.outcomes import StudyOutcomes, TargetOutcomes
 from analysis.corrected.rates import no_transfer, no_transfer_normal
-from analysis.levels import CONFIDENCE
-from analysis.observations import DELTA_DECIMALS
+from analysis.measures.answers import StudyOutcomes, TargetOutcomes
+from analysis.measures.levels import CONFIDENCE
+from analysis.reading.observations import DELTA_DECIMALS
 from registry.cells import Cell, Regime, regime_of
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.columns import CELL_KEY
 
 __all__ = ["ChangeStatistics", "adjusted", "assumed_cells", "change_statistics", "measured_cells"]
@@ -189,7 +189,7 @@ def assumed_cells(
 
 def _finished(table: pd.DataFrame, noise: str) -> pd.DataFrame:
     """Add intervals and tests, name the clusters and sort."""
-    # As in the cells of `analysis.observations`: binary fractions miss an exact 0 or −1 pp by 1e-15.
+    # As in the cells of `analysis.reading.observations`: binary fractions miss an exact 0 or −1 pp by 1e-15.
     table["delta"] = table["delta"].round(DELTA_DECIMALS)
     table["clusters"] = np.where(table.pop("by_seed"), BY_QUESTION_AND_SEED, BY_QUESTION)
     table["low"], table["high"], table["p"], table["note"] = _tests(table)

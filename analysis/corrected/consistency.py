@@ -13,11 +13,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from analysis.levels import TAILS
-from analysis.observations import DELTA_DECIMALS, cell_names
+from analysis.measures.groups import families, size_buckets
+from analysis.measures.levels import TAILS
 from analysis.published.consistency import consistency, summarise, tau_b
-from analysis.published.groups import families, size_buckets
-from registry.refusal import Refused
+from analysis.reading.observations import DELTA_DECIMALS, cell_names
+from registry.errors import Refused
 from registry.tracking.columns import CELL_KEY, SOURCE
 
 __all__ = ["COLUMNS", "CORRECTED", "DRAWS", "PUBLISHED", "ceiling_profile", "with_ceiling"]
@@ -62,7 +62,7 @@ def with_ceiling(
     Parameters
     ----------
     cells
-        One row per (model, source, target), as `analysis.observations.cells` gives it.
+        One row per (model, source, target), as `analysis.reading.observations.cells` gives it.
     noise
         Standard errors of the deltas in pp: a table with the key columns and ``se``, such as
         :func:`analysis.corrected.cells.measured_cells`, or one assumed for all.

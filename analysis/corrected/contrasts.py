@@ -10,9 +10,9 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from analysis.clusters import few_models
-from analysis.levels import CONFIDENCE
-from analysis.observations import cell_names
+from analysis.measures.clusters import few_models
+from analysis.measures.levels import CONFIDENCE
+from analysis.reading.observations import cell_names
 from registry.cells import Regime
 from registry.tracking.columns import SOURCE, TARGET
 

@@ -13,14 +13,14 @@ from analysis.corrected.by_cell import QUESTIONS, ByCell, by_cell, tests, untest
 from analysis.corrected.consistency import with_ceiling
 from analysis.corrected.contrasts import contrasts
 from analysis.corrected.linguistic import linguistic
-from analysis.corrected.outcomes import StudyOutcomes
-from analysis.corrected.plan import detectable_here
+from analysis.corrected.power.studies import detectable_here
 from analysis.corrected.regimes import regimes
 from analysis.corrected.roles import distinguishable, roles
-from analysis.corrected.variance import stacked, variance_components
-from analysis.left_out import LeftOut
-from analysis.published.vectors import Vectors
-from registry.refusal import Refused
+from analysis.corrected.variance.model import stacked, variance_components
+from analysis.measures.answers import StudyOutcomes
+from analysis.measures.levels import LeftOut
+from analysis.measures.vectors import Vectors
+from registry.errors import Refused
 
 __all__ = ["Corrected", "correct", "uncorrected"]
 
@@ -73,7 +73,7 @@ def correct(
     Parameters
     ----------
     cells
-        One row per (model, source, target), as `analysis.observations.cells` gives it.
+        One row per (model, source, target), as `analysis.reading.observations.cells` gives it.
     outcomes
         Outcomes of single questions, of which the sampling noise is measured; without them it is assumed.
     published_variance

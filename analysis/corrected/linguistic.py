@@ -16,11 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.stats import rankdata
 
-from analysis.left_out import LeftOut
-from analysis.levels import SIGNIFICANT
+from analysis.measures.levels import SIGNIFICANT, LeftOut
+from analysis.measures.vectors import Vectors, uriel_vectors
 from analysis.published.linguistic import cosine_distances
 from analysis.published.linguistic import linguistic as as_published
-from analysis.published.vectors import Vectors, uriel_vectors
 
 __all__ = ["COLUMNS", "PERMUTATIONS", "Permuted", "linguistic", "qap"]
 
@@ -59,7 +58,7 @@ def linguistic(
     Parameters
     ----------
     cells
-        One row per (model, source, target), as `analysis.observations.cells` gives it.
+        One row per (model, source, target), as `analysis.reading.observations.cells` gives it.
     vectors
         Of the user's; by default URIEL's, where ``lang2vec`` is installed.
     permutations, seed

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from analysis.levels import CONFIDENCE
+from analysis.measures.levels import CONFIDENCE
 
 __all__ = ["Errors", "Replicates", "errors", "half_widths", "replicate", "scores", "simultaneous"]
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from scipy import sparse, stats
 from tqdm import tqdm
 
-from analysis.corrected.shrinkage import Posterior
-from analysis.levels import TAILS
-from analysis.observations import cell_names
+from analysis.corrected.effects import Posterior
+from analysis.measures.levels import TAILS
+from analysis.reading.observations import cell_names
 from registry.cells import HARM_PP, Regime
 
 __all__ = ["no_transfer", "no_transfer_normal", "rates"]
@@ -102,7 +102,7 @@ def rates(cells: pd.DataFrame, posterior: Posterior, *, draws: int = 1000, seed:
     cells
         Cells with their chances, as :func:`analysis.corrected.cells.measured_cells` gives them.
     posterior
-        What :func:`analysis.corrected.shrinkage.shrink` made of these very rows.
+        What :func:`analysis.corrected.effects.shrink` made of these very rows.
     draws, seed
         Joint draws of all cells' true effects for the intervals, and the seed of their generator.
 

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.clusters import few_models, two_way
 from analysis.corrected.rates import HARM, OVERALL, POSITIVE
-from analysis.corrected.terms import Crossing, crossing, identify
-from analysis.corrected.variance import decompose
-from analysis.levels import CONFIDENCE
-from analysis.numerals import counted, fixed, intervals, pp
-from analysis.observations import cell_names
-from analysis.published.uplift import TRANSFER, by_regime, summary
+from analysis.corrected.variance.model import decompose
+from analysis.corrected.variance.terms import Crossing, crossing, identify
+from analysis.measures.clusters import few_models, two_way
+from analysis.measures.levels import CONFIDENCE
+from analysis.measures.numerals import counted, fixed, intervals, pp
+from analysis.measures.uplift import TRANSFER, by_regime, summary
+from analysis.reading.observations import cell_names
 
 __all__ = [
     "AT_LARGE",
@@ -59,7 +59,7 @@ def regimes(cells: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     cells
-        One row per (model, source, target), as `analysis.observations.cells` gives it.
+        One row per (model, source, target), as `analysis.reading.observations.cells` gives it.
     rates
         Table of `analysis.corrected.rates.rates`; empty where the noise is not known.
 
@@ -68,10 +68,10 @@ def regimes(cells: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         `COLUMNS`, one row per regime, then ``transfer``; a regime without cells has n 0 and NaN. ``mean``, ``median``,
         ``positive_pct``, ``harm_pct`` are the published summary. ``se``, ``low``, ``high`` (95 %, pp) hold for models,
-        sources and targets at large: models, cells and their interactions are random (`analysis.corrected.variance`),
-        with models − 1 degrees of freedom. ``run_se`` is clustered by source and target cell and holds for the models
-        that were run. Rates (percent): ``by_chance`` is expected without any transfer, ``posterior`` is corrected for
-        noise, with a 95 % interval.
+        sources and targets at large: models, cells and their interactions are random
+        (`analysis.corrected.variance.model`), with models − 1 degrees of freedom. ``run_se`` is clustered
+        by source and target cell and holds for the models that were run. Rates (percent): ``by_chance`` is expected
+        without any transfer, ``posterior`` is corrected for noise, with a 95% interval.
     """
     rows = list(starmap(_mean, by_regime(cells)))
     return pd.DataFrame([row | _rates(str(row["regime"]), rates) for row in rows]).reindex(columns=COLUMNS)

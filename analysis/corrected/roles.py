@@ -10,11 +10,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from analysis.corrected.pigeonhole import Errors, Replicates, errors, half_widths, replicate, scores, simultaneous
-from analysis.levels import SIGNIFICANT
+from analysis.measures.levels import SIGNIFICANT
+from analysis.measures.uplift import of_regime
 from analysis.published.roles import DONOR, RECIPIENT
-from analysis.published.uplift import of_regime
 from registry.cells import Regime
-from registry.refusal import Refused
+from registry.errors import Refused
 
 __all__ = ["DRAWS", "PAIR_COLUMNS", "ROLE_COLUMNS", "distinguishable", "roles"]
 
@@ -52,7 +52,7 @@ def roles(cells: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> tuple[pd
     Parameters
     ----------
     cells
-        One row per (model, source, target), as `analysis.observations.cells` gives it.
+        One row per (model, source, target), as `analysis.reading.observations.cells` gives it.
     draws, seed
         Of the bootstrap.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.published.correlation import correlate
-from analysis.published.uplift import by_regime
+from analysis.measures.uplift import by_regime
+from analysis.published.construction import correlate
 from registry.tracking.columns import CELL_KEY
 
 __all__ = ["ABLATION_COLUMNS", "ablation", "matched_cells"]

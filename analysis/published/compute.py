@@ -7,19 +7,18 @@ from dataclasses import dataclass, field
 
 import pandas as pd
 
-from analysis.left_out import LeftOut
+from analysis.measures.levels import LeftOut
+from analysis.measures.matrices import language_matrix, long_form, task_matrix
+from analysis.measures.uplift import uplift
+from analysis.measures.vectors import Vectors
 from analysis.published.ablation import ABLATION_COLUMNS, ablation
 from analysis.published.consistency import consistency, summarise
-from analysis.published.construction import construction
-from analysis.published.correlation import donors_by_construction, donors_correlation
+from analysis.published.construction import construction, donors_by_construction, donors_correlation
 from analysis.published.harm import harm
 from analysis.published.linguistic import linguistic
-from analysis.published.matrices import language_matrix, long_form, task_matrix
 from analysis.published.pareto import on_off_task, pareto
 from analysis.published.roles import language_families, roles
-from analysis.published.uplift import uplift
 from analysis.published.variance import COLUMNS, variance
-from analysis.published.vectors import Vectors
 
 __all__ = ["Options", "Published", "publish"]
 
@@ -72,7 +71,7 @@ def publish(cells: pd.DataFrame, options: Options | None = None) -> Published:
     Parameters
     ----------
     cells
-        One row per (model, source, target), as `analysis.observations.cells` returns it.
+        One row per (model, source, target), as `analysis.reading.observations.cells` returns it.
     """
     options = options or Options()
     by_construction, no_construction = construction(cells)

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.left_out import LeftOut
-from analysis.observations import DELTA_DECIMALS, cell_names
-from analysis.published.groups import families, size_buckets
-from analysis.published.uplift import of_regime
+from analysis.measures.groups import families, size_buckets
+from analysis.measures.levels import LeftOut
+from analysis.measures.uplift import of_regime
+from analysis.reading.observations import DELTA_DECIMALS, cell_names
 from registry.cells import Regime
 from registry.tracking.columns import SOURCE
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.published.groups import BUCKETS, UNKNOWN, families, size_buckets
-from analysis.published.uplift import of_regime, summary
+from analysis.measures.groups import BUCKETS, UNKNOWN, families, size_buckets
+from analysis.measures.uplift import of_regime, summary
 from registry.cells import Regime
 
 __all__ = ["FACTORS", "harm"]

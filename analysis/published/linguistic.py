@@ -8,10 +8,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.left_out import LeftOut
-from analysis.published.correlation import FEWEST, correlate
-from analysis.published.uplift import of_regime
-from analysis.published.vectors import KINDS, Vectors, uriel_vectors
+from analysis.measures.levels import LeftOut
+from analysis.measures.uplift import of_regime
+from analysis.measures.vectors import KINDS, Vectors, uriel_vectors
+from analysis.published.construction import FEWEST, correlate
 from registry.cells import Regime
 
 __all__ = ["cosine_distances", "language_pairs", "linguistic"]

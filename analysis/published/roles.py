@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.published.groups import language_family
+from analysis.measures.groups import language_family
 from registry.cells import Regime
 
 __all__ = ["DONOR", "RECIPIENT", "language_families", "roles", "side_by_side"]

@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from analysis.left_out import LeftOut
-from analysis.observations import cell_names
-from analysis.published.uplift import TRANSFER, by_regime
+from analysis.measures.levels import LeftOut
+from analysis.measures.uplift import TRANSFER, by_regime
+from analysis.reading.observations import cell_names
 from registry.cells import Regime
 
 __all__ = ["COLUMNS", "COMPONENTS", "VARIANTS", "decompose", "variance"]

@@ -8,12 +8,13 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 
-from analysis.corrected.noise import NoiseTable
-from analysis.corrected.shrinkage import regime_components
-from analysis.stored.cache import CachedResult
-from registry.tracking.columns import CELL_KEY
+from analysis.corrected.effects import regime_components
+from analysis.corrected.noise import MEASURED, NoiseTable, measured_noise
+from analysis.reading.cache import CachedResult
+from analysis.reading.outcomes import StoredOutcomes, study_outcomes
+from registry.tracking.columns import BLOCK, CELL_KEY
 
-__all__ = ["components_of"]
+__all__ = ["components_of", "stored_noise"]
 
 #: Raise it when the components come to be estimated otherwise.
 _VERSION = "1"
@@ -30,7 +31,7 @@ def components_of(cells: pd.DataFrame, noise: NoiseTable, *, cache: Path | None 
     Parameters
     ----------
     cells
-        One row per (model, source, target), as `analysis.observations.cells` gives it.
+        One row per (model, source, target), as `analysis.reading.observations.cells` gives it.
     cache
         Folder of the study, where the last components are kept with a digest of what they were estimated from.
     """
@@ -51,3 +52,44 @@ def _digest(cells: pd.DataFrame, noise: NoiseTable) -> str:
     """Return a digest of the cells, their deltas and the mean noise, exact in every number."""
     rows = pd.util.hash_pandas_object(cells[[*CELL_KEY, "regime", "delta"]], index=False)
     return hashlib.sha256(rows.to_numpy().tobytes() + repr(noise.mean()).encode()).hexdigest()
+
+
+# --- stored outcomes of questions to the noise that they show, which is kept: it takes seconds and rarely changes
+
+
+#: Raise it when the noise comes to be measured otherwise.
+_NOISE_VERSION = "1"
+
+_NOISE_COLUMNS = pa.schema(
+    [
+        *((name, pa.string()) for name in BLOCK),
+        *((name, pa.int64()) for name in ("n_sources", "n_questions")),
+        *((name, pa.float64()) for name in ("v", "c")),
+    ]
+)
+
+
+def stored_noise(stored: StoredOutcomes, *, cache: Path | None = None) -> NoiseTable | None:
+    """Return the sampling noise that stored outcomes show; None if there are none.
+
+    Parameters
+    ----------
+    cache
+        Folder of the study, where the last noise is kept with a digest of what it was measured from.
+    """
+    if not stored.runs:
+        return None
+    if cache is None:
+        return measured_noise(study_outcomes(stored))
+    kept = CachedResult(cache / "noise.parquet", _NOISE_COLUMNS, _NOISE_VERSION)
+    return NoiseTable(kept.of(_outcomes_digest(stored), lambda: measured_noise(study_outcomes(stored)).table), MEASURED)
+
+
+def _outcomes_digest(stored: StoredOutcomes) -> str:
+    """Return a digest of whose answers count where, and of the answers."""
+    found = hashlib.sha256()
+    for run in stored.runs:
+        targets = "all" if run.targets is None else " ".join(sorted(map(str, run.targets)))
+        found.update(f"{run.key}\n{run.packed.test_set}\n{targets}\n{len(run.packed.bits)}\n".encode())
+        found.update(run.packed.bits)
+    return found.hexdigest()

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.observations import cell_names
+from analysis.reading.observations import cell_names
 from analysis.recommend.expectation import Expectation
 
 __all__ = ["COLUMNS", "EVERYWHERE", "HERE", "leave_one_source_out", "trust"]

@@ -14,19 +14,17 @@ from mlflow import MlflowClient
 
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.cells import adjusted, assumed_cells, measured_cells
-from analysis.corrected.shrinkage import shrink
-from analysis.frame import Frame, load
-from analysis.observations import cell_names
-from analysis.observations import cells as averaged
-from analysis.recommend.components import components_of
+from analysis.corrected.effects import shrink
+from analysis.reading.cache import cache_folder, forget
+from analysis.reading.frame import Frame, load
+from analysis.reading.observations import cell_names
+from analysis.reading.observations import cells as averaged
+from analysis.reading.outcomes import stored_outcomes, study_outcomes
+from analysis.reading.run_record import InconsistentRunError
+from analysis.recommend.components import components_of, stored_noise
 from analysis.recommend.expectation import noise_of
-from analysis.recommend.questions import stored_noise
-from analysis.recorded import InconsistentRunError
-from analysis.stored.cache import cache_folder, forget
-from analysis.stored.collected import study_outcomes
-from analysis.stored.outcomes import stored_outcomes
 from registry.cells import Cell
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.columns import ADAPTER, BLOCK, TARGET
 from registry.tracking.names import Tag
 from registry.tracking.store import experiment_id
@@ -91,7 +89,7 @@ def version_evidence(
     questions
         Test items per target, or by task, to assume where the version has no outcomes of questions.
     cache
-        Folder that keeps what was read, as for `analysis.frame.load`.
+        Folder that keeps what was read, as for `analysis.reading.frame.load`.
 
     Raises
     ------

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.noise import NoiseTable, assumed_noise
-from analysis.numerals import counted
+from analysis.measures.numerals import counted
+from analysis.measures.vectors import Vectors
 from analysis.published.linguistic import cosine_distances
-from analysis.published.vectors import Vectors
 from analysis.recommend.components import components_of
-from analysis.recommend.effects import Effects, Expected
+from analysis.recommend.prediction import Effects, Expected
 from registry.cells import Cell, Regime, regime_of
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.columns import BLOCK
 
 __all__ = ["Design", "Expectation", "expectation", "noise_of"]
@@ -86,7 +86,7 @@ def expectation(
     Parameters
     ----------
     cells
-        One row per (model, source, target), as `analysis.observations.cells` gives it.
+        One row per (model, source, target), as `analysis.reading.observations.cells` gives it.
     measured
         Sampling noise measured over the outcomes of questions; where there is none it is assumed.
     vectors

@@ -8,14 +8,13 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from analysis.observations import cell_names
-from analysis.published.vectors import read_vectors, uriel_vectors
-from analysis.recommend.questions import stored_noise
+from analysis.measures.vectors import read_vectors, uriel_vectors
+from analysis.reading.cache import cache_folder, cache_root
+from analysis.reading.observations import cell_names
+from analysis.reading.outcomes import read_study
+from analysis.recommend.components import stored_noise
 from analysis.recommend.recommendation import Recommendation, recommend
-from analysis.stored.cache import cache_folder, cache_root
-from analysis.stored.outcomes import read_study
-from registry.cells import Cell
-from registry.targets import chosen_targets
+from registry.cells import Cell, chosen_targets
 from registry.tracking.store import experiment_id
 
 __all__ = ["recommend_recorded"]
@@ -39,7 +38,7 @@ def recommend_recorded(
     want, protect
         Targets as ``task/language``, either name ``*`` for all.
     vectors
-        CSV of typological vectors, see `analysis.published.vectors`; by default URIEL's, where they are installed.
+        CSV of typological vectors, see `analysis.measures.vectors`; by default URIEL's, where they are installed.
 
     Raises
     ------

@@ -11,13 +11,13 @@ from dataclasses import replace
 
 from registry.benchmarks.aligned import AlignedItems, Benchmark, align
 from registry.benchmarks.files import files_benchmark
-from registry.benchmarks.hub import hub_benchmark
+from registry.benchmarks.hub.benchmark import hub_benchmark
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS, Prompt
 from registry.benchmarks.splits import SPLITS, Manifest, Split
 from registry.cells import Grid
-from registry.dataspec import BenchmarkSpec
-from registry.refusal import unknown
+from registry.config.data import BenchmarkSpec
+from registry.errors import unknown
 
 __all__ = ["SPLITS", "AlignedItems", "Benchmark", "Item", "Manifest", "Prompt", "Split", "align", "load_benchmark"]
 

@@ -11,7 +11,7 @@ from typing import Literal
 from registry.benchmarks.items import Item
 from registry.benchmarks.splits import SPLITS, Manifest, Pools, Split, shown, warn
 from registry.cells import Cell
-from registry.refusal import Refused
+from registry.errors import Refused
 
 __all__ = ["agreeing", "check_disjoint", "disjoint", "settle"]
 

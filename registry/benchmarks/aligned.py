@@ -17,9 +17,9 @@ from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import Prompt
 from registry.benchmarks.splits import SPLITS, Manifest, Pools, Split, draw_manifest, read_manifest, shown
 from registry.cells import Cell, Grid
-from registry.dataspec import Headline, SplitSpec
-from registry.project import located
-from registry.refusal import Refused, unknown
+from registry.config.data import Headline, SplitSpec
+from registry.errors import Refused, unknown
+from registry.paths import located
 
 __all__ = ["AlignedItems", "Benchmark", "align"]
 

@@ -16,9 +16,9 @@ from registry.benchmarks.splits import Split, shown
 from registry.benchmarks.tables import Table, read_table
 from registry.benchmarks.texts import normalize_text
 from registry.cells import Cell, Grid
-from registry.dataspec import BenchmarkSpec, FilesTask
-from registry.project import located
-from registry.refusal import Refused, unknown
+from registry.config.data import BenchmarkSpec, FilesTask
+from registry.errors import Refused, unknown
+from registry.paths import located
 
 __all__ = ["FilesPool", "files_benchmark"]
 

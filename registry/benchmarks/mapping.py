@@ -13,8 +13,8 @@ from registry.benchmarks.splits import warn
 from registry.benchmarks.tables import Problems, Row, Table
 from registry.benchmarks.templates import Template
 from registry.benchmarks.texts import cell_id, cell_text, code_points, emptiness, find_text, is_visible, normalize_text
-from registry.dataspec import FilesTask
-from registry.refusal import unknown
+from registry.config.data import FilesTask
+from registry.errors import unknown
 
 __all__ = ["check_task", "columns_of", "id_of", "items_of", "value_of"]
 

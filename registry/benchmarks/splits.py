@@ -19,8 +19,8 @@ from typing import Literal, get_args
 from registry.benchmarks.items import Item
 from registry.benchmarks.tables import Problems, Row, read_table
 from registry.benchmarks.texts import cell_id
-from registry.dataspec import SplitSpec
-from registry.refusal import Refused, unknown
+from registry.config.data import SplitSpec
+from registry.errors import Refused, unknown
 
 __all__ = ["SPLITS", "Broken", "Manifest", "Pools", "Split", "draw_manifest", "read_manifest", "shown", "warn"]
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from registry.benchmarks.separated import RecordError, quoting_of, records
 from registry.benchmarks.texts import is_visible, normalize_text
-from registry.dataspec import Quoting
-from registry.refusal import Refused
+from registry.config.data import Quoting
+from registry.errors import Refused
 
 __all__ = ["Problems", "Row", "Table", "read_table"]
 

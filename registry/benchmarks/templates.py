@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from registry.benchmarks.texts import is_visible
-from registry.refusal import Refused, unknown
+from registry.errors import Refused, unknown
 
 __all__ = ["OPERATIONS", "Placeholder", "Template"]
 

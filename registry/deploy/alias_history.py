@@ -12,11 +12,10 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.utils.mlflow_tags import MLFLOW_USER
 
-from registry.deploy.queries import experiments, quoted
 from registry.tracking import names
+from registry.tracking.liveness import is_silent
 from registry.tracking.names import Kind, Tag
-from registry.tracking.runs import is_silent
-from registry.tracking.store import all_runs
+from registry.tracking.store import all_runs, experiments, quoted
 
 __all__ = [
     "DEMOTED",

@@ -13,11 +13,11 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from registry.cells import Cell, Regime, regime_of
-from registry.deploy.evaluations import Evaluation, evaluations
-from registry.refusal import Refused, unknown
+from registry.errors import Refused, unknown
+from registry.tracking.columns import CHECKED
 from registry.tracking.duplicates import refuse_conflicts
+from registry.tracking.evaluations import Evaluation, evaluations
 from registry.tracking.names import Kind, Tag, headlines_of
-from registry.tracking.parquet import CHECKED
 from registry.tracking.store import all_runs
 
 __all__ = ["SHRUNKEN", "SHRUNKEN_SD", "Best", "best_for"]

@@ -16,8 +16,8 @@ from typing import Any
 
 import psutil
 
-from registry.adapterfiles import WEIGHTS
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.files.adapter import WEIGHTS
 
 __all__ = [
     "CARD",

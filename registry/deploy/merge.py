@@ -12,15 +12,15 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging
 
-from registry.checkpoints import folder_weights
-from registry.deploy.dtypes import Dtype
-from registry.loading import load_tokenizer
+from registry.cards.base_model import Dtype
+from registry.config.study import BaseSpec
+from registry.errors import Refused
 from registry.lora.adapter import Adapter, read_adapter, require_fit
 from registry.lora.bank import is_resident
-from registry.memory import require_memory
-from registry.models import Base, skeleton_of
-from registry.refusal import Refused
-from registry.study import BaseSpec
+from registry.models.base import Base, skeleton_of
+from registry.models.loading import load_tokenizer
+from registry.models.memory import require_memory
+from registry.models.weight_files import folder_weights
 
 __all__ = ["DTYPES", "merge_into", "write_merged"]
 

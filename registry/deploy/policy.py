@@ -7,10 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from registry.cells import Cell, Regime
-from registry.policyspec import BEST, PromotionPolicy
-from registry.refusal import Refused, unknown
-from registry.targets import chosen_targets
+from registry.cells import Cell, Regime, chosen_targets
+from registry.config.promotion import BEST, PromotionPolicy
+from registry.errors import Refused, unknown
 from registry.tracking.chance import CHANCE_Q, chance_q
 
 __all__ = ["Check", "Evidence", "Measured", "Terms", "Verdict", "best_alias", "judge", "terms_of"]

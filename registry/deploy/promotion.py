@@ -7,10 +7,11 @@ pending, from which `alias_history` tells what happened, and never a promotion t
 from __future__ import annotations
 
 import json
+import math
 import re
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,20 +22,18 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE, MLFLOW_US
 
 from registry.cells import Cell
 from registry.deploy.alias_history import DEMOTED, DEMOTING, PASSED, PENDING, REFUSED
-from registry.deploy.policy import Verdict
-from registry.deploy.queries import quoted
+from registry.deploy.policy import Measured, Verdict
 from registry.deploy.resolve import Chosen
-from registry.deploy.verdict_text import as_markdown
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.evaluation.metrics import record_inputs
 from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
-from registry.tracking.evaluations import record_inputs
 from registry.tracking.names import Kind, Tag
 from registry.tracking.recording import Recording
 from registry.tracking.runs import recorded
-from registry.tracking.store import pages
+from registry.tracking.store import pages, quoted
 
-__all__ = ["Carriers", "carriers", "demote", "promote", "weights_problem"]
+__all__ = ["Carriers", "as_markdown", "as_text", "carriers", "demote", "promote", "weights_problem"]
 
 _METRICS = ("score", "baseline", "chance", "delta", "se", "low", "high", "p", "q", "shrunken", "shrunken_sd")
 
@@ -256,3 +255,64 @@ def _put_back(client: MlflowClient, name: str, alias: str, version: str | None) 
     except MlflowException:  # it was never set
         return
     client.delete_registered_model_alias(name, alias)
+
+
+# --- a verdict as text for a terminal, and as Markdown for MLflow's UI
+
+
+_HEAD = ("target", "regime", "baseline", "chance", "score", "delta", "95 %", "p", "q", "shrunken")
+
+
+def as_text(verdict: Verdict) -> str:
+    """Write the checks, one to a line, and the targets they rest on."""
+    width = max(len(check.name) for check in verdict.checks)
+    lines = [f"  {'yes' if check.passed else 'NO '} {check.name:<{width}}  {check.found}" for check in verdict.checks]
+    rows = [_HEAD, *(_row(cell, found) for cell, found in _asked(verdict))]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
+    table = [
+        "  " + "  ".join(f"{text:<{size}}" for text, size in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    return "\n".join([*lines, "", *table, f"  Errors of deltas: {verdict.evidence.noise}."])
+
+
+def as_markdown(verdict: Verdict) -> str:
+    """Write the verdict with every number it rests on."""
+    policy = verdict.terms.policy
+    checks = [(check.name, "yes" if check.passed else "**no**", check.found) for check in verdict.checks]
+    asked = f"at least {policy.min_gain:+g} pp by {policy.gain_by}, no harm with q < {policy.harm_q:g}"
+    rows = [_row(cell, found, "wanted" * (cell in verdict.terms.want)) for cell, found in _asked(verdict)]
+    return "\n\n".join(
+        [
+            f"Policy: {asked}. Evaluation run `{verdict.evidence.run_id}`.",
+            _table(("check", "passed", "found"), checks),
+            _table((*_HEAD, ""), rows),
+            f"Deltas in pp, q over the {len(verdict.terms.protect)} protected targets (Benjamini–Hochberg). Errors: "
+            f"{verdict.evidence.noise}.",
+        ]
+    )
+
+
+def _asked(verdict: Verdict) -> list[tuple[Cell, Measured]]:
+    """Return the targets that the policy names and that were measured, the wanted first."""
+    targets = verdict.evidence.targets
+    return [(cell, targets[cell]) for cell in (*verdict.terms.want, *verdict.terms.protect) if cell in targets]
+
+
+def _row(cell: Cell, found: Measured, *more: str) -> tuple[str, ...]:
+    shares = (_share(value) for value in (found.baseline, found.chance, found.score))
+    interval = _DASH if math.isnan(found.low) else f"{found.low:+.2f} to {found.high:+.2f}"
+    shrunken = _DASH if math.isnan(found.shrunken) else f"{found.shrunken:+.2f} (SD {found.shrunken_sd:.2f})"
+    tests = (_DASH if math.isnan(value) else f"{value:.2g}" for value in (found.p, found.q))
+    return (str(cell), str(found.regime), *shares, f"{found.delta:+.2f}", interval, *tests, shrunken, *more)
+
+
+_DASH = "–"
+
+
+def _share(value: float) -> str:
+    return _DASH if math.isnan(value) else f"{100 * value:.1f} %"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)

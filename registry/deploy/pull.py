@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,20 +14,20 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from registry.adapterfiles import CONFIG, WEIGHTS, config_text, read_config
-from registry.deploy.base_model import find_base
-from registry.deploy.card import Facts, card
-from registry.deploy.dtypes import Dtype
+from registry.cards.base_model import Dtype, auto_class, find_base, held_dtype, imports, load_arguments
+from registry.cards.card import Facts, card
+from registry.cards.results import results_of
+from registry.cards.vllm import cautions, objections, serve_adapter, serve_merged
 from registry.deploy.folder import CARD, Identity, check_target, is_ours, is_same, placed, refresh_card, seal, tidy
 from registry.deploy.resolve import Chosen
-from registry.deploy.results import results_of
 from registry.deploy.versions import alias_target
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.files.adapter import CONFIG, WEIGHTS, config_text, read_config
 from registry.tracking.adapters import RESTORE, RegisteredAdapter, download_adapter
 from registry.tracking.folders import read_description
 from registry.tracking.verification import Recorded, check_recipe, on_record, run_of
 
-__all__ = ["Pulled", "default_folder", "pull"]
+__all__ = ["Pulled", "default_folder", "pull", "usage"]
 
 
 @dataclass(frozen=True)
@@ -278,3 +279,38 @@ def _serving(chosen: Chosen) -> Mapping[str, Any]:
             return read_description(Path(path).parent)
         except Refused as error:
             raise Refused(f"{chosen.adapter.uri}: {error}") from None
+
+
+# --- the lines that use a pulled folder: with transformers and PEFT, and with vLLM
+
+
+def usage(pulled: Pulled) -> list[str]:
+    """Return lines of Python and of the shell."""
+    folder, facts = str(pulled.folder), pulled.facts
+    if facts.merged:
+        python = [
+            f"from transformers import {auto_class(facts.serving)}, AutoTokenizer",
+            f'model = {auto_class(facts.serving)}.from_pretrained({folder!r}, dtype="{facts.merged}")',
+            f"tokenizer = AutoTokenizer.from_pretrained({folder!r})",
+        ]
+        return _both(python, serve_merged(folder, facts.name, facts.merged))
+    place, revision = pulled.base, pulled.base_revision
+    pinned = f", revision={revision!r}" if revision else ""
+    python = [
+        "from peft import PeftModel",
+        imports(facts.serving),
+        f"base = {auto_class(facts.serving)}.from_pretrained({place!r}{load_arguments(facts.serving, revision)})",
+        f"model = PeftModel.from_pretrained(base, {folder!r})",
+        f"tokenizer = AutoTokenizer.from_pretrained({place!r}{pinned})",
+    ]
+    why_not = objections(pulled.folder)
+    if why_not:
+        return _both(python, f"does not load it: {'; '.join(why_not)}. Pull it with -P merged=true")
+    config = json.loads((pulled.folder / "adapter_config.json").read_text(encoding="utf-8"))
+    dtype = held_dtype(facts.serving)
+    lines = _both(python, serve_adapter(place, revision, facts.name, folder, config["r"], dtype))
+    return [*lines, *(f"    # {caution}" for caution in cautions(dtype))]
+
+
+def _both(python: list[str], shell: str) -> list[str]:
+    return ["  Python:", *(f"    {line}" for line in python), "  vLLM:", f"    {shell}"]

@@ -6,7 +6,7 @@ import glob
 from pathlib import Path
 
 from registry.deploy.folder import MANIFEST, pulled_files
-from registry.refusal import Refused
+from registry.errors import Refused
 
 __all__ = ["check_repository", "push"]
 

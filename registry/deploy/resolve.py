@@ -12,7 +12,6 @@ from mlflow.exceptions import MlflowException
 
 from registry.cells import Cell
 from registry.deploy.best import best_for
-from registry.deploy.queries import experiments, quoted
 from registry.deploy.versions import (
     alias_target,
     check_name,
@@ -23,10 +22,10 @@ from registry.deploy.versions import (
     version_of,
     versions_of,
 )
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.adapters import RegisteredAdapter
 from registry.tracking.names import Kind, Tag, registered_model
-from registry.tracking.store import all_runs
+from registry.tracking.store import all_runs, experiments, quoted
 
 __all__ = ["Asked", "Chosen", "choose"]
 

@@ -9,10 +9,9 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
-from registry.deploy.queries import quoted
-from registry.refusal import Refused, unknown
+from registry.errors import Refused, unknown
 from registry.tracking.names import Tag
-from registry.tracking.store import pages
+from registry.tracking.store import pages, quoted
 
 __all__ = [
     "alias_target",

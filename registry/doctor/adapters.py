@@ -12,11 +12,11 @@ from mlflow.entities import LoggedModel
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from registry.adapterfiles import WEIGHTS
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.lost import copy_back, found_elsewhere, move_aside, restore
 from registry.doctor.records import Records, watched
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.files.adapter import WEIGHTS
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.folders import check_places
 from registry.tracking.names import Tag

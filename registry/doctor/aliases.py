@@ -8,7 +8,7 @@ from registry.deploy.alias_history import Difference, complete, differences, pro
 from registry.deploy.versions import registered
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.records import Records
-from registry.refusal import Refused
+from registry.errors import Refused
 
 __all__ = ["check_aliases"]
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from mlflow.entities import Run
 
-from registry.deploy.queries import quoted
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.records import Records, described, watched
 from registry.tracking.duplicates import Resolution, resolve_runs
 from registry.tracking.names import Kind, Tag
+from registry.tracking.store import quoted
 
 __all__ = ["check_twice"]
 

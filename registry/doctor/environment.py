@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 
 import yaml
 
-from registry.cores import usable_cores
 from registry.doctor.findings import Finding, good, note, wrong
-from registry.project import PROJECT
+from registry.paths import PROJECT
+from registry.process import usable_cores
 
 __all__ = ["check_devices", "check_environment", "pinned"]
 

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 
 from registry.doctor.environment import check_devices, check_environment
 from registry.doctor.findings import Finding, Level, Section, note, wrong
-from registry.refusal import Refused
+from registry.errors import Refused
 
 if TYPE_CHECKING:  # they need packages whose absence is to be told
     from mlflow import MlflowClient
 
+    from registry.config.study import Study
     from registry.doctor.integrity import Expected
     from registry.doctor.records import Records
-    from registry.runner.outline import Outline
-    from registry.study import Study
+    from registry.planning.outline import Outline
 
 __all__ = ["Examination", "examine", "mended"]
 
@@ -89,7 +89,7 @@ def _with_store(what: Examination) -> Iterator[Section]:
 
 def _studies(what: Examination) -> tuple[list[Study], Refused | None]:
     """Return the studies of a file; none, and why, where there is no such file: it may be on record all the same."""
-    from registry.studyfile import load_studies
+    from registry.config.files import load_studies
 
     if not what.study:
         return [], None
@@ -114,7 +114,7 @@ def _of(study: Study, studies: Sequence[Study]) -> str:
 
 
 def _outline(study: Study) -> Outline | None:
-    from registry.runner.outline import outline
+    from registry.planning.outline import outline
 
     try:
         return outline(study, strict=False)
@@ -177,9 +177,9 @@ def _adapters(records: Records, what: Examination) -> Iterator[Finding]:
 def _expected(study: Study, records: Records, outlined: Outline | None) -> Expected:
     """Return what should be on record: by fingerprints, or by names where bases or items are not at hand."""
     from registry.doctor.integrity import Expected
-    from registry.hub import offline
-    from registry.runner.experiment import prepare
-    from registry.runner.plan import make_plan
+    from registry.models.hub import offline
+    from registry.planning.experiment import prepare
+    from registry.planning.plan import make_plan
 
     with offline():
         try:
@@ -196,7 +196,7 @@ def _expected(study: Study, records: Records, outlined: Outline | None) -> Expec
 
 
 def _needs_hub(study: Study) -> bool:
-    from registry.runner.outline import needs_hub
+    from registry.planning.outline import needs_hub
 
     return needs_hub(study)
 

@@ -7,14 +7,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from registry.config.study import BaseSpec, Study
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.records import watched
-from registry.hub import Gated, NotAtHand, cached_weights, listing
-from registry.models import base_folder
-from registry.refusal import Refused
-from registry.runner.forecast import sizes_of, store_bytes
-from registry.runner.outline import Outline
-from registry.study import BaseSpec, Study
+from registry.errors import Refused
+from registry.models.base import base_folder
+from registry.models.hub import Gated, NotAtHand, cached_weights, listing
+from registry.planning.forecast import sizes_of, store_bytes
+from registry.planning.outline import Outline
 from registry.tracking.store import sqlite_file
 
 __all__ = ["check_disks", "check_hub"]

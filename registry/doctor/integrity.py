@@ -10,9 +10,9 @@ from mlflow.entities import Run
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.lost import copy_back, found_elsewhere, restore
 from registry.doctor.records import Records, described, watched
+from registry.tracking.liveness import end_dead, is_silent, still_silent
 from registry.tracking.names import FINAL_LOSS, Artifact, Kind, Tag, is_of
 from registry.tracking.recording import local_folder
-from registry.tracking.runs import end_dead, is_silent, still_silent
 
 __all__ = ["Expected", "check_dead", "check_finished", "check_plan"]
 

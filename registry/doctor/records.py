@@ -11,8 +11,8 @@ from mlflow.entities import Experiment, LoggedModel, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from tqdm import tqdm
 
+from registry.tracking.liveness import is_silent
 from registry.tracking.names import Kind, Tag
-from registry.tracking.runs import is_silent
 from registry.tracking.store import all_runs, pages
 
 __all__ = ["Records", "read_records", "watched"]

@@ -18,13 +18,13 @@ from mlflow.entities import Experiment
 from mlflow.exceptions import MlflowException
 
 from registry.doctor.findings import Finding, good, note, wrong
+from registry.files.disks import unwritable
 from registry.masking import mask
 from registry.tracking.names import Tag
 from registry.tracking.recording import local_folder
 from registry.tracking.schema import newest_revision, upgrade_commands
+from registry.tracking.sqlite import shared_log
 from registry.tracking.store import displacement, open_store, shown_uri, sqlite_file
-from registry.tracking.write_ahead import shared_log
-from registry.writable import unwritable
 
 __all__ = ["check_store"]
 

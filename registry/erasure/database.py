@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, create_engine, ev
 from sqlalchemy.pool import NullPool
 
 from registry.erasure.inventory import Inventory
-from registry.interrupts import unbroken
+from registry.process import unbroken
 from registry.tracking.store import sqlite_file
 
 __all__ = ["erase_rows"]

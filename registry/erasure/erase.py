@@ -15,7 +15,7 @@ from registry.erasure.database import erase_rows
 from registry.erasure.files import Files, Journal, erase_files, files_of
 from registry.erasure.inventory import Inventory, Subject, take_inventory
 from registry.erasure.server import mark_deleted, remaining
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.names import Tag
 from registry.tracking.store import is_database, sqlite_file
 from registry.tuning.storage import storage_url

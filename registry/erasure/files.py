@@ -18,8 +18,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
-from registry.caches import checkpoint, user_cache
 from registry.erasure.inventory import Inventory, Subject
+from registry.paths import checkpoint, user_cache
 from registry.tracking.recording import local_folder
 from registry.tracking.store import sqlite_file
 

@@ -10,12 +10,11 @@ from mlflow.entities import Experiment, LoggedModel, Run, ViewType
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from registry.deploy.queries import quoted
-from registry.refusal import Refused, unknown
+from registry.errors import Refused, unknown
 from registry.tracking.claims import claims_model
+from registry.tracking.liveness import is_silent
 from registry.tracking.names import Kind, Tag
-from registry.tracking.runs import is_silent
-from registry.tracking.store import pages
+from registry.tracking.store import pages, quoted
 
 __all__ = ["FORGOTTEN", "Inventory", "Subject", "take_inventory"]
 

@@ -3,14 +3,13 @@
 >>> imported = read_source(Path("cells.csv"), staging=folder)
 >>> run_id, reused = record_import(client, "published", imported)
 
-Knows no torch. What `analysis.frame` reads back is named in `registry.tracking.names.Artifact`.
+Knows no torch. What `analysis.reading.frame` reads back is named in `registry.tracking.names.Artifact`.
 """
 
 from __future__ import annotations
 
 from registry.imports.imported import Imported
 from registry.imports.naming import read_families, study_name
-from registry.imports.record import record_import, write_frame
-from registry.imports.source import FORMATS, read_source
+from registry.imports.record import FORMATS, read_source, record_import, write_frame
 
 __all__ = ["FORMATS", "Imported", "read_families", "read_source", "record_import", "study_name", "write_frame"]

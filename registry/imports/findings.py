@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
-from registry.refusal import Refused
+from registry.errors import Refused
 
 __all__ = ["Findings"]
 

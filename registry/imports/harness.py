@@ -13,17 +13,17 @@ import pandas as pd
 from tqdm import tqdm
 
 from registry.cells import Cell, regime_of
+from registry.errors import Refused, unknown
+from registry.evaluation.metrics import delta_metrics
 from registry.imports.harness_files import Results, results_below
+from registry.imports.harness_scores import Measured, Reading, listed, measure
 from registry.imports.harness_settings import differences
-from registry.imports.harness_targets import Measured, Reading, listed, measure
 from registry.imports.imported import Imported
 from registry.imports.manifest import Manifest, ManifestRun
 from registry.imports.naming import described
-from registry.refusal import Refused, unknown
 from registry.tracking import names
 from registry.tracking.chance import compared_with_chance
 from registry.tracking.columns import BASELINE_COLUMNS, CELL_KEY, STORED_COLUMNS
-from registry.tracking.evaluations import delta_metrics
 
 __all__ = ["read_harness"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from registry.errors import Refused
 from registry.imports.manifest import ManifestRun
-from registry.refusal import Refused
 
 __all__ = ["Results", "results_below"]
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from registry.benchmarks.tables import read_table
 from registry.cells import Cell
+from registry.config.yaml_text import read_yaml
+from registry.errors import Refused, unknown
 from registry.imports.naming import NAME_RULE, is_model, is_name
-from registry.refusal import Refused, unknown
-from registry.yamltext import read_yaml
 
 __all__ = ["EXAMPLE", "Manifest", "ManifestRun", "read_manifest"]
 

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from registry.fields import Name
-from registry.models import KNOWN
-from registry.refusal import Refused
-from registry.studynames import recorded_name
+from registry.config.names import recorded_name
+from registry.config.types import Name
+from registry.errors import Refused
+from registry.models.base import KNOWN
 
 __all__ = ["NAME_RULE", "describe_model", "described", "is_model", "is_name", "read_families", "size_of", "study_name"]
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
-_LONGEST_MODEL = 120  # as in registry.study.BaseSpec
+_LONGEST_MODEL = 120  # as in registry.config.study.BaseSpec
 
 #: For messages.
 NAME_RULE = "letters, digits, '_', '-' and '.', the first a letter or digit, 60 at most"

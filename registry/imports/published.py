@@ -17,11 +17,11 @@ import numpy as np
 import pandas as pd
 
 from registry.benchmarks.tables import read_table
+from registry.errors import Refused
 from registry.imports.findings import Findings
 from registry.imports.imported import Imported
 from registry.imports.naming import describe_model, described, size_of
 from registry.imports.published_checks import check_rows
-from registry.refusal import Refused
 from registry.tracking.chance import chance_p, compared_with_chance
 from registry.tracking.columns import AVERAGED, BASELINE_COLUMNS, BLOCK, CELL_KEY, STORED_COLUMNS
 

@@ -15,10 +15,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from registry.adapterfiles import WEIGHTS, check_weights, read_config, tensor_name
-from registry.projections import projections, spec_targets
-from registry.refusal import Refused
-from registry.study import LoraSpec
+from registry.config.study import LoraSpec
+from registry.errors import Refused
+from registry.files.adapter import WEIGHTS, check_weights, read_config, tensor_name
+from registry.models.projections import projections, spec_targets
 
 __all__ = ["Adapter", "fresh_adapter", "read_adapter", "require_fit", "save_adapter"]
 

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from registry.errors import Refused
 from registry.lora.adapter import Adapter, require_fit
 from registry.lora.internals import execution_device
-from registry.memory import release_freed
-from registry.refusal import Refused
+from registry.models.memory import release_freed
 
 __all__ = ["Bank", "draw_seed", "is_resident", "merged", "put_on"]
 

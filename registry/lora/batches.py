@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from registry.lora.attention import Block, Layout, Prefix
-from registry.lora.rows import Row
-from registry.lora.tokens import Example
+from registry.lora.encoding import Example
+from registry.lora.shared_prefixes import Row
 
 __all__ = ["Batch", "ScoringBatch", "examples_batch", "prefix_batch", "scoring_batch"]
 

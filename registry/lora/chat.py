@@ -11,7 +11,7 @@ from typing import Any
 from jinja2.exceptions import TemplateError
 from transformers import PreTrainedTokenizerBase
 
-from registry.refusal import Refused
+from registry.errors import Refused
 
 __all__ = ["depends_on_date", "header_digest", "render_chat", "require_chat_template", "require_fixed_template"]
 

@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from registry.lora.adapter import Adapter
 from registry.lora.full import FullWeights
-from registry.projections import body_weights
+from registry.models.projections import body_weights
 
 __all__ = ["Size", "Usage", "peak_memory_gb", "reset_peak_memory", "scoring_flop", "training_flop"]
 

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from registry.lora.attention import NAME, Unsupported
-from registry.lora.batches import Batch
+from registry.lora.attention import NAME, Prefix, Unsupported
+from registry.lora.batches import Batch, prefix_batch
 from registry.lora.internals import attention_name, execution_device
 
-__all__ = ["Batching", "Forward", "input_device", "reading"]
+__all__ = ["Batching", "Forward", "compute_prefix", "input_device", "reading"]
 
 #: Takes a batch to logits at its ``head`` positions, (heads, vocabulary), in the model's dtype.
 Forward = Callable[[Batch], Tensor]
@@ -35,7 +35,8 @@ class Batching:
     padded : bool
         Sequences of several lengths in the rows of one tensor; False is one sequence a pass, as transformers reads it.
     switches : tuple of int
-        Lengths above which every position is computed otherwise; see :func:`registry.architecture.rope_switches`.
+        Lengths above which every position is computed differently; see
+        :func:`registry.models.architecture.rope_switches`.
     """
 
     flat: bool
@@ -153,3 +154,14 @@ def _only_at(stack: ExitStack, module: nn.Module, places: list[Tensor]) -> None:
 
     stack.callback(module.register_forward_pre_hook(gather).remove)
     stack.callback(module.register_forward_hook(scatter).remove)
+
+
+def compute_prefix(forward: Forward, tokens: tuple[int, ...], device: torch.device) -> Prefix | None:
+    """Compute keys and values of a shared beginning; None for no tokens."""
+    if not tokens:
+        return None
+    batch = prefix_batch(tokens).to(device)
+    forward(batch)
+    assert batch.layout is not None and batch.layout.prefix is not None
+    batch.layout.prefix.filled = True
+    return batch.layout.prefix

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from registry.refusal import Refused
+from registry.errors import Refused
 
 __all__ = ["FullWeights", "Whole", "in_training", "replaced", "require_trainable", "save_full"]
 

@@ -19,14 +19,13 @@ from transformers import PreTrainedModel
 
 from registry.lora.attention import Prefix
 from registry.lora.batches import ScoringBatch, scoring_batch
-from registry.lora.forward import Batching, Forward, input_device, reading
-from registry.lora.prefixes import compute_prefix
-from registry.lora.rows import Row, question_rows, split
-from registry.lora.tokens import Continuations
+from registry.lora.encoding import Continuations
+from registry.lora.forward import Batching, Forward, compute_prefix, input_device, reading
+from registry.lora.shared_prefixes import Row, question_rows, split
 from registry.lora.trial import batching_of
-from registry.memory import is_out_of_memory, release_freed
+from registry.models.memory import is_out_of_memory, release_freed
 
-__all__ = ["ScoringSet", "choose", "loglikelihoods"]
+__all__ = ["ScoringSet", "loglikelihoods"]
 
 _log = logging.getLogger(__name__)
 # Float32 copies of logits are made in parts of so many numbers: on a CPU few enough to stay in its cache.
@@ -44,14 +43,15 @@ class ScoringSet:
     max_length : int
         Longest input in tokens.
     worth : int, optional
-        Tokens that a shared beginning must save to be computed apart; see :func:`registry.lora.rows.question_rows`.
+        Tokens that a shared beginning must save to be computed apart; see
+        :func:`registry.lora.shared_prefixes.question_rows`.
 
     Attributes
     ----------
     options : tuple of int
         Number of options of each question, in the questions' order.
     indistinct : bool array, (questions,)
-        Where no model can tell all options of a question apart, see :class:`registry.lora.tokens.Continuations`.
+        Where no model can tell all options of a question apart, see :class:`registry.lora.encoding.Continuations`.
     tokens_per_batch : int
         What it is now.
     seconds : float
@@ -204,23 +204,6 @@ def loglikelihoods(
         remedy = "; fp16 overflows above 65,504, bf16 does not" if model.dtype == torch.float16 else ""
         raise FloatingPointError(f"log-likelihoods of {broken} of {len(scores)} questions are not a number{remedy}")
     return scores
-
-
-def choose(scores: Sequence[np.ndarray], lengths: Sequence[Sequence[int]] | None = None) -> np.ndarray:
-    """Return the index of each question's best option; with ``lengths`` (characters), the best after division by them.
-
-    Ties go to the first option, as in lm-evaluation-harness.
-    """
-    if not len(scores):
-        return np.array([], dtype=np.int64)
-    counts = np.array([len(row) for row in scores])
-    values = np.concatenate(scores)
-    if lengths is not None:
-        values = values / np.concatenate(lengths)
-    table = np.full((len(counts), counts.max()), -np.inf)
-    table[np.arange(counts.max()) < counts[:, None]] = values
-    best: np.ndarray = table.argmax(axis=1)
-    return best
 
 
 def _batch(forward: Forward, batch: ScoringBatch, prefix: Prefix | None, device: torch.device) -> np.ndarray:

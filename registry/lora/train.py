@@ -21,16 +21,16 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
+from registry.config.study import Recipe
 from registry.lora.adapter import Adapter
 from registry.lora.bank import Bank, put_on
-from registry.lora.course import Course, Training, hold_out
+from registry.lora.encoding import Example
 from registry.lora.forward import input_device, reading
 from registry.lora.full import in_training
-from registry.lora.passes import Passes
-from registry.lora.tokens import Example
+from registry.lora.microbatches import Passes
+from registry.lora.training_state import Course, Training, hold_out
 from registry.lora.trial import batching_of
-from registry.memory import release_freed
-from registry.study import Recipe
+from registry.models.memory import release_freed
 
 __all__ = ["Assignment", "Training", "hold_out", "train_adapter", "train_adapters", "train_full"]
 

@@ -19,15 +19,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from registry.architecture import brief, has_position_table, longest_input, rope_switches
+from registry.errors import Refused
 from registry.lora.attention import Unsupported
 from registry.lora.batches import Batch, scoring_batch
-from registry.lora.forward import Batching, input_device, reading
-from registry.lora.prefixes import compute_prefix
-from registry.lora.rows import Row, question_rows, split
-from registry.lora.tokens import Continuations
-from registry.memory import is_out_of_memory
-from registry.refusal import Refused
+from registry.lora.encoding import Continuations
+from registry.lora.forward import Batching, compute_prefix, input_device, reading
+from registry.lora.shared_prefixes import Row, question_rows, split
+from registry.models.architecture import brief, has_position_table, longest_input, rope_switches
+from registry.models.memory import is_out_of_memory
 
 __all__ = ["batching_of"]
 

@@ -7,14 +7,14 @@ import logging
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from registry.cells import Cell
-from registry.loading import dtype_of, load_base
+from registry.config.study import Study
+from registry.errors import Refused
+from registry.evaluation.outcomes import Questions
+from registry.lora.encoding import Continuations, Example, encode_examples, encode_queries, indistinct_targets
 from registry.lora.score import ScoringSet
-from registry.lora.tokens import Continuations, Example, encode_examples, encode_queries, indistinct_targets
-from registry.models import Base
-from registry.refusal import Refused
-from registry.runner.experiment import Experiment
-from registry.runner.outcomes import Questions
-from registry.study import Study
+from registry.models.base import Base
+from registry.models.loading import dtype_of, load_base
+from registry.planning.experiment import Experiment
 
 __all__ = ["examples_of", "loaded", "questions_of", "tokens_per_batch"]
 

@@ -8,7 +8,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from registry.runner.experiment import Job
+from registry.planning.experiment import Job
 
 __all__ = ["Board"]
 

@@ -20,8 +20,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
-from registry.runner.experiment import Job
-from registry.runner.plan import Step
+from registry.planning.experiment import Job
+from registry.planning.plan import Step
 
 __all__ = ["Costs", "Failure", "Schedule", "Task"]
 

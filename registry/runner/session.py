@@ -11,24 +11,26 @@ from typing import TYPE_CHECKING
 
 from mlflow import MlflowClient
 
-from registry.hub import offline
-from registry.models import require_architectures
-from registry.outputs import staged
-from registry.refusal import Refused
-from registry.runner import describe
-from registry.runner.base_facts import coverage, reached_layers
-from registry.runner.copies import copies_tags
-from registry.runner.experiment import Experiment, Job, prepare
-from registry.runner.local import default_workers, run_plan
-from registry.runner.outline import Outline, needs_hub, outline
-from registry.runner.plan import Plan, look_up, make_plan, plan_beside, present_store
-from registry.runner.preflight import preflight
+from registry.config.study import Study
+from registry.errors import Refused
+from registry.files.outputs import staged
+from registry.models.base import require_architectures
+from registry.models.hub import offline
+from registry.planning import console, design_files
+from registry.planning.base_facts import coverage, reached_layers
+from registry.planning.copies import copies_tags
+from registry.planning.experiment import Experiment, Job, prepare
+from registry.planning.outline import Outline, needs_hub, outline
+from registry.planning.plan import Plan, look_up, make_plan, plan_beside, present_store
+from registry.planning.preflight import preflight
+from registry.planning.registered_names import require_distinct_names, require_free_names
+from registry.runner import descriptions
+from registry.runner.local_pool import default_workers, run_plan
 from registry.runner.progress import Board
-from registry.runner.registered_names import require_distinct_names, require_free_names
 from registry.runner.schedule import Failure
-from registry.study import Study
+from registry.tracking.liveness import reap
 from registry.tracking.names import JOBS_FAILED, JOBS_PLANNED, Kind, Tag, run_name
-from registry.tracking.runs import end_strays, reap, recorded
+from registry.tracking.runs import end_strays, recorded
 from registry.tracking.store import experiment_id, open_store, shown_uri, tracking_uri
 
 if TYPE_CHECKING:  # slow to import, and planning has no need of it
@@ -134,14 +136,14 @@ def rehearse(study: Study, *, workers: int = 0, output: str = "") -> str:
                 raise
             require_architectures(study.models, trust_remote_code=study.trust_remote_code)
             text = _by_names(outline(study), reason)
-            folder = describe.write_study(study, Path(output)) if output else None
+            folder = design_files.write_study(study, Path(output)) if output else None
         else:
             folder = _written(experiment, output) if output else None
     return f"{text}\n  written to {folder}" if folder else text
 
 
 def _by_fingerprints(experiment: Experiment, workers: int) -> str:
-    from registry.runner.estimate import estimate
+    from registry.planning.estimate import estimate
 
     done = look_up(experiment.study.name)
     plan = plan_beside(done, experiment.jobs())
@@ -150,24 +152,24 @@ def _by_fingerprints(experiment: Experiment, workers: int) -> str:
     workers = workers or _own_workers(experiment.study, plan)
     lines = _planned(experiment, plan, workers=workers)
     if plan.todo:
-        lines.append(describe.cost(estimate(experiment, plan, done, workers=workers)))
+        lines.append(console.cost(estimate(experiment, plan, done, workers=workers)))
     return "\n".join([*lines, f"  store         {shown_uri(tracking_uri())}"])
 
 
 def _by_names(seen: Outline, reason: Refused) -> str:
-    from registry.runner.forecast import forecast
+    from registry.planning.forecast import forecast
 
     left = seen.left_in_all
     reached = {spec.name: reached_layers(seen.study, spec) for spec in seen.study.models}
     there = ", ".join(f"{count} {kind}" for kind, count in seen.recorded_count.items())
     return "\n".join(
         [
-            describe.grid(seen.study, sources=len(seen.sources), targets=len(seen.grid)),
+            console.grid(seen.study, sources=len(seen.sources), targets=len(seen.grid)),
             f"  by names      {reason}",
             f"  there already {there}, by names: whether they still hold is seen once bases and items are here",
-            describe.to_do(left.fine_tunes, left.evaluations, left.baselines),
+            console.to_do(left.fine_tunes, left.evaluations, left.baselines),
             *coverage(reached),
-            describe.cost(forecast(seen)),
+            console.cost(forecast(seen)),
             f"  store         {shown_uri(tracking_uri())}",
         ]
     )
@@ -175,15 +177,15 @@ def _by_names(seen: Outline, reason: Refused) -> str:
 
 def _planned(experiment: Experiment, plan: Plan, *, workers: int, reaped: int = 0) -> list[str]:
     return [
-        describe.grid(experiment.study, sources=len(experiment.sources), targets=len(experiment.grid)),
-        *describe.plan(plan, workers=workers, reaped=reaped),
+        console.grid(experiment.study, sources=len(experiment.sources), targets=len(experiment.grid)),
+        *console.plan(plan, workers=workers, reaped=reaped),
         *coverage({name: facts.matched for name, facts in experiment.facts.items()}),
     ]
 
 
 def _written(experiment: Experiment, output: str) -> Path:
     with staged(Path(output), "study", is_former=_is_former) as staging:
-        describe.write_design(experiment, staging.folder, experiment.grid.tasks)
+        design_files.write_design(experiment, staging.folder, experiment.grid.tasks)
     return Path(output)
 
 
@@ -228,12 +230,12 @@ def run_study(ready: Prospect) -> list[Failure]:
                 Tag.PROTOCOL: ready.experiment.protocol,
                 **copies_tags(ready.experiment.items),
             },
-            params=describe.parameters(study) | carried,
-            description=describe.study(ready.experiment, ready.plan),
+            params=design_files.parameters(study) | carried,
+            description=descriptions.study(ready.experiment, ready.plan),
         ) as recording,
     ):
         with recording.folder() as folder:
-            describe.write_design(ready.experiment, folder, ready.experiment.grid.tasks)
+            design_files.write_design(ready.experiment, folder, ready.experiment.grid.tasks)
         failures = _worked_off(ready, run)
         recording.metrics({JOBS_PLANNED: len(ready.plan.todo), JOBS_FAILED: len(failures)})
     end_strays(ready.client, ready.experiment_id)
@@ -256,7 +258,7 @@ def _runner(ready: Prospect) -> Iterator[Callable[..., list[Failure]]]:
         yield partial(run_plan, *place, workers=ready.workers)
         return
     from registry.runner.on_ray.cluster import Cluster
-    from registry.runner.on_ray.staff import run_on_ray
+    from registry.runner.on_ray.pool import run_on_ray
 
     with Cluster.opened(ready.on_ray) as cluster:
         nodes = cluster.require(ready.experiment, ready.client, ready.experiment_id)

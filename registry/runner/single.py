@@ -13,17 +13,17 @@ from mlflow.entities import Run
 
 from registry.benchmarks import load_benchmark
 from registry.cells import Cell, Regime, regime_of
-from registry.models import known_models
-from registry.outputs import staged
-from registry.refusal import Refused, unknown
-from registry.runner.experiment import Experiment, Job, source_cell
-from registry.runner.plan import Step
+from registry.config.study import BaseSpec, Study
+from registry.errors import Refused, unknown
+from registry.files.outputs import staged
+from registry.models.base import known_models
+from registry.planning.experiment import Experiment, Job, source_cell
+from registry.planning.plan import Step
 from registry.runner.session import Prospect, carry_out, prospect
-from registry.study import BaseSpec, Study
 from registry.tracking import names
 from registry.tracking.adapters import RecordedModel, RegisteredAdapter, download_adapter
-from registry.tracking.evaluations import recorded_scores
 from registry.tracking.names import Kind
+from registry.tracking.outcomes import recorded_scores
 from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import shown_uri
 

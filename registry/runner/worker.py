@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 
-from registry.collecting import collect_rarely
-from registry.runner.experiment import Experiment
+from registry.config.study import Study
+from registry.planning.experiment import Experiment
+from registry.process import collect_rarely
 from registry.runner.schedule import Task
-from registry.runner.waiting import TakenElsewhere, Unmeasured
-from registry.study import Study
+from registry.tracking.claims import TakenElsewhere, Unmeasured
 from registry.tracking.runs import Superseded
 
 if TYPE_CHECKING:  # brings torch, which a plan with nothing to do has no need of
-    from registry.runner.resident import Progress, Resident
+    from registry.runner.job_executor import Progress, Resident
 
 __all__ = ["ONE_THREAD", "Report", "adapters_at_once", "new_resident", "reports"]
 
@@ -51,8 +51,8 @@ def new_resident(experiment: Experiment, client: MlflowClient, experiment_id: st
     """Return a resident of this process, on the GPU of the worker's number where there are any."""
     import torch
 
-    from registry.runner.records import Records
-    from registry.runner.resident import Resident
+    from registry.runner.job_executor import Resident
+    from registry.runner.recorder import Records
 
     torch.set_num_threads(1)  # the same on every worker, so that results are the same to the last digit
     gpus = torch.cuda.device_count()

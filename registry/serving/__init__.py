@@ -13,16 +13,16 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from registry.loading import load_base, load_tokenizer
+from registry.config.yaml_text import read_yaml
+from registry.errors import Refused
 from registry.lora.adapter import read_adapter
-from registry.models import trained_base
-from registry.refusal import Refused
+from registry.models.base import trained_base
+from registry.models.loading import load_base, load_tokenizer
 from registry.serving.model import AdapterModel
 from registry.serving.shelf import InMemory, Shelf, read_told
 from registry.tracking.folders import META
 from registry.tracking.names import Tag
 from registry.tracking.verification import on_record, verify, verify_as_found
-from registry.yamltext import read_yaml
 
 __all__ = ["AdapterModel", "device"]
 

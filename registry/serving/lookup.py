@@ -15,7 +15,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
-from registry.refusal import Refused, unknown
+from registry.errors import Refused, unknown
 from registry.tracking.names import Tag
 
 __all__ = ["FRESH_SECONDS", "Lookup", "Marks", "Name", "marks_of", "read_name"]

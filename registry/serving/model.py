@@ -18,18 +18,18 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from registry.benchmarks.prompts import Prompt
+from registry.config.study import CHAT_DATE
+from registry.errors import Refused
 from registry.lora.adapter import Adapter
 from registry.lora.bank import merged
 from registry.lora.chat import require_chat_template
+from registry.lora.encoding import Continuations, encode_queries
 from registry.lora.forward import input_device
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.special_tokens import encode_texts
-from registry.lora.tokens import Continuations, encode_queries
-from registry.models import Base
-from registry.refusal import Refused
+from registry.models.base import Base
 from registry.serving.requests import Continued, Question, Row, Settings, Written, read_rows, read_settings
 from registry.serving.shelf import Served, Shelf
-from registry.study import CHAT_DATE
 
 __all__ = ["AdapterModel"]
 

@@ -13,7 +13,7 @@ import pandas as pd
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import Prompt
 from registry.benchmarks.texts import is_visible
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.signature import DEFAULTS, FORMS
 
 __all__ = ["Continued", "Question", "Row", "Settings", "Written", "read_rows", "read_settings"]

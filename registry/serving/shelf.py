@@ -17,13 +17,13 @@ from mlflow.entities.model_registry import ModelVersion
 from pydantic import TypeAdapter
 
 from registry.benchmarks.prompts import Prompt
-from registry.dataspec import Headline
-from registry.loading import dtype_of
+from registry.config.data import Headline
+from registry.config.study import CHAT_DATE, Quantization
+from registry.errors import Refused
 from registry.lora.adapter import Adapter, read_adapter
-from registry.models import Base
-from registry.refusal import Refused
+from registry.models.base import Base
+from registry.models.loading import dtype_of
 from registry.serving.lookup import FRESH_SECONDS, Lookup, Marks, marks_of, read_name
-from registry.study import CHAT_DATE, Quantization
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.folders import DESCRIPTION, read_description
 from registry.tracking.names import Tag, headlines_of

@@ -26,8 +26,8 @@ from mlflow.pyfunc import add_to_model
 from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 from registry.cells import Cell
-from registry.project import PROJECT
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.paths import PROJECT
 from registry.tracking.folders import FULL_LOADER, LOADER, check_places, digest_tags, weights_digest
 from registry.tracking.names import Tag, registered_model
 from registry.tracking.recording import Recording, local_folder, store_folder

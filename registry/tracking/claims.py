@@ -37,12 +37,12 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from registry.interrupts import unbroken
+from registry.process import unbroken
+from registry.tracking.liveness import process_is_here, worker_identity
 from registry.tracking.names import Tag
-from registry.tracking.processes import process_is_here, worker_identity
 from registry.tracking.runs import Superseded
 
-__all__ = ["Claim", "Claims", "claims_model", "drop_claims"]
+__all__ = ["Claim", "Claims", "TakenElsewhere", "Unmeasured", "claims_model", "drop_claims"]
 
 _BEAT_SECONDS = 15.0
 _STALE_SECONDS = 90.0  # a claim from elsewhere is dead when its heartbeat did not change for so long
@@ -279,3 +279,14 @@ class Claims:
                     self.beat(claim)
                 except MlflowException:
                     continue  # the store is away; the next beat may reach it
+
+
+# --- jobs that another runner is doing: set aside for a while, then asked for again until they are done or free
+
+
+class TakenElsewhere(RuntimeError):
+    """Another runner does this job."""
+
+
+class Unmeasured(Superseded):
+    """An adapter was scored, and whoever scored the baseline to measure it against is gone; its run ends as KILLED."""

@@ -12,9 +12,9 @@ from typing import Any, TypeVar, cast
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from registry.disks import disk_problem
-from registry.interrupts import unbroken
+from registry.files.disks import disk_problem
 from registry.masking import mask
+from registry.process import unbroken
 
 __all__ = ["PatientClient", "first_line", "retry_unavailable"]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 __all__ = [
     "ADAPTER",
     "AVERAGED",
@@ -9,6 +11,7 @@ __all__ = [
     "BASELINE_COLUMNS",
     "BLOCK",
     "CELL_KEY",
+    "CHECKED",
     "INDISTINCT",
     "OBSERVATION_COLUMNS",
     "RUN_COLUMNS",
@@ -16,6 +19,7 @@ __all__ = [
     "STORED_COLUMNS",
     "TARGET",
     "TEST_COLUMNS",
+    "WITH_CHECKSUMS",
 ]
 
 SOURCE = ["source_task", "source_language"]
@@ -66,3 +70,13 @@ BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chanc
 
 #: Columns besides, where baselines were tested against chance: the exact one-sided p-value, and adjusted over all.
 TEST_COLUMNS = ["chance_p", "chance_q"]
+
+
+# --- how Parquet files are written and read: with a checksum of every page, so that a flipped bit gives no other number
+
+
+#: For whatever writes through `pyarrow.parquet.write_table`, pandas too.
+WITH_CHECKSUMS: Final = {"write_page_checksum": True}
+
+#: For whatever reads through `pyarrow.parquet.read_table`; a page that does not fit its checksum raises OSError.
+CHECKED: Final = {"page_checksum_verification": True}

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
 
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking import names
 from registry.tracking.names import Artifact, Kind, Tag
 from registry.tracking.outcomes import same_outcomes

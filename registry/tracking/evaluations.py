@@ -1,187 +1,178 @@
-"""How an evaluation is recorded: one run, its targets as metrics, its regimes as dataset inputs."""
+"""Evaluations of registered adapters that can be believed: of the version they name, in its study, once each.
+
+Anybody may write runs into a shared store. One counts here only if it stands in the experiment of the version's own
+study, or in that of a study that was named, says of base, source and seed what its version says, and gives a number
+for every target it scored. What does not is left out with a word.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 
-from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput, Run
-from mlflow.exceptions import MlflowException
-from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from mlflow.entities.model_registry import ModelVersion
 
-from registry.cells import HARM_PP, Cell, Regime, regime_of
+from registry.cells import Cell, regime_of
 from registry.tracking import names
-from registry.tracking.chance import CHANCE_Q, chance_q
-from registry.tracking.recording import Recording
+from registry.tracking.duplicates import Conflict, resolve_runs
+from registry.tracking.names import Kind, Tag
+from registry.tracking.outcomes import recorded_scores
+from registry.tracking.store import all_runs, pages, quoted, studies
 
-__all__ = [
-    "TargetScore",
-    "accuracy_metrics",
-    "below_chance",
-    "cells_tag",
-    "chance_metrics",
-    "delta_metrics",
-    "indistinct_cells",
-    "indistinct_metrics",
-    "parse_cells",
-    "record_inputs",
-    "recorded_scores",
-    "score_metrics",
-]
+__all__ = ["Evaluation", "Evaluations", "evaluations", "evaluations_of"]
 
-_TAG_LENGTH = 5000  # characters that every version of MLflow takes
+#: Tags that an evaluation and the version it scored have in common.
+_SHARED = (Tag.BASE_MODEL, Tag.SOURCE_TASK, Tag.SOURCE_LANGUAGE, Tag.SEED)
+_FINISHED = f"tags.{Tag.KIND} = '{Kind.EVALUATE}' AND attributes.status = 'FINISHED'"
+_LISTED = 5
+_ENDLESS = 1e300
 
 
-@dataclass(frozen=True, slots=True)
-class TargetScore:
-    """How a model did on one target; all but ``headline`` are proportions in [0, 1].
+@dataclass(frozen=True)
+class Evaluation:
+    """A finished evaluation of an adapter.
 
-    ``headline`` names the accuracy that is the score; ``chance`` is the expected score of guessing, ``chance_p`` the
-    probability that guessing scores so low or lower, NaN where the questions are not known; ``indistinct`` is the share
-    of questions with options that no model can tell apart, being the same tokens: a choice among those is the first of
-    them.
-    """
-
-    acc: float
-    acc_norm: float
-    chance: float
-    headline: str
-    chance_p: float = math.nan
-    indistinct: float = 0.0
-
-    @property
-    def score(self) -> float:
-        """The headline accuracy."""
-        return self.acc_norm if self.headline == "acc_norm" else self.acc
-
-
-def score_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
-    """Metrics of a model's scores on its targets; both accuracies can be computed from the outcomes of the run."""
-    return {names.score(cell): result.score for cell, result in scores.items()}
-
-
-def accuracy_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
-    """Metrics of a baseline alone: both accuracies on each target."""
-    level = {names.acc(cell): result.acc for cell, result in scores.items()}
-    return level | {names.acc_norm(cell): result.acc_norm for cell, result in scores.items()}
-
-
-def chance_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
-    """Metrics of a baseline alone: what guessing would score on each target, and the p-value of scoring below that."""
-    level = {names.chance(cell): result.chance for cell, result in scores.items()}
-    return level | {names.chance_p(cell): one.chance_p for cell, one in scores.items() if not math.isnan(one.chance_p)}
-
-
-def delta_metrics(source: Cell, scores: Mapping[Cell, float], baseline: Mapping[Cell, float]) -> dict[str, float]:
-    """Metrics of what an adapter changed: delta per target, and per regime its mean, positive and harm rates.
-
-    Parameters
+    Attributes
     ----------
-    scores, baseline : mapping of target to score
-        Proportions in [0, 1]; deltas come out in percentage points, rates in percent.
+    version
+        Written ``name/number``; it may have been deleted since.
+    scores, deltas
+        By target: a proportion, and percentage points against the untouched base.
     """
-    metrics: dict[str, float] = {}
-    by_regime: dict[Regime, list[float]] = {}
-    for target, score in scores.items():
-        regime = regime_of(source, target)
-        # Rounded, so that float noise does not decide what is exactly 0 or -1 pp.
-        delta = round(100 * (score - baseline[target]), 9)
-        metrics[names.delta(regime, target)] = delta
-        by_regime.setdefault(regime, []).append(delta)
-    for regime, deltas in by_regime.items():
-        metrics[names.delta_mean(regime)] = fmean(deltas)
-        metrics[names.positive_rate(regime)] = 100 * fmean(delta > 0 for delta in deltas)
-        metrics[names.harm_rate(regime)] = 100 * fmean(delta <= HARM_PP for delta in deltas)
-    return metrics
+
+    run: Run
+    version: str
+    source: Cell
+    scores: Mapping[Cell, float]
+    deltas: Mapping[Cell, float]
 
 
-def below_chance(scores: Mapping[Cell, TargetScore]) -> dict[Cell, float]:
-    """Targets that the untouched base answers significantly worse than guessing would: a sign of broken data.
+@dataclass(frozen=True)
+class Evaluations:
+    """What was found, the oldest first, and what was not taken.
 
-    Returns
-    -------
-    dict of target to q-value
-        Of the exact one-sided test, adjusted over all the targets; those at or below `CHANCE_Q`.
+    Attributes
+    ----------
+    conflicts
+        Runs of one fingerprint that differ in their results; the first of them is among ``found``.
+    notes
+        Which runs were left out, and why.
     """
-    q = chance_q([result.chance_p for result in scores.values()])
-    return {cell: float(value) for cell, value in zip(scores, q, strict=True) if value <= CHANCE_Q}
+
+    found: tuple[Evaluation, ...]
+    conflicts: tuple[Conflict, ...]
+    notes: tuple[str, ...]
 
 
-def indistinct_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
-    """Metrics of the targets where options are the same tokens; the others have none."""
-    return {names.indistinct(cell): result.indistinct for cell, result in scores.items() if result.indistinct}
+def evaluations(client: MlflowClient, *, study: str = "", model: str = "") -> Evaluations:
+    """Return the evaluations of adapters, of one study's or of one base's where these are named.
+
+    Raises
+    ------
+    Refused
+        If there is no such study.
+    """
+    of_study = studies(client, study)
+    condition = f" AND tags.{Tag.BASE_MODEL} = {quoted(model)}" if model else ""
+    runs = all_runs(client, list(of_study), _FINISHED + condition)
+    # Those that name no version scored full fine-tunes.
+    runs = [run for run in runs if Tag.MODEL_VERSION in run.data.tags]
+    every = pages(lambda token: client.search_model_versions("", max_results=1000, page_token=token))
+    versions = {f"{version.name}/{version.version}": version for version in every} if runs else {}
+    return _believed(client, runs, versions, of_study, named=bool(study))
 
 
-def indistinct_cells(scores: Mapping[Cell, TargetScore]) -> str:
-    """Write those targets with their shares as a tag, the largest share first, as many as a tag has room for."""
-    return cells_tag({cell: result.indistinct for cell, result in scores.items() if result.indistinct})
+def evaluations_of(client: MlflowClient, version: ModelVersion, *, study: str = "") -> Evaluations:
+    """Return the evaluations of one version, by default in its own study."""
+    of_study = studies(client, study) if study else _own(client, version)
+    if not of_study:
+        return Evaluations((), (), ())
+    name = f"{version.name}/{version.version}"
+    runs = all_runs(client, list(of_study), f"{_FINISHED} AND tags.{Tag.MODEL_VERSION} = {quoted(name)}")
+    believed = _believed(client, runs, {name: version}, of_study, named=bool(study))
+    marks = {one.run.data.tags.get(Tag.FINGERPRINT, "") for one in believed.found} - {""}
+    # A twin may name another version.
+    twins = [
+        run
+        for mark in sorted(marks)
+        for run in all_runs(client, list(of_study), f"{_FINISHED} AND tags.{Tag.FINGERPRINT} = {quoted(mark)}")
+    ]
+    return Evaluations(believed.found, resolve_runs(client, twins).conflicts, believed.notes)
 
 
-def cells_tag(values: Mapping[Cell, float]) -> str:
-    """Write ``task/language=number`` pairs as a tag, the largest number first, as many as a tag has room for."""
-    written: list[str] = []
-    room = _TAG_LENGTH
-    for number, cell in sorted((-value, str(cell)) for cell, value in values.items()):
-        part = f"{cell}={-number:.3g}"
-        room -= len(part) + 1
-        if room < 0:
-            break
-        written.append(part)
-    return " ".join(written)
+def _own(client: MlflowClient, version: ModelVersion) -> dict[str, str]:
+    """Return id and name of the experiment of a version's study; empty where it is gone."""
+    experiment = client.get_experiment_by_name(version.tags[Tag.STUDY]) if version.tags.get(Tag.STUDY) else None
+    return {} if experiment is None else {experiment.experiment_id: experiment.name}
 
 
-def parse_cells(tag: str) -> dict[Cell, float]:
-    """Read such a tag back: numbers by target."""
-    pairs = (part.rpartition("=") for part in tag.split())
-    return {Cell.parse(cell): float(share) for cell, _, share in pairs}
-
-
-def recorded_scores(run: Run) -> dict[Cell, float]:
-    """Read the scores of a baseline or evaluation run back."""
-    found = ((names.parse_cell(key, "score"), value) for key, value in run.data.metrics.items())
-    return {cell: value for cell, value in found if cell is not None}
-
-
-def record_inputs(
-    recording: Recording,
-    sets: Mapping[str, Iterable[Cell]],
+def _believed(
+    client: MlflowClient,
+    runs: Sequence[Run],
+    versions: Mapping[str, ModelVersion],
+    of_study: Mapping[str, str],
     *,
-    benchmark: str,
-    digests: Mapping[Cell, str],
-    model_id: str | None = None,
-) -> None:
-    """Link a run to the item sets it read and the adapter it scored.
-
-    Parameters
-    ----------
-    sets
-        Context (a regime, "baseline" or "training") → its cells; each is one dataset chip in MLflow's UI.
-    """
-    datasets = [_dataset(context, sorted(cells), benchmark, digests) for context, cells in sets.items()]
-    models = [LoggedModelInput(model_id)] if model_id else []
-    # Processes that log a new dataset at once collide in MLflow, which rolls all but the first back whole. That dataset
-    # is there by then, so that one attempt more than there are datasets always suffices.
-    for attempts_left in reversed(range(len(datasets) + 1)):
+    named: bool,
+) -> Evaluations:
+    """Check runs one by one, then resolve those of one fingerprint experiment by experiment."""
+    there, faults = [], dict[str, str]()
+    for run in sorted(runs, key=lambda run: (run.info.start_time, run.info.run_id)):
+        version = versions.get(run.data.tags[Tag.MODEL_VERSION])
         try:
-            recording.client.log_inputs(recording.run_id, datasets=datasets, models=models)
-        except MlflowException as error:
-            if not attempts_left or "INSERT INTO datasets" not in str(error):
-                raise
-        else:
-            return
+            _check_place(run, version, of_study[run.info.experiment_id], named=named)
+            there.append(_read(run))
+        except ValueError as error:
+            faults[run.info.run_id] = str(error)
+    conflicts: list[Conflict] = []
+    left = set[str]()
+    for experiment in of_study:
+        found = resolve_runs(client, [one.run for one in there if one.run.info.experiment_id == experiment])
+        conflicts += found.conflicts
+        left |= {*found.duplicates, *found.incomplete, *(conflict.second for conflict in found.conflicts)}
+    counting = tuple(one for one in there if one.run.info.run_id not in left)
+    return Evaluations(counting, tuple(conflicts), tuple(_notes(faults)))
 
 
-def _dataset(context: str, cells: list[Cell], benchmark: str, digests: Mapping[Cell, str]) -> DatasetInput:
-    digest = hashlib.sha256("".join(digests[cell] for cell in cells).encode()).hexdigest()[:32]
-    entity = Dataset(
-        name=f"{benchmark} {context}",
-        digest=digest,
-        source_type="benchmark",
-        source=json.dumps({"benchmark": benchmark}),
-        profile=json.dumps({"cells": [str(cell) for cell in cells]}),
-    )
-    return DatasetInput(entity, [InputTag(MLFLOW_DATASET_CONTEXT, context), InputTag(names.Tag.REGIME, context)])
+def _check_place(run: Run, version: ModelVersion | None, study: str, *, named: bool) -> None:
+    """Raise unless a run stands where results of its version may stand, and says what the version says."""
+    tags = run.data.tags
+    lacking = [tag for tag in _SHARED if not tags.get(tag)]
+    if lacking:
+        raise ValueError(f"no tag {', '.join(lacking)}")
+    own = (tags if version is None else version.tags).get(Tag.STUDY, "")
+    if not named and own != study:
+        raise ValueError(f"in experiment {study!r}, its version is of study {own!r}")
+    if version is None:
+        return
+    for tag in _SHARED:
+        if version.tags.get(tag) != tags[tag]:
+            raise ValueError(f"{tag} {tags[tag]!r}, its version's is {version.tags.get(tag)!r}")
+    model_id = (version.source or "").removeprefix("models:/")
+    if tags.get(Tag.MODEL_ID, model_id) != model_id:
+        raise ValueError(f"{Tag.MODEL_ID} {tags[Tag.MODEL_ID]!r}, its version's is {model_id!r}")
+
+
+def _read(run: Run) -> Evaluation:
+    """Read an evaluation; raise ValueError where it lacks a number."""
+    tags, metrics = run.data.tags, run.data.metrics
+    source, scores = Cell(tags[Tag.SOURCE_TASK], tags[Tag.SOURCE_LANGUAGE]), recorded_scores(run)
+    deltas = {}
+    for target, score in scores.items():
+        metric = names.delta(regime_of(source, target), target)
+        deltas[target] = metrics.get(metric, math.nan)
+        # Written as "not within" so that NaN fails too; databases keep infinity as their largest number.
+        if not (abs(score) < _ENDLESS and abs(deltas[target]) < _ENDLESS):
+            raise ValueError(f"score {score:.6g} and {metric} {deltas[target]:.6g}")
+    if not scores:
+        raise ValueError("no score")
+    return Evaluation(run, tags[Tag.MODEL_VERSION], source, scores, deltas)
+
+
+def _notes(faults: Mapping[str, str]) -> Iterable[str]:
+    if faults:
+        listed = "; ".join(f"{run_id}: {fault}" for run_id, fault in list(faults.items())[:_LISTED])
+        more = f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else ""
+        yield f"evaluation runs left out: {listed}{more}"

@@ -7,11 +7,11 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from registry.adapterfiles import CONFIG, WEIGHTS
-from registry.outputs import MANIFEST
-from registry.refusal import Refused
+from registry.config.yaml_text import read_yaml
+from registry.errors import Refused
+from registry.files.adapter import CONFIG, WEIGHTS
+from registry.files.outputs import MANIFEST
 from registry.tracking.names import Tag
-from registry.yamltext import read_yaml
 
 __all__ = [
     "BACKUP",

@@ -14,8 +14,8 @@ from mlflow.store.db.base_sql_model import Base
 from sqlalchemy import Connection, Table, create_engine, func, inspect, select, text
 from sqlalchemy.pool import NullPool
 
+from registry.errors import Refused
 from registry.masking import mask_uri
-from registry.refusal import Refused
 from registry.tracking.schema import require_own_schema
 from registry.tracking.store import open_store, sqlite_file
 

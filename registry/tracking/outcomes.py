@@ -16,10 +16,10 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from registry.cells import Cell
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking import names
+from registry.tracking.columns import CHECKED
 from registry.tracking.names import Artifact, Tag
-from registry.tracking.parquet import CHECKED
 from registry.tracking.recording import local_folder
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "outcomes_file",
     "outcomes_problem",
     "recorded_accuracies",
+    "recorded_scores",
     "same_outcomes",
 ]
 
@@ -136,3 +137,9 @@ def _plain(table: pa.Table) -> pa.Table:
         pc.cast(column, pa.string()) if pa.types.is_dictionary(column.type) else column for column in table.columns
     ]
     return pa.table(columns, names=table.column_names).combine_chunks()
+
+
+def recorded_scores(run: Run) -> dict[Cell, float]:
+    """Read the scores of a baseline or evaluation run back."""
+    found = ((names.parse_cell(key, "score"), value) for key, value in run.data.metrics.items())
+    return {cell: value for cell, value in found if cell is not None}

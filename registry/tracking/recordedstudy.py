@@ -8,7 +8,7 @@ from pathlib import Path
 from mlflow.entities import LifecycleStage
 from mlflow.exceptions import MlflowException
 
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import open_store, sqlite_file, tracking_uri
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import logging
+import os
 import threading
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from urllib.parse import quote
 
 import psutil
 from mlflow import MlflowClient
@@ -20,32 +21,27 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_USER,
 )
 
-from registry.interrupts import unbroken
 from registry.masking import mask
+from registry.process import unbroken
 from registry.tracking.duplicates import refuse_conflicts, resolve_runs
+from registry.tracking.liveness import running_runs, worker_identity
 from registry.tracking.names import Kind, Tag
-from registry.tracking.processes import process_is_here, worker_identity
 from registry.tracking.recording import Recording
 from registry.tracking.store import all_runs
 
 __all__ = [
     "Superseded",
-    "end_dead",
-    "end_runs_of",
+    "annotate_launch",
+    "describe_study",
     "end_strays",
     "finished_by_fingerprint",
-    "is_silent",
-    "reap",
+    "launching_run",
     "recorded",
-    "still_silent",
+    "runs_of_kind",
 ]
 
-_logger = logging.getLogger(__name__)
 
 _BEAT_SECONDS = 15.0
-_STALE_SECONDS = 90.0  # a run whose process was last heard of longer ago is dead
-_WATCH_SECONDS = 45.0  # three heartbeats, by the watcher's own clock
-_AWAY_SECONDS = 5.0  # a store that takes so long to answer was away
 
 _open: set[str] = set()  # runs that this process is writing
 
@@ -168,89 +164,14 @@ def finished_by_fingerprint(
     return {run.data.tags[Tag.FINGERPRINT]: run for run in runs if run.info.run_id in found.counting}
 
 
-def reap(client: MlflowClient, experiment_id: str, *, elsewhere: bool = True) -> list[Run]:
-    """Mark runs as KILLED whose process is gone, and return them.
-
-    A killed process leaves its run RUNNING for ever. On this machine its process id tells. Elsewhere a heartbeat that
-    is not of the last 90 seconds raises the suspicion; since clocks differ, the run is dead only if its heartbeat then
-    does not change while it is watched, for at most 45 seconds.
-
-    Parameters
-    ----------
-    elsewhere : bool
-        Judge the runs of other machines too.
-    """
-    running = [run for run in _running(client, experiment_id) if Tag.HEARTBEAT in run.data.tags]
-    silent = {run.info.run_id: is_silent(run) for run in running}
-    dead = [run for run in running if silent[run.info.run_id]]
-    if elsewhere:
-        dead += still_silent(client, experiment_id, [run for run in running if silent[run.info.run_id] is None])
-    return [run for run in dead if end_dead(client, run)]
-
-
-def end_dead(client: MlflowClient, run: Run) -> bool:
-    """Mark a run as KILLED whose process is gone, unless it was ended since it was listed."""
-    if client.get_run(run.info.run_id).info.status != RunStatus.to_string(RunStatus.RUNNING):
-        return False
-    client.set_terminated(run.info.run_id, RunStatus.to_string(RunStatus.KILLED))
-    return True
-
-
-def _running(client: MlflowClient, experiment_id: str) -> list[Run]:
-    return all_runs(client, [experiment_id], "attributes.status = 'RUNNING'")
-
-
 def end_strays(client: MlflowClient, experiment_id: str) -> None:
     """Mark runs as KILLED that this process opened and does not know of.
 
     A request whose answer was lost is made again, and has then opened two runs.
     """
-    for run in _running(client, experiment_id):
+    for run in running_runs(client, experiment_id):
         if run.data.tags.get(Tag.WORKER) == worker_identity() and run.info.run_id not in _open:
             client.set_terminated(run.info.run_id, "KILLED")
-
-
-def end_runs_of(client: MlflowClient, experiment_id: str, workers: Collection[str]) -> None:
-    """Mark running runs as KILLED whose processes, by their tag ``worker``, are known to be gone, wherever they ran."""
-    for run in _running(client, experiment_id):
-        if run.data.tags.get(Tag.WORKER) in workers:
-            end_dead(client, run)
-
-
-def is_silent(run: Run) -> bool | None:
-    """Whether the process of a RUNNING run is gone; None where it cannot be seen here and its heartbeat is old."""
-    here = process_is_here(run.data.tags.get(Tag.WORKER, ""))
-    if here is not None:
-        return not here
-    try:
-        age = abs(time.time() - float(run.data.tags[Tag.HEARTBEAT]))
-    except (KeyError, ValueError):
-        return None
-    return None if age >= _STALE_SECONDS else False
-
-
-def still_silent(client: MlflowClient, experiment_id: str, suspects: Iterable[Run]) -> list[Run]:
-    """Watch runs for up to 45 seconds; return those that are still RUNNING and whose heartbeat did not change."""
-    left = {run.info.run_id: run for run in suspects}
-    deadline = time.monotonic() + _WATCH_SECONDS
-    if left:
-        _logger.info(
-            "watching %d runs of other machines for up to %.0f s: their heartbeat is old", len(left), _WATCH_SECONDS
-        )
-    while left:
-        asked = time.monotonic()
-        now = {
-            run.info.run_id: run.data.tags[Tag.HEARTBEAT]
-            for run in _running(client, experiment_id)
-            if run.info.run_id in left
-        }
-        left = {key: run for key, run in left.items() if now.get(key) == run.data.tags[Tag.HEARTBEAT]}
-        if time.monotonic() - asked > _AWAY_SECONDS:  # neither could they reach the store
-            deadline = time.monotonic() + _WATCH_SECONDS
-        elif time.monotonic() >= deadline:
-            break
-        time.sleep(min(1.0, _WATCH_SECONDS / 4))
-    return list(left.values())
 
 
 def _origin() -> dict[str, str]:
@@ -261,3 +182,59 @@ def _origin() -> dict[str, str]:
 
 def _now() -> str:
     return f"{time.time():.0f}"
+
+
+# --- the run that ``mlflow run`` opens around an entry point: tagged, and pointed at what the entry point recorded
+
+
+def launching_run() -> str | None:
+    """Return the id of the run that ``mlflow run`` opened, and take it out of the environment.
+
+    Left there, MLflow's fluent functions, ours and every worker's, would write into that run.
+    """
+    return os.environ.pop("MLFLOW_RUN_ID", None)
+
+
+def annotate_launch(client: MlflowClient, run_id: str | None, note: str) -> None:
+    """Say in the launching run what came of it; without one, do nothing."""
+    if run_id is not None:
+        client.set_tag(run_id, Tag.KIND, Kind.LAUNCH)
+        client.set_tag(run_id, MLFLOW_RUN_NOTE, mask(note))
+
+
+# --- an experiment's description in MLflow's UI: the study, its latest report, and where its runs are found
+
+
+_SHOWN = {
+    Kind.EVALUATE: "evaluations",
+    Kind.FINETUNE: "fine-tunes",
+    Kind.BASELINE: "untouched bases",
+    Kind.ANALYZE: "reports",
+}
+
+
+def runs_of_kind(experiment_id: str, kind: Kind) -> str:
+    """Address in the UI of a study's runs of a kind, in its table."""
+    wanted = quote(f"tags.{Tag.KIND} = '{kind}'")
+    return f"#/experiments/{experiment_id}/runs?searchFilter={wanted}"
+
+
+def describe_study(recording: Recording, study: str, cautions: Sequence[str] = ()) -> None:
+    """Link an analysis to its report, and its experiment to it and to the study's runs.
+
+    Parameters
+    ----------
+    recording
+        The run of kind ``analyze``, its files stored.
+    cautions
+        What a reader must know before believing its numbers.
+    """
+    client, identity = recording.client, recording.experiment_id
+    report = f"[report](#/experiments/{identity}/runs/{recording.run_id}/artifacts/report.html)"
+    tables = ", ".join(f"[{label}]({runs_of_kind(identity, kind)})" for kind, label in _SHOWN.items())
+    found = f"In the table of runs: {tables}."
+    # An experiment's description has the same key as a run's.
+    client.set_experiment_tag(identity, MLFLOW_RUN_NOTE, f"Study `{study}`: latest {report}. {found}")
+    said = "".join(f"\n- {caution}" for caution in cautions)
+    note = f"Tables, figures and {report} of study `{study}`, all among the artifacts.\n{said}\n\n{found}"
+    recording.tags({MLFLOW_RUN_NOTE: note})

@@ -22,8 +22,8 @@ from sqlalchemy import Engine, create_engine, inspect, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
+from registry.errors import Refused
 from registry.masking import has_secret, mask_uri
-from registry.refusal import Refused
 
 __all__ = ["newest_revision", "require_own_schema", "require_tested_server", "upgrade_commands"]
 

@@ -22,7 +22,7 @@ from mlflow.environment_variables import (
 )
 from mlflow.exceptions import MlflowException
 
-from registry.refusal import Refused
+from registry.errors import Refused
 
 __all__ = ["require_server"]
 

@@ -24,28 +24,30 @@ from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from registry.disks import disk_problem
+from registry.errors import Refused, unknown
+from registry.files.disks import disk_problem, require_writable, unwritable
 from registry.masking import mask_uri
-from registry.project import PROJECT
-from registry.refusal import Refused
+from registry.paths import PROJECT
 from registry.tracking.client import PatientClient, first_line, retry_unavailable
 from registry.tracking.location import ARTIFACTS, Displacement, find_displacement
 from registry.tracking.recording import local_folder
 from registry.tracking.schema import require_own_schema, require_tested_server
 from registry.tracking.server import require_server
-from registry.tracking.write_ahead import fold_log, make_database, shared_log
-from registry.writable import require_writable, unwritable
+from registry.tracking.sqlite import fold_log, make_database, shared_log
 
 __all__ = [
     "all_runs",
     "displacement",
     "experiment_id",
+    "experiments",
     "is_database",
     "open_store",
     "pages",
+    "quoted",
     "shown_uri",
     "sqlite_file",
     "sqlite_uri",
+    "studies",
     "tracking_uri",
 ]
 
@@ -281,3 +283,49 @@ def pages(search: Callable[[str | None], PagedList[Entity]]) -> Iterator[Entity]
         token = page.token
         if not token:
             return
+
+
+# --- pieces of the queries that find versions and evaluations in a store
+
+
+def quoted(text: str) -> str:
+    """Quote a text for MLflow's filters, which know no escapes.
+
+    Raises
+    ------
+    Refused
+        If it holds both kinds of quotes.
+    """
+    if "'" not in text:
+        return f"'{text}'"
+    if '"' not in text:
+        return f'"{text}"'
+    raise Refused(f"{text!r} holds both kinds of quotes, which the store cannot be asked for")
+
+
+def experiments(client: MlflowClient, study: str = "") -> list[str]:
+    """Return the ids of every experiment, or of one study's.
+
+    Raises
+    ------
+    Refused
+        If there is no such study.
+    """
+    return list(studies(client, study))
+
+
+def studies(client: MlflowClient, study: str = "") -> dict[str, str]:
+    """Return the name of every experiment, or of one study's, by its id.
+
+    Raises
+    ------
+    Refused
+        If there is no such study.
+    """
+    there = pages(lambda token: client.search_experiments(max_results=1000, page_token=token))
+    found: dict[str, str] = {experiment.experiment_id: experiment.name for experiment in there}
+    if not study:
+        return found
+    if study not in found.values():
+        raise unknown("study", study, found.values(), where="the store")
+    return {identity: name for identity, name in found.items() if name == study}

@@ -18,9 +18,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from registry.adapterfiles import CONFIG, AdapterConfig, check_weights, read_config
-from registry.models import BUILT_IN, hub_revision
-from registry.refusal import Refused
+from registry.config.yaml_text import read_yaml
+from registry.errors import Refused
+from registry.files.adapter import CONFIG, AdapterConfig, check_weights, read_config
+from registry.models.base import BUILT_IN, hub_revision
 from registry.tracking.folders import (
     BACKUP,
     DESCRIPTION,
@@ -32,7 +33,6 @@ from registry.tracking.folders import (
     weights_of,
 )
 from registry.tracking.names import Kind, Tag
-from registry.yamltext import read_yaml
 
 __all__ = [
     "Recorded",

@@ -16,9 +16,9 @@ from pathlib import Path
 from registry.benchmarks import AlignedItems, Benchmark, Item, Split, align
 from registry.benchmarks.tables import read_table
 from registry.cells import Cell, Grid
-from registry.dataspec import SplitSpec
-from registry.project import located
-from registry.refusal import Refused, unknown
+from registry.config.data import SplitSpec
+from registry.errors import Refused, unknown
+from registry.paths import located
 
 __all__ = ["held_out", "training_side"]
 

@@ -22,20 +22,20 @@ from statistics import fmean
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from registry.cells import Cell, Regime, regime_of
-from registry.loading import load_tokenizer
+from registry.config.study import Recipe
+from registry.config.tuning import TuneSpec
+from registry.errors import Refused
+from registry.evaluation.outcomes import Outcomes, Questions
 from registry.lora.adapter import Adapter, fresh_adapter
 from registry.lora.bank import merged
+from registry.lora.encoding import Example
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import Example
 from registry.lora.train import Assignment, Training, train_adapters
-from registry.projections import matched_modules
-from registry.refusal import Refused
-from registry.runner.experiment import Experiment
+from registry.models.loading import load_tokenizer
+from registry.models.projections import matched_modules
+from registry.planning.experiment import Experiment
 from registry.runner.laid_out import examples_of, loaded, questions_of, tokens_per_batch
-from registry.runner.outcomes import Outcomes, Questions
-from registry.study import Recipe
 from registry.tracking import names
-from registry.tunespec import TuneSpec
 
 __all__ = ["Measured", "Progress", "Report", "Workbench", "transfer_value"]
 

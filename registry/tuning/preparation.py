@@ -7,15 +7,15 @@ from dataclasses import dataclass
 
 from registry.benchmarks import load_benchmark
 from registry.cells import Cell, Grid
-from registry.loading import require_quantization
-from registry.models import resolve_base
-from registry.refusal import Refused, unknown
-from registry.runner.base_facts import base_facts
-from registry.runner.experiment import Experiment, source_cell
-from registry.runner.fingerprint import fingerprint
+from registry.config.study import Study
+from registry.config.tuning import TuneSpec
+from registry.errors import Refused, unknown
+from registry.models.base import resolve_base
+from registry.models.loading import require_quantization
+from registry.planning.base_facts import base_facts
+from registry.planning.experiment import Experiment, source_cell
+from registry.planning.fingerprints import fingerprint
 from registry.runner.single import narrowed
-from registry.study import Study
-from registry.tunespec import TuneSpec
 from registry.tuning.items import held_out, training_side
 
 __all__ = ["Search", "prepare_search"]

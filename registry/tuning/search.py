@@ -18,16 +18,15 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import SQLAlchemyError
 from tqdm import tqdm
 
-from registry.disks import disk_problem
-from registry.runner import describe
+from registry.files.disks import disk_problem
+from registry.planning import design_files
 from registry.tracking.names import TRIAL_OBJECTIVE, TRIAL_VALUE, Kind, Tag, run_name
 from registry.tracking.recording import Recording
 from registry.tracking.runs import recorded
 from registry.tuning.conclusion import Conclusion, conclude, place_files, write_files
 from registry.tuning.objective import Measured, Progress, Report, Workbench
 from registry.tuning.preparation import Search
-from registry.tuning.space import recipe_of, suggested
-from registry.tuning.storage import RUN, Trials
+from registry.tuning.storage import RUN, Trials, recipe_of, suggested
 
 __all__ = ["run_search"]
 
@@ -125,7 +124,7 @@ class _Trying:
                 kind=Kind.TRIAL,
                 name=f"trial {trial.number} {search.study.name} {search.model}",
                 tags=_tags(search) | {MLFLOW_PARENT_RUN_ID: self.parent},
-                params=describe.parameters(study) | {"trial": trial.number},
+                params=design_files.parameters(study) | {"trial": trial.number},
                 description=f"Trial {trial.number} of a search for a recipe by {search.spec.objective}.",
             ) as recording:
                 trial.set_user_attr(RUN, recording.run_id)

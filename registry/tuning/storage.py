@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -11,21 +12,24 @@ import optuna
 from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from optuna import Trial
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.exc import SQLAlchemyError
 
-from registry.disks import disk_problem
+from registry.config.files import OBJECTIVES
+from registry.config.study import Recipe
+from registry.config.tuning import Dimension, TuneSpace
+from registry.errors import Refused
+from registry.files.disks import disk_problem
 from registry.masking import mask
-from registry.project import PROJECT
-from registry.refusal import Refused
-from registry.tracking.runs import reap
+from registry.paths import PROJECT
+from registry.tracking.liveness import reap
 from registry.tracking.store import shown_uri, sqlite_file, sqlite_uri
 from registry.tuning.preparation import Search
-from registry.tuning.spec import OBJECTIVES
 
-__all__ = ["RUN", "SEARCH_RUN", "Trials", "open_storage", "open_trials", "storage_url"]
+__all__ = ["RUN", "SEARCH_RUN", "Trials", "open_storage", "open_trials", "recipe_of", "storage_url", "suggested"]
 
 #: Attributes of a trial: its MLflow run, that of its process's search, that its process died (noted on the study, since
 #: Optuna lets nobody else write on a trial; on the trial by earlier versions), that it was one too many.
@@ -169,3 +173,46 @@ class Trials:
             return bool(self.client.get_run(run).info.status != "RUNNING")
         except MlflowException:  # its run was deleted for good
             return True
+
+
+# --- from a search space to a recipe: what Optuna suggests, and the recipe that it makes
+
+
+_WHOLE = ("rank", "epochs", "batch_size")
+_OF_LORA = ("rank", "alpha", "dropout")
+_JOIN = "+"  # Optuna's choices are texts and numbers, so a list of projections is stored as one text
+
+Value = str | int | float
+
+
+def suggested(trial: Trial, space: TuneSpace) -> dict[str, Value]:
+    """Have Optuna choose a value for every name of a space, always in the same order."""
+    return {field.name: _suggest(trial, field.name, getattr(space, field.name)) for field in fields(space)}
+
+
+def _suggest(trial: Trial, name: str, dimension: Dimension) -> Value:
+    if dimension.choices:
+        choices = [_stored(name, choice) for choice in dimension.choices]
+        found = trial.suggest_categorical(name, choices)
+        assert found is not None
+        return found
+    assert dimension.low is not None and dimension.high is not None
+    if name in _WHOLE:
+        return trial.suggest_int(name, int(dimension.low), int(dimension.high), log=dimension.log)
+    return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
+
+
+def _stored(name: str, choice: object) -> Value:
+    if isinstance(choice, list | tuple):
+        return _JOIN.join(choice)
+    assert isinstance(choice, int | float)
+    return int(choice) if name in _WHOLE else float(choice)
+
+
+def recipe_of(recipe: Recipe, values: Mapping[str, Value]) -> Recipe:
+    """Return a recipe with the values of a trial in the place of its own."""
+    lora = {name: values[name] for name in _OF_LORA if name in values}
+    if "targets" in values:
+        lora["targets"] = tuple(str(values["targets"]).split(_JOIN))  # type: ignore[assignment]
+    others = {name: value for name, value in values.items() if name not in (*_OF_LORA, "targets")}
+    return replace(recipe, lora=replace(recipe.lora, **lora), **others)  # type: ignore[arg-type]

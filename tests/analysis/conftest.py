@@ -13,7 +13,7 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from analysis.frame import Frame, load
+from analysis.reading.frame import Frame, load
 from registry.cells import Cell, Grid, regime_of
 from registry.tracking import names
 from registry.tracking.names import Kind, Tag

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.observations import DELTA_DECIMALS
+from analysis.reading.observations import DELTA_DECIMALS
 
 MODELS = (
     ("lab/llama-1b", "Llama-3", 1.0), ("lab/llama-3b", "Llama-3", 3.0), ("lab/llama-8b", "Llama-3", 8.0),
@@ -34,7 +34,7 @@ def synthetic_frame(
     n_seeds: int = 3,
     items: int = 0,
 ) -> pd.DataFrame:
-    """Return cells with planted effects, in the columns and order of `analysis.observations.cells`.
+    """Return cells with planted effects, in the columns and order of `analysis.reading.observations.cells`.
 
     Parameters
     ----------

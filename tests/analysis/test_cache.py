@@ -20,10 +20,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric
 from sqlalchemy import Engine, event
 
-from analysis.frame import EmptyStudyError, Frame, InconsistentRunError, load
-from analysis.stored import over_api, runs
-from analysis.stored.cache import CachedTable, cache_folder, cache_root
-from analysis.stored.over_sql import SchemaError
+from analysis.reading import over_api, runs
+from analysis.reading.cache import CachedTable, cache_folder, cache_root
+from analysis.reading.frame import EmptyStudyError, Frame, InconsistentRunError, load
+from analysis.reading.over_sql import SchemaError
 from registry.cells import Cell
 from registry.tracking.duplicates import ConflictError
 from registry.tracking.names import Tag, score
@@ -188,7 +188,7 @@ def test_a_database_of_another_shape_is_read_through_the_client(
 ) -> None:
     record(recorder)
     expected = load(recorder.client, recorder.study).observations
-    from analysis.stored import over_sql
+    from analysis.reading import over_sql
 
     monkeypatch.setattr(over_sql, "_METRICS", over_sql._METRICS.replace("latest_metrics", "newest_metrics"))
     with caplog.at_level(logging.WARNING):

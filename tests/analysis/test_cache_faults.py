@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import pandas as pd
 import pytest
 
-from analysis.frame import load
-from analysis.recommend.questions import stored_noise
-from analysis.stored.cache import cache_folder
-from analysis.stored.outcomes import stored_outcomes
+from analysis.reading.cache import cache_folder
+from analysis.reading.frame import load
+from analysis.reading.outcomes import stored_outcomes
+from analysis.recommend.components import stored_noise
 from registry.tracking.store import open_store
 from tests.analysis.test_stored_outcomes import study
 from tests.kill_at_write import Fault, kills, run_with_fault

@@ -17,17 +17,16 @@ from scipy import stats
 from analysis.analysis import analyze
 from analysis.corrected import Corrected, correct, uncorrected
 from analysis.corrected.by_cell import CELL_COLUMNS, by_cell
-from analysis.corrected.headline import headline
-from analysis.corrected.outcomes import StudyOutcomes, TargetOutcomes
 from analysis.corrected.regimes import regimes
-from analysis.corrected.section import parts
-from analysis.facts import adapter_count, facts
-from analysis.figures.matrices import matrix_drawings
-from analysis.findings import cautions, findings
-from analysis.origin import Origin, adapters
+from analysis.measures.answers import StudyOutcomes, TargetOutcomes
 from analysis.published.variance import COLUMNS as PUBLISHED_COLUMNS
+from analysis.reading.origin import Origin, adapters
+from analysis.report.corrected import parts
+from analysis.report.figures.matrices import matrix_drawings
+from analysis.report.findings import adapter_count, cautions, facts, findings
+from analysis.report.headline import headline
 from registry.cells import Regime, regime_of
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.columns import CELL_KEY
 from tests.analysis.corrected.simulation import EFFECTS, simulate
 from tests.analysis.synthetic import synthetic_frame

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.outputs import MANIFEST
+from registry.files.outputs import MANIFEST
 from registry.tracking.store import open_store
 from tests.imports.published_table import published_table
 from tests.kill_at_write import Fault, run_command, run_with_fault, spread

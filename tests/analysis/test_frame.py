@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from mlflow import MlflowClient
 
-import analysis.frame
-from analysis.frame import EmptyStudyError, Frame, InconsistentRunError, cells, load
+import analysis.reading.frame
+from analysis.reading.frame import EmptyStudyError, Frame, InconsistentRunError, cells, load
 from registry.cells import Cell, regime_of
 from registry.tracking.columns import CELL_KEY, OBSERVATION_COLUMNS
 from registry.tracking.names import Kind, Tag
@@ -48,7 +48,7 @@ def test_every_planted_number_comes_back(frame: Frame, planted: Planted) -> None
 
 
 def test_paging_loses_nothing(client: MlflowClient, frame: Frame, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(analysis.frame, "_PAGE", 5)
+    monkeypatch.setattr(analysis.reading.frame, "_PAGE", 5)
     pd.testing.assert_frame_equal(load(client, "small").observations, frame.observations)
 
 

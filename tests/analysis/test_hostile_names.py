@@ -16,8 +16,8 @@ from hypothesis import example, given
 from hypothesis import strategies as some
 
 from analysis.analysis import analyze
-from analysis.frame import Frame
 from analysis.published import Options
+from analysis.reading.frame import Frame
 from tests.fuzz.conftest import tried
 
 ATTACKS = (

@@ -12,11 +12,11 @@ import pytest
 from mlflow import MlflowClient
 
 from analysis.analysis import analyze
-from analysis.frame import EmptyStudyError, Frame, InconsistentRunError, MixedStudyError, cells, load
-from analysis.published.uplift import uplift
+from analysis.measures.uplift import uplift
+from analysis.reading.frame import EmptyStudyError, Frame, InconsistentRunError, MixedStudyError, cells, load
 from registry.cells import Cell
+from registry.errors import Refused
 from registry.imports import read_source, record_import
-from registry.refusal import Refused
 from registry.tracking.columns import AVERAGED_COLUMNS, CELL_KEY, OBSERVATION_COLUMNS
 from registry.tracking.names import Artifact, Kind, Tag
 from tests.imports.published_table import published_table

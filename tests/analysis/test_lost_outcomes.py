@@ -11,14 +11,13 @@ import pytest
 from mlflow import MlflowClient
 
 from analysis.corrected.by_cell import by_cell
-from analysis.corrected.outcomes import RunKey
-from analysis.frame import load
-from analysis.observations import cells
+from analysis.measures.answers import RunKey
+from analysis.reading.cache import cache_root
+from analysis.reading.frame import load
+from analysis.reading.observations import cells
+from analysis.reading.outcomes import stored_outcomes, study_outcomes
 from analysis.record import record_analysis
-from analysis.stored.cache import cache_root
-from analysis.stored.collected import study_outcomes
-from analysis.stored.outcomes import stored_outcomes
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.names import Kind, Tag
 from registry.tracking.recording import local_folder
 from registry.tracking.store import all_runs, displacement, open_store

@@ -11,25 +11,22 @@ import pyarrow as pa
 import pytest
 from scipy.stats import spearmanr
 
+from analysis.corrected.effects import shrink
 from analysis.corrected.noise import NoiseTable, measured_noise
-from analysis.corrected.outcomes import RunKey, collect
-from analysis.corrected.shrinkage import shrink
-from analysis.frame import Frame
-from analysis.observations import cell_names
-from analysis.published.vectors import Vectors
+from analysis.measures.answers import RunKey, collect
+from analysis.measures.vectors import Vectors
+from analysis.reading.frame import Frame
+from analysis.reading.observations import cell_names
+from analysis.reading.outcomes import Answered, StoredOutcomes, study_outcomes
+from analysis.reading.packed import Packed
 from analysis.recommend import components
-from analysis.recommend.candidates import MEASURED, NEW, OTHER_BASES
-from analysis.recommend.components import components_of
-from analysis.recommend.effects import Effects
+from analysis.recommend.components import components_of, stored_noise
 from analysis.recommend.error import COLUMNS, EVERYWHERE, HERE, leave_one_source_out, trust
 from analysis.recommend.expectation import expectation
-from analysis.recommend.questions import stored_noise
-from analysis.recommend.recommendation import recommend
-from analysis.stored.collected import study_outcomes
-from analysis.stored.outcomes import Answered, StoredOutcomes
-from analysis.stored.packed import Packed
+from analysis.recommend.prediction import Effects
+from analysis.recommend.recommendation import MEASURED, NEW, OTHER_BASES, recommend
 from registry.cells import Cell, Regime
-from registry.refusal import Refused
+from registry.errors import Refused
 from tests.analysis.synthetic import MODELS, synthetic_frame
 
 BLOCK = ["model", "target_task", "target_language"]
@@ -343,7 +340,7 @@ def test_noise_of_stored_outcomes_is_that_of_their_frames_and_is_kept(tmp_path, 
     for _ in range(2):
         noise = stored_noise(stored, cache=tmp_path)
         pd.testing.assert_frame_equal(noise.table, slow)
-        monkeypatch.setattr("analysis.recommend.questions.measured_noise", lambda _: pytest.fail("measured again"))
+        monkeypatch.setattr("analysis.recommend.components.measured_noise", lambda _: pytest.fail("measured again"))
     monkeypatch.undo()
     fewer = StoredOutcomes(stored.runs[:-1], stored.test_sets, ())
     assert len(stored_noise(fewer, cache=tmp_path).table) == 3

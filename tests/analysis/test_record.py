@@ -8,8 +8,8 @@ import pytest
 from mlflow.utils.file_utils import local_file_uri_to_path
 
 from analysis.record import record_analysis
-from registry.outputs import MANIFEST
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.files.outputs import MANIFEST
 
 SECRETS = {".ssh/id_rsa": "a key", ".env": "TOKEN=1", "notes.txt": "mine"}
 

@@ -18,12 +18,12 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from analysis.analysis import Analysis, analyze
-from analysis.figures import FIGURES
-from analysis.figures.labels import place_labels
-from analysis.figures.style import STYLE
-from analysis.frame import Frame
-from analysis.numerals import fixed, pp
+from analysis.measures.numerals import fixed, pp
 from analysis.published import Options
+from analysis.reading.frame import Frame
+from analysis.report.figures.draw import FIGURES
+from analysis.report.figures.labels import place_labels
+from analysis.report.figures.style import STYLE
 
 if TYPE_CHECKING:
     from tests.analysis.conftest import FrameMaker

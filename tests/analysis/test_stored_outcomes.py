@@ -12,21 +12,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.corrected.outcomes import RunKey, StudyOutcomes, collect
-from analysis.frame import load
-from analysis.recorded import InconsistentRunError
-from analysis.stored import asked, outcomes
-from analysis.stored.artifacts import StoredTable
-from analysis.stored.cache import cache_folder
-from analysis.stored.outcomes import StoredOutcomes, read_study, stored_outcomes
-from analysis.stored.packed import PackedCache, pack
+from analysis.measures.answers import RunKey, StudyOutcomes, collect
+from analysis.reading import outcome_files, outcomes
+from analysis.reading.cache import cache_folder
+from analysis.reading.frame import load
+from analysis.reading.outcome_files import StoredTable
+from analysis.reading.outcomes import StoredOutcomes, read_study, stored_outcomes
+from analysis.reading.packed import PackedCache, pack
+from analysis.reading.run_record import InconsistentRunError
 from registry.cells import Cell, regime_of
 from registry.imports.imported import Imported
 from registry.imports.record import record_import
-from registry.tracking.columns import BASELINE_COLUMNS, STORED_COLUMNS
+from registry.tracking.columns import BASELINE_COLUMNS, STORED_COLUMNS, WITH_CHECKSUMS
 from registry.tracking.names import Tag, outcomes_file
 from registry.tracking.outcomes import file_digest
-from registry.tracking.parquet import WITH_CHECKSUMS
 
 if TYPE_CHECKING:
     from tests.analysis.conftest import Recorder
@@ -467,7 +466,7 @@ def test_headlines_are_told_from_scores_where_no_tag_does(recorder: Recorder, tm
             "acc_norm": [0.5, 0.4, 0.2],
         }
     )
-    assert asked._headlines(observations) == HEADLINES
+    assert outcome_files._headlines(observations) == HEADLINES
 
 
 def test_other_questions_are_another_test_set() -> None:

@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 
 from analysis.corrected.regimes import regimes, regimes_as_text
-from analysis.frame import Frame, cells
-from analysis.numerals import interval
-from analysis.published.groups import size_bucket
-from analysis.published.matrices import language_matrix, task_matrix
+from analysis.measures.groups import size_bucket
+from analysis.measures.matrices import language_matrix, task_matrix
+from analysis.measures.numerals import interval
 from analysis.published.pareto import by_source_task, pareto
 from analysis.published.roles import roles, side_by_side
+from analysis.reading.frame import Frame, cells
 from registry.cells import Cell, Regime, regime_of
 
 if TYPE_CHECKING:

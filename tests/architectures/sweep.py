@@ -24,14 +24,14 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from registry.architecture import UNLIMITED
-from registry.loading import load_base
+from registry.config.study import BaseSpec
+from registry.errors import Refused
+from registry.lora.encoding import Continuations
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import Continuations
 from registry.lora.trial import batching_of
-from registry.models import resolve_base
-from registry.refusal import Refused
-from registry.study import BaseSpec
+from registry.models.architecture import UNLIMITED
+from registry.models.base import resolve_base
+from registry.models.loading import load_base
 from tests.architectures.tiny import CAUSAL, VARIANTS, tiny_config, tiny_model
 
 TOLERANCE = 1e-4  # nats, of sums over an option's tokens

@@ -20,8 +20,8 @@ import pandas as pd
 import statsmodels.formula.api as smf
 
 import analysis.corrected
-from analysis.corrected.outcomes import StudyOutcomes
-from analysis.corrected.variance import OVERALL, scope_components
+from analysis.corrected.variance.model import OVERALL, scope_components
+from analysis.measures.answers import StudyOutcomes
 from tests.analysis.corrected.simulation import simulate
 from tests.analysis.synthetic import synthetic_frame
 from tests.bench.measure import Memory

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import torch
 
-from registry.lora.tokens import Continuations, Example
+from registry.lora.encoding import Continuations, Example
 from tests.bench.shape import SHAPES, body_parameters, lora_parameters
 
 __all__ = ["Memory", "clock", "gemm_rate", "scoring_flops", "training_flops"]

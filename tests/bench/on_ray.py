@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
 
-from registry.project import PROJECT
+from registry.paths import PROJECT
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import all_runs, experiment_id, open_store
 

@@ -11,12 +11,13 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from registry.config.study import Recipe
+from registry.evaluation.outcomes import choose
 from registry.lora.adapter import fresh_adapter, read_adapter
 from registry.lora.bank import merged
-from registry.lora.score import ScoringSet, choose, loglikelihoods
-from registry.lora.tokens import Continuations, Example, encode_examples, encode_queries
+from registry.lora.encoding import Continuations, Example, encode_examples, encode_queries
+from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.train import Assignment, Training, hold_out, train_adapter
-from registry.study import Recipe
 from tests.bench.items import Question
 
 __all__ = ["INITIAL", "choose", "chosen_order", "encode", "encode_texts", "hold_out", "score_adapter", "train"]

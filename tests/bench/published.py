@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from statistics import median
 
-from registry.project import PROJECT
+from registry.paths import PROJECT
 from registry.runner.worker import ONE_THREAD
 from registry.tracking.store import open_store
 from tests.imports.published_table import published_table

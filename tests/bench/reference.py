@@ -20,8 +20,8 @@ from transformers import (
     default_data_collator,
 )
 
-from registry.lora.tokens import Example
-from registry.study import Recipe
+from registry.config.study import Recipe
+from registry.lora.encoding import Example
 from tests.bench.ours import INITIAL
 from tests.bench.shape import lora_config
 

@@ -12,8 +12,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from registry.cells import Cell
-from registry.runner.experiment import Job
-from registry.runner.plan import Step
+from registry.planning.experiment import Job
+from registry.planning.plan import Step
 from registry.runner.schedule import Costs, Schedule, Task
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import all_runs

@@ -12,14 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from registry.cells import Cell
-from registry.project import PROJECT
-from registry.runner.cost import RECORDING_SECONDS
-from registry.runner.experiment import Job
-from registry.runner.forecast import GPU, GPU_RATE, UTILISATION, flop_of, sizes_of
-from registry.runner.outline import Outline, outline
-from registry.runner.plan import Step
+from registry.config.files import load_study
+from registry.paths import PROJECT
+from registry.planning.estimate import RECORDING_SECONDS
+from registry.planning.experiment import Job
+from registry.planning.forecast import GPU, GPU_RATE, UTILISATION, flop_of, sizes_of
+from registry.planning.outline import Outline, outline
+from registry.planning.plan import Step
 from registry.runner.schedule import Costs, Schedule, Task
-from registry.studyfile import load_study
 from registry.tracking.store import open_store, shown_uri, tracking_uri
 from tests.bench.replayed import replay
 from tests.bench.simulated import Outcome, Seconds, Simulation, even_share, lower_bound

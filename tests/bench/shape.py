@@ -9,7 +9,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
-from registry.study import LoraSpec, Recipe
+from registry.config.study import LoraSpec, Recipe
 
 __all__ = ["SHAPES", "body_parameters", "load_base", "lora_parameters", "make_adapter", "make_base", "recipe"]
 

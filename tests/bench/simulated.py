@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from scipy.optimize import linprog
 
-from registry.runner.experiment import Job
-from registry.runner.plan import Step
+from registry.planning.experiment import Job
+from registry.planning.plan import Step
 from registry.runner.schedule import Schedule, Task
 
 __all__ = ["Outcome", "Seconds", "Simulation", "even_share", "lower_bound"]

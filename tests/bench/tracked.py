@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from registry.cells import Cell, regime_of
-from registry.runner.experiment import Job
-from registry.runner.outcomes import Outcomes, Questions
-from registry.runner.records import Records
+from registry.evaluation.outcomes import Outcomes, Questions
+from registry.planning.experiment import Job
+from registry.runner.recorder import Records
 from registry.tracking.claims import Claims
 from registry.tracking.names import Kind, Tag, delta, score
 from registry.tracking.store import experiment_id, open_store

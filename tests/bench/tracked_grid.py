@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 
 from registry.benchmarks import Benchmark, Item, Prompt, Split, align
 from registry.cells import Cell, Grid
-from registry.dataspec import SplitSpec
+from registry.config.data import SplitSpec
+from registry.config.study import BaseSpec, Study
+from registry.evaluation.outcomes import Outcomes, Questions
 from registry.lora.cost import Usage
 from registry.lora.train import Training
-from registry.models import Base
-from registry.runner.experiment import Experiment
-from registry.runner.outcomes import Outcomes, Questions
-from registry.study import BaseSpec, Study
+from registry.models.base import Base
+from registry.planning.experiment import Experiment
 
 __all__ = ["BASE", "GRID", "MODEL", "QUESTIONS", "STUDY", "USAGE", "experiment", "outcomes", "trained", "write_adapter"]
 

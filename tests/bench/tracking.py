@@ -24,9 +24,9 @@ from statistics import median
 
 from mlflow import MlflowClient
 
-from analysis.frame import load
+from analysis.reading.frame import load
+from analysis.reading.outcomes import stored_outcomes
 from analysis.recommend.recorded import recommend_recorded
-from analysis.stored.outcomes import stored_outcomes
 from tests.bench.tracked import Recorded, copy_evaluations, record_adapters
 from tests.bench.tracked_grid import STUDY
 from tests.bench.tracking_share import Share, store_share

@@ -16,8 +16,8 @@ from unittest.mock import patch
 from mlflow import MlflowClient
 from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
+from registry.config.files import load_study
 from registry.runner.session import carry_out, prospect
-from registry.studyfile import load_study
 
 __all__ = ["Share", "store_share"]
 

@@ -20,10 +20,10 @@ import pandas as pd
 import pytest
 
 from registry.benchmarks import AlignedItems, Benchmark, align, load_benchmark
-from registry.benchmarks.hub_sources import HUB_TASKS, Source, source_of
+from registry.benchmarks.hub.sources import HUB_TASKS, Source, source_of
 from registry.cells import Cell
-from registry.dataspec import BenchmarkSpec, SplitSpec
-from registry.refusal import Refused
+from registry.config.data import BenchmarkSpec, SplitSpec
+from registry.errors import Refused
 
 __all__ = [
     "ARC",

@@ -14,9 +14,9 @@ from lm_eval.api.task import TaskConfig
 from registry.benchmarks import Item, align, load_benchmark
 from registry.benchmarks.templates import OPERATIONS
 from registry.cells import Cell
-from registry.dataspec import BenchmarkSpec, SplitSpec
-from registry.refusal import Refused
-from registry.studyfile import load_study
+from registry.config.data import BenchmarkSpec, SplitSpec
+from registry.config.files import load_study
+from registry.errors import Refused
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 CELL = Cell("topic", "en")

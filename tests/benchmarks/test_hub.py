@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from registry.benchmarks import align
-from registry.benchmarks.hub_sources import HUB_TASKS, source_of
+from registry.benchmarks.hub.sources import HUB_TASKS, source_of
 from registry.benchmarks.prompts import TrainingText
 from registry.cells import Cell
-from registry.dataspec import BenchmarkSpec, SplitSpec
-from registry.refusal import Refused
+from registry.config.data import BenchmarkSpec, SplitSpec
+from registry.errors import Refused
 from tests.benchmarks.hub_fixture import (
     ARC,
     HELLASWAG,

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from registry.benchmarks.hub_sources import source_of
+from registry.benchmarks.hub.sources import source_of
 from registry.cells import Cell
 from tests.benchmarks.hub_fixture import (
     ARC,

@@ -18,9 +18,9 @@ from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 
 from registry.benchmarks import load_benchmark
-from registry.benchmarks.hub_sources import source_of
+from registry.benchmarks.hub.sources import source_of
 from registry.cells import Cell
-from registry.dataspec import BenchmarkSpec
+from registry.config.data import BenchmarkSpec
 from tests.benchmarks.hub_fixture import SENTENCES, Row, rows_of
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.benchmarks.hub_printed import listed, unprinted
+from registry.benchmarks.hub.rows import listed, unprinted
 
 characters = st.characters(exclude_categories=["Cs"])
 texts = st.lists(

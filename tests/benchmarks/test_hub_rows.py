@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from registry.benchmarks.hub_rows import items_of_rows
+from registry.benchmarks.hub.rows import items_of_rows
 
 ARC = {"id": "a", "instruction": "Why?", "answer": "A"} | {f"option_{one}": one for one in "abcd"} | {"option_e": None}
 HELLASWAG = {"id": 1, "activity_label": "Run", "ctx_a": "He", "ctx_b": "runs", "endings": list("wxyz"), "label": 1}

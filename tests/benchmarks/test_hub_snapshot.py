@@ -15,11 +15,11 @@ import huggingface_hub
 import pytest
 
 from registry.benchmarks import Item, load_benchmark
-from registry.benchmarks.hub_snapshot import snapshot
-from registry.benchmarks.hub_sources import Source, source_of
+from registry.benchmarks.hub.snapshot import snapshot
+from registry.benchmarks.hub.sources import Source, source_of
 from registry.cells import Cell
-from registry.dataspec import BenchmarkSpec
-from registry.refusal import Refused
+from registry.config.data import BenchmarkSpec
+from registry.errors import Refused
 from tests.benchmarks.hub_fixture import write_hub
 
 ARC = Cell("arc_challenge", "de")

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from registry.benchmarks.separated import RecordError, quoting_of, records
 from registry.benchmarks.tables import read_table
-from registry.refusal import Refused
+from registry.errors import Refused
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 TEXTS = ['He said "so".', '"Quoted" and more', "a\tb", "a\nb", '"', '"All."', "plain", '5" pipe', 'x ""y"" z']

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from registry.benchmarks import AlignedItems, Benchmark, Item, Split, align, load_benchmark
 from registry.benchmarks.prompts import PROMPTS
 from registry.cells import Cell, Grid
-from registry.dataspec import BenchmarkSpec, SplitSpec
-from registry.refusal import Refused
+from registry.config.data import BenchmarkSpec, SplitSpec
+from registry.errors import Refused
 
 GRID = Grid(("task",), ("de", "en", "it"))
 DE, EN, IT = GRID.cells

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from registry.benchmarks.templates import OPERATIONS, Template
-from registry.refusal import Refused
+from registry.errors import Refused
 
 
 def filled(template: str, **texts: str) -> str:

@@ -12,13 +12,13 @@ from mlflow import MlflowClient
 
 from registry.benchmarks.prompts import PROMPTS
 from registry.cells import Cell, regime_of
+from registry.config.study import BaseSpec, LoraSpec
 from registry.deploy.resolve import Asked, Chosen, choose
+from registry.evaluation.metrics import record_inputs
 from registry.lora.adapter import Adapter, fresh_adapter, save_adapter
-from registry.models import resolve_base
-from registry.study import BaseSpec, LoraSpec
+from registry.models.base import resolve_base
 from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter, register_adapter
-from registry.tracking.evaluations import record_inputs
 from registry.tracking.names import Kind, Tag, registered_model
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id

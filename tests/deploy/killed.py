@@ -16,7 +16,12 @@ from pathlib import Path
 
 from sqlalchemy import Engine, event
 
-_PRELOADED = ("entrypoints.promote", "registry.deploy.promotion", "analysis.recommend.evidence", "registry.studyfile")
+_PRELOADED = (
+    "entrypoints.promote",
+    "registry.deploy.promotion",
+    "analysis.recommend.evidence",
+    "registry.config.files",
+)
 
 
 def _die_at(number: int, count: Path) -> None:

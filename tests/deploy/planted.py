@@ -12,10 +12,10 @@ import pandas as pd
 from mlflow import MlflowClient
 
 from registry.cells import Cell, Grid
+from registry.evaluation.metrics import TargetScore, chance_metrics, delta_metrics, score_metrics
 from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter
 from registry.tracking.chance import chance_p
-from registry.tracking.evaluations import TargetScore, chance_metrics, delta_metrics, score_metrics
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded
 from registry.tracking.store import all_runs, experiment_id

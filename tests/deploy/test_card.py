@@ -8,11 +8,11 @@ import pytest
 from huggingface_hub import ModelCard
 
 from registry.benchmarks.prompts import PROMPTS
-from registry.catalogue import PAPER
+from registry.cards.card import Facts, card
+from registry.cards.licences import base_licence
+from registry.cards.results import results_of
 from registry.cells import Cell
-from registry.deploy.card import Facts, card
-from registry.deploy.licences import base_licence
-from registry.deploy.results import results_of
+from registry.models.catalogue import PAPER
 from registry.tracking.names import Tag
 
 COMMIT = "c0ffee" + "0" * 34

@@ -16,14 +16,13 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
+from registry.config.study import BaseSpec, LoraSpec
 from registry.deploy.merge import DTYPES, merge_into, write_merged
-from registry.deploy.pull import pull
-from registry.deploy.usage import usage
-from registry.loading import load_base
+from registry.deploy.pull import pull, usage
+from registry.errors import Refused
 from registry.lora.adapter import Adapter, fresh_adapter, save_adapter
-from registry.models import resolve_base, trained_base
-from registry.refusal import Refused
-from registry.study import BaseSpec, LoraSpec
+from registry.models.base import resolve_base, trained_base
+from registry.models.loading import load_base
 from tests.deploy.conftest import logits
 
 NAME = "tiny--pair--tr"

@@ -9,12 +9,12 @@ import pandas as pd
 import pytest
 from scipy.stats import false_discovery_control, ttest_1samp
 
-from analysis.frame import load
+from analysis.reading.frame import load
 from analysis.recommend.evidence import version_evidence
 from registry.cells import Cell
 from registry.deploy.promotion import carriers, promote, with_section
 from registry.deploy.resolve import Asked, choose
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter
 from registry.tracking.names import Tag
@@ -191,8 +191,8 @@ def test_the_best_for_a_target_is_one_adapter_of_the_base(study: Recorded, comma
 
 def _verdict(study: Recorded, adapter: RegisteredAdapter):
     from entrypoints.promote import _evidence
+    from registry.config.files import load_study
     from registry.deploy.policy import judge, terms_of
-    from registry.studyfile import load_study
 
     loaded = load_study(str(study.policy()))
     chosen = choose(study.client, Asked(name=adapter.name, version=adapter.version))

@@ -21,7 +21,7 @@ from registry.doctor.aliases import check_aliases
 from registry.doctor.findings import Finding, Level
 from registry.doctor.integrity import check_dead
 from registry.doctor.records import read_records
-from registry.project import PROJECT
+from registry.paths import PROJECT
 from registry.tracking import names
 from registry.tracking.names import Tag
 from registry.tracking.store import open_store

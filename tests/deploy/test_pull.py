@@ -26,9 +26,9 @@ from registry.deploy import pull as pulling
 from registry.deploy.folder import placed
 from registry.deploy.promotion import weights_problem
 from registry.deploy.pull import default_folder, pull
+from registry.errors import Refused
 from registry.lora.bank import Bank, put_on
-from registry.project import PROJECT
-from registry.refusal import Refused
+from registry.paths import PROJECT
 from registry.tracking.names import Tag
 from tests.deploy.conftest import logits
 

@@ -9,7 +9,7 @@ import pytest
 
 from registry.deploy.folder import Identity, seal
 from registry.deploy.push import check_repository, push
-from registry.refusal import Refused
+from registry.errors import Refused
 from tests.deploy.upload_hub import UploadHub, upload_hub
 from tests.fake_hub import unreachable
 

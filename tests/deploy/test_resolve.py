@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from registry.cells import Cell
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id

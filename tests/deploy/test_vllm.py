@@ -14,12 +14,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
-from registry.deploy.pull import pull
-from registry.deploy.usage import usage
-from registry.deploy.vllm import RANKS, max_lora_rank, objections, serve_adapter
-from registry.loading import quantization_config
+from registry.cards.vllm import RANKS, max_lora_rank, objections, serve_adapter
+from registry.deploy.pull import pull, usage
+from registry.errors import Refused
 from registry.lora.adapter import save_adapter
-from registry.refusal import Refused
+from registry.models.loading import quantization_config
 
 NAME = "tiny--pair--tr"
 

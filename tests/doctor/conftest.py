@@ -13,12 +13,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.numpy import save_file
 
-from registry.adapterfiles import CONFIG, WEIGHTS, AdapterConfig, config_text, tensor_name
 from registry.cells import Grid, regime_of
+from registry.config.study import LoraSpec
 from registry.doctor.examination import Examination, examine
 from registry.doctor.findings import Finding, Level
-from registry.runner.experiment import Experiment, Job, prepare
-from registry.study import LoraSpec
+from registry.files.adapter import CONFIG, WEIGHTS, AdapterConfig, config_text, tensor_name
+from registry.planning.experiment import Experiment, Job, prepare
 from registry.tracking.adapters import register_adapter
 from registry.tracking.names import Kind, Tag, acc, delta, score
 from registry.tracking.recording import Recording

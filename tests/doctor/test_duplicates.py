@@ -9,7 +9,7 @@ from mlflow.entities import Run
 
 from registry.doctor.examination import mended
 from registry.doctor.findings import Finding, Level, Section
-from registry.runner.experiment import Job
+from registry.planning.experiment import Job
 from registry.tracking.names import Kind, Tag
 from registry.tracking.outcomes import file_digest
 from tests.doctor.conftest import Book, answers

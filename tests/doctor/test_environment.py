@@ -12,7 +12,7 @@ from registry.doctor import environment
 from registry.doctor.environment import check_devices, check_environment, pinned
 from registry.doctor.examination import Examination, examine
 from registry.doctor.findings import Finding, Level
-from registry.project import PROJECT
+from registry.paths import PROJECT
 
 LISTED = yaml.safe_load((PROJECT / "conda.yaml").read_text(encoding="utf-8"))["dependencies"][-1]["pip"]
 

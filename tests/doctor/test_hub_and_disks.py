@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from registry.config.files import load_study
+from registry.config.study import BaseSpec, Study
 from registry.doctor.findings import Finding, Level
 from registry.doctor.hub import check_disks, check_hub
-from registry.loading import load_base
-from registry.models import resolve_base
-from registry.runner.outline import outline
-from registry.study import BaseSpec, Study
-from registry.studyfile import load_study
+from registry.models.base import resolve_base
+from registry.models.loading import load_base
+from registry.planning.outline import outline
 from tests.fake_hub import FakeHub, Repository, fake_hub, unreachable
 
 

@@ -16,8 +16,8 @@ from registry.doctor.examination import Examination, examine, mended
 from registry.doctor.findings import Finding, Level, Section
 from registry.doctor.records import read_records
 from registry.tracking import runs
+from registry.tracking.liveness import worker_identity
 from registry.tracking.names import Kind, Tag
-from registry.tracking.processes import worker_identity
 from registry.tracking.store import sqlite_uri
 from tests.doctor.conftest import Book, answers
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from registry.caches import checkpoint
 from registry.cells import Cell
+from registry.paths import checkpoint
 from registry.tracking.adapters import RegisteredAdapter
 from registry.tracking.claims import Claims
 from registry.tracking.names import Kind, Tag

@@ -8,7 +8,7 @@ from contextlib import closing
 
 import pytest
 
-from registry.caches import checkpoint
+from registry.paths import checkpoint
 from tests.erasure.conftest import Stored
 from tests.erasure.test_forget import SURE, mentioning
 from tests.kill_at_write import Fault, run_command, run_with_fault

@@ -9,10 +9,10 @@ import pytest
 from click.testing import CliRunner
 from mlflow.cli import cli
 
-from analysis.stored.cache import cache_folder, cache_root
-from registry.caches import checkpoint
+from analysis.reading.cache import cache_folder, cache_root
 from registry.erasure.files import Files, Journal
 from registry.erasure.inventory import Subject
+from registry.paths import checkpoint
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id

@@ -14,10 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.benchmarks.prompts import PROMPTS
+from registry.config.study import LoraSpec
+from registry.errors import Refused
 from registry.lora.adapter import Adapter, fresh_adapter, read_adapter, save_adapter
-from registry.refusal import Refused
 from registry.serving.shelf import Told, read_told
-from registry.study import LoraSpec
 from tests.fuzz.conftest import tried
 from tests.fuzz.hostile import BROKEN_YAML, NAMES, bent, broken, document
 

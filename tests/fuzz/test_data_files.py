@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from registry.benchmarks import Item, load_benchmark
 from registry.benchmarks.splits import read_manifest
 from registry.cells import Cell
-from registry.dataspec import BenchmarkSpec
-from registry.refusal import Refused
+from registry.config.data import BenchmarkSpec
+from registry.errors import Refused
 from tests.fuzz.conftest import tried
 from tests.fuzz.hostile import NAMES, VALUES, broken
 

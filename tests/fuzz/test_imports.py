@@ -11,9 +11,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from registry.errors import Refused
 from registry.imports import read_source
 from registry.imports.published import COLUMNS
-from registry.refusal import Refused
 from tests.fuzz.conftest import tried
 from tests.fuzz.hostile import BROKEN_YAML, bent, broken, document
 

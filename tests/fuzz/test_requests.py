@@ -15,7 +15,7 @@ from mlflow.pyfunc import PyFuncModel, add_to_model
 from mlflow.pyfunc.scoring_server import infer_and_parse_data, init
 
 from registry.benchmarks.prompts import PROMPTS
-from registry.models import Base
+from registry.models.base import Base
 from registry.serving import AdapterModel
 from registry.tracking.signature import SIGNATURE
 from tests.fuzz.conftest import tried

@@ -9,9 +9,9 @@ import pytest
 import yaml
 from hypothesis import given
 
-from registry.refusal import Refused
-from registry.study import Study
-from registry.studyfile import load_studies
+from registry.config.files import load_studies
+from registry.config.study import Study
+from registry.errors import Refused
 from tests.fuzz.conftest import tried
 from tests.fuzz.hostile import BROKEN_YAML, document
 

@@ -18,9 +18,9 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
 from registry.cells import Cell
-from registry.runner.experiment import Experiment, prepare
+from registry.config.study import Study
+from registry.planning.experiment import Experiment, prepare
 from registry.runner.session import prospect, run_study
-from registry.study import Study
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.names import Kind
 from registry.tracking.runs import finished_by_fingerprint

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from analysis.frame import load
+from analysis.reading.frame import load
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import open_store
 from tests.kill_at_write import Fault, run_command, run_with_fault, spread

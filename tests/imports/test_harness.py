@@ -15,12 +15,12 @@ import pytest
 import yaml
 from mlflow import MlflowClient
 
-from analysis.copies import copy_cautions
-from analysis.frame import Frame, load
-from analysis.imported import outcomes_of
+from analysis.reading.frame import Frame, load
+from analysis.reading.imported import outcomes_of
+from analysis.reading.notes import copy_cautions
 from registry.cells import Cell
+from registry.errors import Refused
 from registry.imports import Imported, read_source, record_import
-from registry.refusal import Refused
 from registry.tracking.columns import INDISTINCT
 from registry.tracking.names import Kind
 from registry.tracking.runs import finished_by_fingerprint

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 import yaml
 
-from analysis.frame import load
+from analysis.reading.frame import load
 from entrypoints import import_results
 from registry.imports import study_name
-from registry.project import PROJECT
+from registry.paths import PROJECT
 from registry.tracking.duplicates import ConflictError
 from registry.tracking.names import Artifact, Kind, Tag
 

@@ -8,8 +8,8 @@ import lm_eval
 import pytest
 
 from registry.cells import Cell
+from registry.errors import Refused
 from registry.imports.manifest import EXAMPLE, Manifest, read_manifest
-from registry.refusal import Refused
 
 RUNS = """\
 runs:

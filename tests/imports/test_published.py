@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from registry.errors import Refused
 from registry.imports import Imported, read_source
 from registry.imports.published import COLUMNS
-from registry.refusal import Refused
 from tests.imports.published_table import published_table
 
 TableMaker = Callable[[], pd.DataFrame]

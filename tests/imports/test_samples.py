@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from registry.imports.samples import OptionsInContext, read_samples
-from registry.lora.score import choose
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.evaluation.outcomes import choose
+from registry.imports.harness_samples import OptionsInContext, read_samples
 
 
 def sample(values: list[float], options: list[str], target: object, acc: float, **others: Any) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from registry.benchmarks import demo
 from registry.benchmarks.prompts import PROMPTS
 from registry.cells import Cell
+from registry.config.study import LoraSpec
 from registry.lora.adapter import Adapter, fresh_adapter
-from registry.lora.tokens import Example, encode_examples
-from registry.study import LoraSpec
+from registry.lora.encoding import Example, encode_examples
 
 
 @pytest.fixture(scope="session")

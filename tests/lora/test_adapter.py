@@ -12,11 +12,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from registry.config.study import LoraSpec
 from registry.deploy.merge import merge_into
+from registry.errors import Refused
 from registry.lora.adapter import Adapter, fresh_adapter, read_adapter, save_adapter
 from registry.lora.bank import Bank, is_resident, merged, put_on
-from registry.refusal import Refused
-from registry.study import LoraSpec
 from tests.peak_memory import Peak
 
 SPEC = LoraSpec(rank=4, alpha=8)

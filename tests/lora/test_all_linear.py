@@ -22,10 +22,10 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
+from registry.config.study import ALL_LINEAR, LoraSpec
 from registry.lora.adapter import fresh_adapter, read_adapter, save_adapter
-from registry.models import skeleton
-from registry.projections import adapter_parameters
-from registry.study import ALL_LINEAR, LoraSpec
+from registry.models.base import skeleton
+from registry.models.projections import adapter_parameters
 
 SIZES = {"vocab_size": 128, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}
 BASES = [

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lm_eval.models.huggingface import HFLM
 
+from registry.config.study import CHAT_DATE
+from registry.errors import Refused
 from registry.lora.chat import (
     depends_on_date,
     header_digest,
     render_chat,
     require_fixed_template,
 )
-from registry.refusal import Refused
-from registry.study import CHAT_DATE
 from tests.lora.tokenizer_kinds import tokenizer_of
 
 TURNS = "{% for turn in messages %}<{{ turn['role'] }}>{{ turn['content'] }}{% endfor %}"

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 
+from registry.config.study import Recipe
+from registry.errors import Refused
 from registry.lora import train
+from registry.lora.encoding import Example
 from registry.lora.forward import Batching
 from registry.lora.full import FullWeights, in_training, replaced, save_full
-from registry.lora.tokens import Example
 from registry.lora.train import Training, hold_out, train_full
 from registry.lora.trial import batching_of
-from registry.refusal import Refused
-from registry.study import Recipe
 from tests.lora.test_train import _arguments, _SequentialTrainer, _Small, padded, plain_loss
 
 RECIPE = Recipe(method="full", learning_rate=2e-3, epochs=2, batch_size=8, warmup=0.2, validation=0.0)

@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from transformers import get_linear_schedule_with_warmup
 
-from registry.lora import course, passes
+from registry.config.study import LoraSpec, Recipe
+from registry.lora import microbatches, training_state
 from registry.lora.adapter import Adapter, fresh_adapter
 from registry.lora.bank import Bank, merged, put_on
+from registry.lora.encoding import Continuations, Example
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import Continuations, Example
 from registry.lora.train import Assignment, train_adapter, train_adapters, train_full
 from registry.lora.trial import batching_of
-from registry.study import LoraSpec, Recipe
 from tests.lora.test_train import assignment, plain_loss, weights_of
 
 RECIPE = Recipe(
@@ -87,7 +87,9 @@ def test_gradients_too_small_for_fp16_are_not_lost(make_llama, half, scale, exam
                 "clip_grad_norm_",
                 lambda weights, most: seen.extend(weight.grad.clone() for weight in weights) or clip(weights, most),
             )
-            patch.setattr(passes, "_total", lambda means, courses, own=passes._total: own(means * 1e-7, courses))
+            patch.setattr(
+                microbatches, "_total", lambda means, courses, own=microbatches._total: own(means * 1e-7, courses)
+            )
             train_adapter(base, assignment(base, examples, recipe), recipe)
         return torch.cat([part.flatten() for part in seen]) * 1e7
 
@@ -174,7 +176,7 @@ def test_each_of_several_adapters_has_a_scale_of_its_own(half, scale, examples) 
 
 
 def test_a_training_that_was_killed_goes_on_with_its_scale(half, scale, monkeypatch, examples, tmp_path: Path) -> None:
-    monkeypatch.setattr(course, "_SAVED_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(training_state, "_SAVED_AFTER_SECONDS", 0.0)
     scale(LARGE)
     recipe, base, file = dataclasses.replace(RECIPE, epochs=5), half(), tmp_path / "one.safetensors"
     undisturbed = train_adapter(base, assignment(base, examples, recipe), recipe)
@@ -194,7 +196,9 @@ def test_a_training_that_was_killed_goes_on_with_its_scale(half, scale, monkeypa
 
 
 def test_gradients_that_overflow_at_every_scale_end_the_training(half, monkeypatch, examples) -> None:
-    monkeypatch.setattr(passes, "_total", lambda means, courses, own=passes._total: own(means, courses) * math.inf)
+    monkeypatch.setattr(
+        microbatches, "_total", lambda means, courses, own=microbatches._total: own(means, courses) * math.inf
+    )
     recipe, base = dataclasses.replace(RECIPE, epochs=9), half()
     with pytest.raises(FloatingPointError, match=r"overflow in fp16 at step 16 however they are scaled.*bf16"):
         train_adapter(base, assignment(base, examples, recipe), recipe)

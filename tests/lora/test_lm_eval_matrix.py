@@ -13,12 +13,12 @@ from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, Gemma3Config, PreTrainedConfig
 
-from registry.loading import dtype_of, load_base, load_tokenizer, quantization_config
+from registry.config.study import BaseSpec
+from registry.errors import Refused
+from registry.lora.encoding import encode_queries
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import encode_queries
-from registry.models import resolve_base
-from registry.refusal import Refused
-from registry.study import BaseSpec
+from registry.models.base import resolve_base
+from registry.models.loading import dtype_of, load_base, load_tokenizer, quantization_config
 from tests.architectures.tiny import VARIANTS, tiny_config
 from tests.lora.test_lm_eval_parity import STYLES, TOKENIZERS
 

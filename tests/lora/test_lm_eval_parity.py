@@ -34,9 +34,10 @@ from registry.benchmarks.items import Item
 from registry.benchmarks.mapping import items_of
 from registry.benchmarks.prompts import PROMPTS, Prompt, clean_hellaswag
 from registry.benchmarks.tables import Row, Table
-from registry.lora.score import ScoringSet, choose, loglikelihoods
-from registry.lora.tokens import encode_queries
-from registry.studyfile import load_study
+from registry.config.files import load_study
+from registry.evaluation.outcomes import choose
+from registry.lora.encoding import encode_queries
+from registry.lora.score import ScoringSet, loglikelihoods
 from tests.lora import parity_questions as rows
 
 TASKS = Path(lm_eval.__file__).parent / "tasks"

@@ -24,9 +24,10 @@ from transformers import (
     Qwen3Config,
 )
 
+from registry.evaluation.outcomes import choose
 from registry.lora import trial
-from registry.lora.score import ScoringSet, choose, loglikelihoods
-from registry.lora.tokens import Continuations
+from registry.lora.encoding import Continuations
+from registry.lora.score import ScoringSet, loglikelihoods
 
 VOCABULARY = 97
 SHAPE = {

@@ -14,9 +14,10 @@ from lm_eval.models.huggingface import HFLM
 from tokenizers import Tokenizer, normalizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from registry.lora.score import ScoringSet, choose, loglikelihoods
+from registry.evaluation.outcomes import choose
+from registry.lora.encoding import encode_examples, encode_queries, indistinct_targets
+from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.special_tokens import appended_tokens, encode_texts
-from registry.lora.tokens import encode_examples, encode_queries, indistinct_targets
 from tests.lora.tokenizer_kinds import END, KINDS, KNOWN, SIZE, SURROUNDINGS, UNKNOWN, tokenizer_of
 
 WITHOUT_END = {"ends": "nothing", "begins and ends": "begins"}

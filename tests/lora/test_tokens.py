@@ -13,8 +13,8 @@ from transformers import PreTrainedTokenizerFast
 from registry.benchmarks import demo
 from registry.benchmarks.prompts import PROMPTS
 from registry.cells import Cell
-from registry.lora.tokens import encode_examples, encode_queries
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.lora.encoding import encode_examples, encode_queries
 
 
 def harness_pair(tokenizer, context: str, continuation: str) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -23,15 +23,15 @@ from transformers import (
     get_linear_schedule_with_warmup,
 )
 
-from registry.lora import course, passes, train
+from registry.config.study import LoraSpec, Recipe
+from registry.errors import Refused
+from registry.lora import microbatches, train, training_state
 from registry.lora.adapter import Adapter, fresh_adapter
 from registry.lora.bank import Bank, put_on
+from registry.lora.encoding import Example
 from registry.lora.forward import Batching, reading
-from registry.lora.tokens import Example
 from registry.lora.train import Assignment, Training, hold_out, train_adapter, train_adapters
 from registry.lora.trial import batching_of
-from registry.refusal import Refused
-from registry.study import LoraSpec, Recipe
 
 RECIPE = Recipe(lora=LoraSpec(rank=4, alpha=8), learning_rate=1e-2, epochs=2, batch_size=8, warmup=0.2, validation=0.0)
 
@@ -54,7 +54,7 @@ def run(make_llama, monkeypatch):
 
     def do(examples: Sequence[Example], recipe: Recipe = RECIPE, *, seed: int = 1, model=None, **options) -> Trained:
         batches: list[list[Example]] = []
-        lay_out = passes.examples_batch
+        lay_out = microbatches.examples_batch
 
         def noted(groups: Sequence[Sequence[Example]], **fields: object) -> object:
             batches.extend(list(group) for group in groups)
@@ -62,7 +62,7 @@ def run(make_llama, monkeypatch):
 
         base = model or make_llama()
         with monkeypatch.context() as patch:
-            patch.setattr(passes, "examples_batch", noted)
+            patch.setattr(microbatches, "examples_batch", noted)
             training = train_adapter(base, assignment(base, examples, recipe, seed=seed), recipe, **options)
         return Trained(training, batches)
 
@@ -77,7 +77,7 @@ def mean_loss(base, adapter: Adapter, examples: Sequence[Example], *, batch_size
     """Mean cross-entropy over all supervised tokens, in nats, as a validation computes it."""
     bank, batching = Bank(base, [adapter]), batching_of(base)
     with put_on(base, bank), reading(base, batching) as forward:
-        return passes.Passes(base, bank, forward, batching, None).losses([0], [examples], batch_size)[0]
+        return microbatches.Passes(base, bank, forward, batching, None).losses([0], [examples], batch_size)[0]
 
 
 def weights_of(model: PeftModel | Adapter) -> dict[str, Tensor]:
@@ -494,7 +494,7 @@ def test_adapters_of_different_shapes_are_not_trained_at_once(llama, examples) -
 def test_a_training_that_was_killed_goes_on_to_the_same_bits(
     make_llama, monkeypatch, examples, tmp_path: Path, epochs: int
 ) -> None:
-    monkeypatch.setattr(course, "_SAVED_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(training_state, "_SAVED_AFTER_SECONDS", 0.0)
     recipe = dataclasses.replace(
         RECIPE, epochs=3, validation=0.2, weight_decay=0.1, lora=LoraSpec(rank=4, alpha=8, dropout=0.1)
     )
@@ -525,7 +525,7 @@ def test_a_training_that_was_killed_goes_on_to_the_same_bits(
 def test_a_damaged_checkpoint_gives_the_numbers_of_a_training_from_the_start(
     make_llama, monkeypatch, examples, tmp_path: Path, caplog
 ) -> None:
-    monkeypatch.setattr(course, "_SAVED_AFTER_SECONDS", 0.0)
+    monkeypatch.setattr(training_state, "_SAVED_AFTER_SECONDS", 0.0)
     base, file = make_llama(), tmp_path / "one.safetensors"
     undisturbed = train_adapter(base, assignment(base, examples), RECIPE)
 

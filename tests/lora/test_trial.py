@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from registry.errors import Refused
 from registry.lora import trial
+from registry.lora.encoding import Continuations
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import Continuations
-from registry.refusal import Refused
 from tests.architectures.sweep import one_by_one, questions
 from tests.architectures.tiny import POSITIONS, VARIANTS, tiny_config, tiny_model
 

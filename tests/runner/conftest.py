@@ -14,10 +14,10 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from registry.project import PROJECT
-from registry.runner.experiment import Experiment, prepare
+from registry.config.study import Study
+from registry.paths import PROJECT
+from registry.planning.experiment import Experiment, prepare
 from registry.runner.session import prospect, run_study
-from registry.study import Study
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import all_runs, experiment_id, open_store

@@ -20,15 +20,15 @@ from transformers import (
     Qwen3MoeForCausalLM,
 )
 
-from registry.models import skeleton
-from registry.projections import matched_modules
-from registry.refusal import Refused
-from registry.runner.base_facts import few_reached
-from registry.runner.experiment import prepare
+from registry.config.files import load_study
+from registry.config.study import LoraSpec, Study
+from registry.errors import Refused
+from registry.models.base import skeleton
+from registry.models.projections import matched_modules
+from registry.planning.base_facts import few_reached
+from registry.planning.experiment import prepare
 from registry.runner.session import rehearse
 from registry.runner.single import finetune_one, narrowed
-from registry.study import LoraSpec, Study
-from registry.studyfile import load_study
 from tests.fake_hub import unreachable
 
 SIZES = {"vocab_size": 512, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "pad_token_id": 0}

@@ -11,19 +11,19 @@ import pandas as pd
 import pytest
 import yaml
 
-from analysis.frame import MixedPromptsError, load
+from analysis.reading.frame import MixedPromptsError, load
+from registry.config.files import load_study
+from registry.config.study import CHAT_DATE, Study
+from registry.errors import Refused
+from registry.lora.encoding import encode_queries
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import encode_queries
-from registry.refusal import Refused
-from registry.runner.base_facts import PLAIN
-from registry.runner.describe import write_study
-from registry.runner.experiment import prepare
-from registry.runner.fingerprint import fingerprint
+from registry.planning.base_facts import PLAIN
+from registry.planning.design_files import write_study
+from registry.planning.experiment import prepare
+from registry.planning.fingerprints import fingerprint
 from registry.runner.single import evaluate_one, finetune_one, narrowed
 from registry.serving import AdapterModel
 from registry.serving.shelf import read_told
-from registry.study import CHAT_DATE, Study
-from registry.studyfile import load_study
 from registry.tracking.names import Kind, Tag
 
 TURNS = "{% for turn in messages %}{{ turn['content'] }}\n{% endfor %}assistant:\n"

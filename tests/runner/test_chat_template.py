@@ -11,13 +11,13 @@ import pytest
 import yaml
 
 from registry.cells import Cell
+from registry.config.study import Study
+from registry.errors import Refused
+from registry.lora.encoding import encode_queries
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import encode_queries
-from registry.refusal import Refused
-from registry.runner.experiment import prepare
+from registry.planning.experiment import prepare
 from registry.runner.single import evaluate_one, finetune_one, narrowed
 from registry.serving import AdapterModel
-from registry.study import Study
 
 CHAT = (
     "{% for turn in messages %}{{ turn['role'] }}: {{ turn['content'] }}\n{% endfor %}"

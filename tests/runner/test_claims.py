@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from registry.runner.records import Records as Recorder
-from registry.runner.waiting import SetAside
+from registry.runner.dispatcher import SetAside
+from registry.runner.recorder import Records as Recorder
 from registry.tracking.claims import Claims, claims_model
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import experiment_id

@@ -10,16 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from analysis.copies import copy_cautions
-from analysis.frame import load
+from analysis.reading.frame import load
+from analysis.reading.notes import copy_cautions
 from registry.cells import Cell
-from registry.dataspec import BenchmarkSpec, SplitSpec
-from registry.refusal import Refused
-from registry.runner.experiment import prepare
-from registry.runner.plan import make_plan
+from registry.config.data import BenchmarkSpec, SplitSpec
+from registry.config.study import BaseSpec, Study
+from registry.errors import Refused
+from registry.planning.experiment import prepare
+from registry.planning.plan import make_plan
 from registry.runner.session import prospect, run_study
 from registry.runner.single import narrowed
-from registry.study import BaseSpec, Study
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import experiment_id

@@ -14,18 +14,18 @@ import pytest
 import torch
 
 from registry.benchmarks import align, load_benchmark
-from registry.catalogue import PAPER
 from registry.cells import Cell
-from registry.dataspec import SplitSpec
+from registry.config.data import SplitSpec
+from registry.config.files import load_studies, load_study
+from registry.errors import Refused
+from registry.lora.encoding import Continuations, encode_queries
 from registry.lora.score import ScoringSet
-from registry.lora.tokens import Continuations, encode_queries
-from registry.project import PROJECT
-from registry.refusal import Refused
-from registry.runner import cost, forecast
-from registry.runner.estimate import laid_out
-from registry.runner.outline import outline
+from registry.models.catalogue import PAPER
+from registry.paths import PROJECT
+from registry.planning import estimate, forecast
+from registry.planning.estimate import laid_out
+from registry.planning.outline import outline
 from registry.runner.session import rehearse
-from registry.studyfile import load_studies, load_study
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id
@@ -171,7 +171,7 @@ def test_a_base_that_is_done_is_not_downloaded_again(alone, uri, no_gpu) -> None
 def test_a_gpu_that_is_there_is_measured(alone, uri, monkeypatch) -> None:
     monkeypatch.setattr("torch.cuda.is_available", lambda: True)
     monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Some GPU")
-    monkeypatch.setattr(forecast, "gemm_rate", lambda precision: 312e12 * 0.4 / cost.SHARE_OF_GEMM)
+    monkeypatch.setattr(forecast, "gemm_rate", lambda precision: 312e12 * 0.4 / estimate.SHARE_OF_GEMM)
     measured = forecast.forecast(outline(load_study("paper")))
     assert measured.basis.startswith("Some GPU at 70% of its measured matrix-product rate")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
@@ -184,7 +184,7 @@ def test_the_rate_is_that_of_a_workers_one_thread(monkeypatch, no_gpu) -> None:
     monkeypatch.setattr(time, "perf_counter", lambda: seen.append(torch.get_num_threads()) or clock())
     torch.set_num_threads(2)
     try:
-        assert cost.gemm_rate("fp32") > 0
+        assert estimate.gemm_rate("fp32") > 0
         assert (set(seen), torch.get_num_threads()) == ({1}, 2)
     finally:
         torch.set_num_threads(1)

@@ -6,14 +6,14 @@ import dataclasses
 
 import pytest
 
-from registry.loading import load_tokenizer
-from registry.lora.tokens import encode_examples, input_tokens
-from registry.runner import describe
-from registry.runner.estimate import estimate
-from registry.runner.experiment import prepare
+from registry.evaluation.outcomes import Questions
+from registry.lora.encoding import encode_examples, input_tokens
+from registry.models.loading import load_tokenizer
+from registry.planning import design_files
+from registry.planning.estimate import estimate
+from registry.planning.experiment import prepare
+from registry.planning.plan import on_record, plan_beside
 from registry.runner.laid_out import questions_of
-from registry.runner.outcomes import Questions
-from registry.runner.plan import on_record, plan_beside
 from registry.runner.session import rehearse
 from registry.tracking.names import Kind, Tag, usage_metrics
 from registry.tracking.runs import recorded
@@ -40,12 +40,12 @@ def planted(client, small_study):
                 took = {"tokens": count, "flop": 1e9, "peak_memory_gb": 1.0}
                 recording.metrics(usage_metrics(phase, seconds=seconds[phase], **took))
 
-    params = describe.parameters(study)
+    params = design_files.parameters(study)
     plant(Kind.FINETUNE, params, train=400, validation=100)
     plant(Kind.BASELINE, params, score=1000)
     other = dataclasses.replace(study, recipe=dataclasses.replace(study.recipe, precision="bf16"))
     for kind, tokens in ((Kind.FINETUNE, {"train": 400}), (Kind.EVALUATE, {"score": 1000})):
-        plant(kind, describe.parameters(other), strange=50, **tokens)
+        plant(kind, design_files.parameters(other), strange=50, **tokens)
 
     def estimated(*replaced: tuple[str, str]):
         experiment, done = prepare(small_study(*replaced)), on_record(client, identity)

@@ -17,7 +17,7 @@ import mlflow
 import psutil
 import pytest
 
-from registry.project import PROJECT
+from registry.paths import PROJECT
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import experiment_id, open_store
@@ -227,7 +227,7 @@ def test_a_disk_that_is_full_while_adapters_are_written(small, finished, study_f
     """No file may grow beyond 8 KB, less than an adapter, but for the database, which is larger from the start."""
     command = [sys.executable, "-m", "entrypoints.study", "--study", str(study_file()), "--workers", "1"]
     script = (
-        "import registry.runner.resident as r, resource, signal, sys\n"
+        "import registry.runner.job_executor as r, resource, signal, sys\n"
         "save = r.save_adapter\n"
         "def full(*a, **k):\n"
         "    before = resource.getrlimit(resource.RLIMIT_FSIZE)\n"

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
-from analysis.cut_questions import cut_cautions
-from analysis.frame import load
-from registry.refusal import Refused
+from analysis.reading.frame import load
+from analysis.reading.notes import cut_cautions
+from registry.cells import parse_cells
+from registry.config.study import BaseSpec, Study
+from registry.errors import Refused
 from registry.runner.session import prospect, rehearse, run_study
-from registry.study import BaseSpec, Study
-from registry.tracking.evaluations import parse_cells
 from registry.tracking.names import CUT_TEXTS, Kind, Tag
 from registry.tracking.store import all_runs
 from tests.architectures.tiny import tiny_config, tiny_model

@@ -13,15 +13,15 @@ from mlflow.artifacts import download_artifacts
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from registry.cells import Cell
+from registry.errors import Refused
+from registry.lora.encoding import encode_queries
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.lora.tokens import encode_queries
-from registry.refusal import Refused
-from registry.runner import resident
+from registry.runner import job_executor
 from registry.runner.single import finetune_one
 from registry.tracking.adapters import RegisteredAdapter
 from registry.tracking.claims import claims_model
-from registry.tracking.evaluations import recorded_scores
 from registry.tracking.names import Kind, Tag
+from registry.tracking.outcomes import recorded_scores
 from registry.tracking.store import experiment_id
 
 FULL = (
@@ -139,7 +139,7 @@ def test_a_model_whose_evaluation_is_missing_is_scored_from_its_record_to_the_sa
     assert digests(again) == digests(whole)
     for run in again.runs(Kind.EVALUATE):
         again.client.delete_run(run.info.run_id)
-    monkeypatch.setattr(resident, "train_full", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(job_executor, "train_full", lambda *_, **__: pytest.fail("trained again"))
     assert rerun(again) == []
     again.assert_complete()
     expected, found = (
@@ -150,7 +150,7 @@ def test_a_model_whose_evaluation_is_missing_is_scored_from_its_record_to_the_sa
 
 
 def test_a_study_that_was_killed_trains_that_model_again(whole, again, rerun, monkeypatch) -> None:
-    train, calls = resident.train_full, []
+    train, calls = job_executor.train_full, []
 
     def killed(*arguments, **options):
         calls.append(1)
@@ -158,7 +158,7 @@ def test_a_study_that_was_killed_trains_that_model_again(whole, again, rerun, mo
             raise KeyboardInterrupt
         return train(*arguments, **options)
 
-    monkeypatch.setattr(resident, "train_full", killed)
+    monkeypatch.setattr(job_executor, "train_full", killed)
     with pytest.raises(KeyboardInterrupt):
         rerun(again)
     assert rerun(again) == []
@@ -181,7 +181,7 @@ def test_a_model_whose_weights_were_changed_is_refused(again, rerun) -> None:
 
 
 def test_the_analysis_reads_its_evaluations(whole) -> None:
-    from analysis.recorded import Record, observations_of
+    from analysis.reading.run_record import Record, observations_of
 
     (baseline,) = whole.finished(Kind.BASELINE).values()
     rows = []
@@ -218,7 +218,7 @@ def test_too_little_memory_is_told_before_training(again, rerun, monkeypatch) ->
     def little(*_: object, **__: object) -> None:
         raise Refused("every weight of model 'tiny' cannot be trained")
 
-    monkeypatch.setattr(resident, "require_full_memory", little)
+    monkeypatch.setattr(job_executor, "require_full_memory", little)
     assert [failure.reason for failure in rerun(again)] == [
         "Refused: every weight of model 'tiny' cannot be trained"
     ] * 2

@@ -17,7 +17,7 @@ import pytest
 from mlflow.exceptions import MlflowException
 from mlflow.server import get_app_client
 
-from registry.project import PROJECT
+from registry.paths import PROJECT
 from registry.tracking.store import open_store
 from tests.mlflow_process import MlflowProcess, free_port
 

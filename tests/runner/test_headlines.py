@@ -9,29 +9,27 @@ import numpy as np
 import pytest
 
 from analysis.corrected.cells import measured_cells
-from analysis.frame import Frame, MixedHeadlinesError, load
+from analysis.reading.frame import Frame, MixedHeadlinesError, load
+from analysis.reading.outcomes import stored_outcomes, study_outcomes
 from analysis.record import require_one_headline
-from analysis.stored.collected import study_outcomes
-from analysis.stored.outcomes import stored_outcomes
 from registry.benchmarks import align, load_benchmark
+from registry.cards.card import Facts, card
+from registry.cards.results import results_of
 from registry.cells import Cell
-from registry.dataspec import BenchmarkSpec
+from registry.config.data import BenchmarkSpec
+from registry.config.files import load_study, spec_of
+from registry.config.study import Study
 from registry.deploy.best import best_for
-from registry.deploy.card import Facts, card
-from registry.deploy.results import results_of
-from registry.refusal import Refused
-from registry.runner.experiment import prepare
-from registry.runner.outcomes import Outcomes, Questions
+from registry.errors import Refused
+from registry.evaluation.outcomes import Outcomes, Questions
+from registry.planning.experiment import prepare
 from registry.runner.session import prospect
 from registry.runner.single import evaluate_one, narrowed
 from registry.serving.shelf import read_told
-from registry.study import Study
-from registry.studyfile import load_study
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.names import Kind, Tag
 from registry.tracking.outcomes import recorded_accuracies
 from registry.tuning.preparation import prepare_search
-from registry.tuning.spec import spec_of
 
 CHOSEN = ("benchmark: demo", "benchmark: {kind: demo, headline: {pair: acc}}")
 FEW = ("seeds: [17, 42]", "seeds: [17]\nsources: [kind/en, pair/tr]")

@@ -6,13 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-from registry.runner import local
+from registry.runner import local_pool
 
 
 def test_a_worker_that_ends_while_it_starts_is_started_again_but_not_for_ever(monkeypatch) -> None:
     started: list[int] = []
-    pool = local._Pool(experiment=None, client=None, experiment_id="0", dealer=None)
-    monkeypatch.setattr(local, "reap", lambda *_, **__: [])
+    pool = local_pool._Pool(experiment=None, client=None, experiment_id="0", dealer=None)
+    monkeypatch.setattr(local_pool, "reap", lambda *_, **__: [])
     monkeypatch.setattr(pool, "_start", started.append)
     worker = SimpleNamespace(number=1, ready=False, process=SimpleNamespace(join=lambda: None, exitcode=-9))
     pool._died(worker)

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from registry.runner import resident
-from registry.runner.plan import Step
-from registry.runner.records import Records
-from registry.runner.resident import Resident
+from registry.planning.plan import Step
+from registry.runner import job_executor
+from registry.runner.job_executor import Resident
+from registry.runner.recorder import Records
 from registry.runner.session import prospect
-from registry.runner.waiting import Unmeasured
 from registry.runner.worker import reports
-from registry.tracking.claims import Claims
+from registry.tracking.claims import Claims, Unmeasured
 from registry.tracking.names import Kind
 
 
 @pytest.fixture
 def meeting(few_records, monkeypatch):
     """Two workers, the first tasks of both, and a claim on the baseline by someone who may never end."""
-    monkeypatch.setattr(resident, "_POLL_SECONDS", 0.01)
+    monkeypatch.setattr(job_executor, "_POLL_SECONDS", 0.01)
     ready = prospect(few_records.study, workers=1)
     place = Records(ready.experiment, ready.client, ready.experiment_id, "cpu")
     baseline, adapter = ready.plan.todo[:2]

@@ -11,13 +11,13 @@ import pytest
 
 from registry.benchmarks import align, load_benchmark
 from registry.cells import Cell
-from registry.dataspec import SplitSpec
-from registry.refusal import Refused
-from registry.runner import fingerprint
-from registry.runner.experiment import Experiment, Job, prepare
-from registry.runner.plan import Step, make_plan
-from registry.study import BaseSpec, LoraSpec, Recipe, Study
-from registry.studyfile import load_study
+from registry.config.data import SplitSpec
+from registry.config.files import load_study
+from registry.config.study import BaseSpec, LoraSpec, Recipe, Study
+from registry.errors import Refused
+from registry.planning import fingerprints
+from registry.planning.experiment import Experiment, Job, prepare
+from registry.planning.plan import Step, make_plan
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id
@@ -149,7 +149,7 @@ def test_the_bases_tokenizer_and_configuration_decide_everything(study, experime
 
 def test_the_engines_version_decides_everything(experiment, monkeypatch) -> None:
     before = prints(experiment)
-    monkeypatch.setattr(fingerprint, "ENGINE", "another")
+    monkeypatch.setattr(fingerprints, "ENGINE", "another")
     assert not set(before) & set(prints(experiment))
 
 

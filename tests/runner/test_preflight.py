@@ -9,13 +9,13 @@ from pathlib import Path
 import psutil
 import pytest
 
-from registry.catalogue import PAPER
-from registry.refusal import Refused
-from registry.runner.outline import outline
-from registry.runner.preflight import preflight
+from registry.config.files import load_study
+from registry.config.study import BaseSpec, Study
+from registry.errors import Refused
+from registry.models.catalogue import PAPER
+from registry.planning.outline import outline
+from registry.planning.preflight import preflight
 from registry.runner.session import prospect, run_study
-from registry.study import BaseSpec, Study
-from registry.studyfile import load_study
 from registry.tracking.store import open_store
 from tests.fake_hub import FakeHub, Repository, fake_hub, unreachable
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from registry.refusal import Refused
-from registry.runner.experiment import Experiment, prepare
+from registry.errors import Refused
+from registry.planning.experiment import Experiment, prepare
 
 
 def fingerprints(experiment: Experiment) -> set[str]:
@@ -13,7 +13,7 @@ def fingerprints(experiment: Experiment) -> set[str]:
 
 
 def test_every_quantisation_has_runs_of_its_own(small_study, monkeypatch) -> None:
-    monkeypatch.setattr("registry.loading.find_spec", lambda name: object())  # fingerprints load nothing
+    monkeypatch.setattr("registry.models.loading.find_spec", lambda name: object())  # fingerprints load nothing
     found = [
         fingerprints(prepare(small_study(("seeds:", f"quantization: {bits}\nseeds:"))))
         for bits in ("null", "8bit", "4bit")
@@ -28,7 +28,7 @@ def test_where_a_base_lies_makes_no_other_runs(small_study) -> None:
 
 
 def test_a_missing_library_is_told_before_any_base_is_looked_for(small_study, monkeypatch) -> None:
-    monkeypatch.setattr("registry.loading.find_spec", lambda name: None)
-    monkeypatch.setattr("registry.runner.experiment.resolve_bases", lambda *_, **__: pytest.fail("looked for"))
+    monkeypatch.setattr("registry.models.loading.find_spec", lambda name: None)
+    monkeypatch.setattr("registry.planning.experiment.resolve_bases", lambda *_, **__: pytest.fail("looked for"))
     with pytest.raises(Refused, match="python -m pip install bitsandbytes=="):
         prepare(small_study(("seeds:", "quantization: 8bit\nseeds:")))

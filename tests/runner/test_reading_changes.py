@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from registry.models import Base, resolve_base
-from registry.runner.reading_changes import changed_scoring, changed_training
-from registry.study import BaseSpec
+from registry.config.study import BaseSpec
+from registry.models.base import Base, resolve_base
+from registry.planning.fingerprints import changed_scoring, changed_training
 from tests.architectures.tiny import VARIANTS, tiny_config, tiny_model
 
 

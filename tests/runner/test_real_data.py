@@ -10,9 +10,9 @@ import pytest
 from mlflow.artifacts import download_artifacts
 
 from registry.cells import Cell
-from registry.dataspec import SplitSpec
-from registry.study import BaseSpec
-from registry.studyfile import load_study
+from registry.config.data import SplitSpec
+from registry.config.files import load_study
+from registry.config.study import BaseSpec
 from registry.tracking.names import Kind, delta_mean, score
 
 DATA = Path(__file__).parents[3] / "shared" / "data"

@@ -12,13 +12,14 @@ from transformers import PreTrainedTokenizerFast
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS, Prompt
 from registry.cells import Cell
-from registry.loading import load_tokenizer
-from registry.lora.tokens import encode_examples
-from registry.refusal import Refused
-from registry.runner import describe, laid_out
-from registry.runner.experiment import Experiment, prepare
-from registry.study import Recipe, Study
-from registry.studyfile import load_study
+from registry.config.files import load_study
+from registry.config.study import Recipe, Study
+from registry.errors import Refused
+from registry.lora.encoding import encode_examples
+from registry.models.loading import load_tokenizer
+from registry.planning import design_files
+from registry.planning.experiment import Experiment, prepare
+from registry.runner import laid_out
 
 CELL = Cell("kind", "en")
 
@@ -143,9 +144,9 @@ class TestLengths:
         study = load_study(str(path))
         assert study.recipe.max_length == {"kind": 40, "pair": 50}
         again = tmp_path / "again.yaml"
-        again.write_text(describe.study_yaml(study))
+        again.write_text(design_files.study_yaml(study))
         assert load_study(str(again)) == study
-        assert describe.parameters(study)["max_length.kind"] == 40
+        assert design_files.parameters(study)["max_length.kind"] == 40
 
     @pytest.mark.parametrize(
         ("given", "told"),
@@ -215,6 +216,6 @@ class TestFingerprints:
 
 @pytest.mark.parametrize("bits", ["8bit", "4bit"])
 def test_a_quantised_base_cannot_be_trained_whole(study, monkeypatch, bits: str) -> None:
-    monkeypatch.setattr("registry.loading.find_spec", lambda name: object())
+    monkeypatch.setattr("registry.models.loading.find_spec", lambda name: object())
     with pytest.raises(Refused, match=rf"quantization: {bits}.*set quantization: null, or recipe\.method: lora"):
         prepare(dataclasses.replace(with_recipe(study, method="full"), quantization=bits))

@@ -9,9 +9,9 @@ import pytest
 from mlflow import MlflowClient
 
 from registry.cells import Cell
-from registry.refusal import Refused
-from registry.runner.experiment import Job
-from registry.runner.registered_names import require_distinct_names, require_free_names
+from registry.errors import Refused
+from registry.planning.experiment import Job
+from registry.planning.registered_names import require_distinct_names, require_free_names
 from registry.runner.session import prospect, rehearse
 from registry.tracking.names import Tag, registered_model
 
@@ -36,7 +36,7 @@ def test_adapters_of_one_study_that_would_share_a_name_are_refused(
 
 
 def test_names_of_the_published_study_are_distinct() -> None:
-    from registry.models import BUILT_IN, PAPER
+    from registry.models.base import BUILT_IN, PAPER
 
     cells = [Cell(task, language) for task in ("arc_challenge", "truthfulqa_mc1") for language in ("en", "zh-Hant")]
     require_distinct_names([*BUILT_IN, *PAPER], cells)

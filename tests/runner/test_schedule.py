@@ -12,12 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.cells import Cell
-from registry.runner.experiment import Job
-from registry.runner.outline import outline
-from registry.runner.plan import Step
+from registry.config.files import load_study
+from registry.planning.experiment import Job
+from registry.planning.outline import outline
+from registry.planning.plan import Step
 from registry.runner.schedule import Costs, Schedule, Task
 from registry.runner.worker import reports
-from registry.studyfile import load_study
 from tests.bench.scaling import paper_seconds, paper_tasks, schedule_of
 from tests.bench.simulated import Seconds, Simulation, lower_bound
 

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from registry.cells import Cell
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.runner.single import evaluate_one, finetune_one, narrowed
 from registry.tracking.names import Kind, Tag
 

@@ -18,15 +18,15 @@ from mlflow.artifacts import download_artifacts
 from scipy import stats
 
 from registry.cells import Cell, Regime, regime_of
+from registry.config.files import load_study
+from registry.errors import Refused
+from registry.evaluation.outcomes import Questions
 from registry.lora import score
-from registry.refusal import Refused
-from registry.runner import resident
-from registry.runner.estimate import estimate
-from registry.runner.outcomes import Questions
-from registry.runner.plan import look_up
-from registry.runner.records import Records
+from registry.planning.estimate import estimate
+from registry.planning.plan import look_up
+from registry.runner import job_executor
+from registry.runner.recorder import Records
 from registry.runner.session import prospect
-from registry.studyfile import load_study
 from registry.tracking.names import Kind, Tag
 from registry.tracking.outcomes import file_digest, outcomes_file, outcomes_problem
 from registry.tracking.store import experiment_id
@@ -198,7 +198,7 @@ def test_a_baseline_below_chance_is_tagged_and_logged(few_records, rerun, monkey
                 values[question][chosen] = 1000.0
         return values
 
-    monkeypatch.setattr(resident, "loglikelihoods", answered)
+    monkeypatch.setattr(job_executor, "loglikelihoods", answered)
     with caplog.at_level(logging.WARNING):
         rerun(few_records)
     (baseline,) = few_records.finished(Kind.BASELINE).values()
@@ -216,7 +216,7 @@ def test_a_baseline_below_chance_is_tagged_and_logged(few_records, rerun, monkey
 
 
 def test_a_job_that_fails_is_told_and_the_others_go_on(records, rerun, monkeypatch, finished) -> None:
-    train = resident.train_adapters
+    train = job_executor.train_adapters
 
     def failing(base, assignments, recipe, **options):
         if assignments[0].seed == 42 and assignments[0].examples == broken:
@@ -225,7 +225,7 @@ def test_a_job_that_fails_is_told_and_the_others_go_on(records, rerun, monkeypat
         return train(base, assignments, recipe, **options)
 
     broken: list[object] = []  # the examples of the first cell
-    monkeypatch.setattr(resident, "train_adapters", failing)
+    monkeypatch.setattr(job_executor, "train_adapters", failing)
     failures = rerun(records)
     assert [(str(failure.job), failure.reason) for failure in failures] == [
         ("tiny kind/en seed 42", "FloatingPointError: the loss is nan at step 3")
@@ -255,14 +255,14 @@ def test_adapters_trained_together_are_recorded_one_by_one(records, finished, re
 
 
 def test_one_adapter_of_several_that_fails_does_not_stop_the_others(records, rerun, monkeypatch) -> None:
-    train = resident.train_adapters
+    train = job_executor.train_adapters
 
     def failing(base, assignments, recipe, **options):
         found = train(base, assignments, recipe, **options)
         return [FloatingPointError("the loss is nan at step 3"), *found[1:]] if len(found) > 2 else found
 
     records = dataclasses.replace(records, study=dataclasses.replace(records.study, adapters_at_once=6))
-    monkeypatch.setattr(resident, "train_adapters", failing)
+    monkeypatch.setattr(job_executor, "train_adapters", failing)
     failures = rerun(records)
     assert [failure.reason for failure in failures] == ["FloatingPointError: the loss is nan at step 3"]
     assert len(records.runs(Kind.FINETUNE, "FAILED")) == 1
@@ -288,14 +288,14 @@ def test_what_a_phase_took_holds_nothing_but_its_tokens(few_records, monkeypatch
     few_records = dataclasses.replace(few_records, study=study)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", few_records.uri)
     ready = prospect(study, workers=1)
-    worker = resident.Resident(Records(ready.experiment, ready.client, ready.experiment_id, "cpu"))
-    tried, found = resident.loglikelihoods, score.batching_of
+    worker = job_executor.Resident(Records(ready.experiment, ready.client, ready.experiment_id, "cpu"))
+    tried, found = job_executor.loglikelihoods, score.batching_of
 
     def slowly(model, questions, **more):
         monkeypatch.setattr(score, "batching_of", lambda base: time.sleep(0.5) or found(base))
         return tried(model, questions, **more)
 
-    monkeypatch.setattr(resident, "loglikelihoods", slowly)
+    monkeypatch.setattr(job_executor, "loglikelihoods", slowly)
     for job, step in ready.plan.todo[:2]:
         (error,) = [error for _, error in worker.do([(job, step)], lambda phase, share: time.sleep(0.3))]
         assert error is None
@@ -317,7 +317,7 @@ def test_without_a_baseline_nothing_is_trained(few_records, rerun, monkeypatch) 
     def failing(*_: object, **__: object) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(resident, "loglikelihoods", failing)
+    monkeypatch.setattr(job_executor, "loglikelihoods", failing)
     failures = rerun(few_records)
     assert [failure.reason for failure in failures] == [
         "RuntimeError: out of memory",
@@ -331,7 +331,7 @@ def test_what_another_process_did_since_the_plan_was_made_is_not_done_again(few_
     assert len(stale.plan.todo) == 3
     rerun(few_records)
     before = {run.info.run_id for run in few_records.runs()}
-    worker = resident.Resident(Records(stale.experiment, stale.client, stale.experiment_id, "cpu"))
+    worker = job_executor.Resident(Records(stale.experiment, stale.client, stale.experiment_id, "cpu"))
     for job, step in stale.plan.todo:
         assert [error for _, error in worker.do([(job, step)], lambda phase, share: None)] == [None]
     assert {run.info.run_id for run in few_records.runs()} == before

@@ -12,20 +12,20 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from analysis.analysis import analyze
-from analysis.frame import load
 from analysis.published.compute import Options
-from analysis.stored.runs import read_runs
-from analysis.stored.tables import baselines
+from analysis.reading.frame import load
+from analysis.reading.runs import read_runs
+from analysis.reading.tables import baselines
+from registry.cards.card import _results
+from registry.cards.results import results_of
 from registry.cells import Cell
-from registry.deploy.card import _results
-from registry.deploy.results import results_of
-from registry.loading import load_tokenizer
-from registry.refusal import Refused
-from registry.runner.experiment import prepare
+from registry.config.files import load_study
+from registry.config.study import Study
+from registry.errors import Refused
+from registry.models.loading import load_tokenizer
+from registry.planning.experiment import prepare
 from registry.runner.laid_out import examples_of
 from registry.runner.single import evaluate_one, finetune_one, narrowed
-from registry.study import Study
-from registry.studyfile import load_study
 from registry.tracking.names import Kind, Tag
 from tests.lora.tokenizer_kinds import SIZE, UNKNOWN, tokenizer_of
 

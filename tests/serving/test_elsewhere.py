@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from registry.project import PROJECT
+from registry.paths import PROJECT
 from registry.runner.single import finetune_one, narrowed
 from tests.mlflow_process import MlflowProcess
 

@@ -16,9 +16,9 @@ import pytest
 from mlflow import MlflowClient
 
 from registry.cells import Cell
-from registry.runner.experiment import prepare
+from registry.config.study import Study
+from registry.planning.experiment import prepare
 from registry.runner.single import evaluate_one, finetune_one, narrowed
-from registry.study import Study
 from tests.mlflow_process import MlflowProcess
 
 pytestmark = pytest.mark.slow

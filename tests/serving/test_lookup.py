@@ -17,10 +17,10 @@ from mlflow.exceptions import MlflowException
 
 from registry.benchmarks.prompts import PROMPTS
 from registry.cells import Cell
+from registry.config.study import BaseSpec, LoraSpec
 from registry.lora.adapter import Adapter, fresh_adapter, save_adapter
-from registry.models import resolve_base
+from registry.models.base import resolve_base
 from registry.serving import lookup
-from registry.study import BaseSpec, LoraSpec
 from registry.tracking.adapters import RegisteredAdapter, register_adapter
 from registry.tracking.names import Kind, Tag, registered_model
 from registry.tracking.runs import recorded

@@ -16,15 +16,16 @@ import yaml
 from peft import PeftModel, get_peft_model_state_dict
 
 from registry.cells import Cell
-from registry.loading import load_base, load_tokenizer
+from registry.errors import Refused
+from registry.evaluation.outcomes import choose
+from registry.files.outputs import MANIFEST
 from registry.lora.adapter import fresh_adapter, read_adapter
 from registry.lora.bank import Bank, merged, put_on
-from registry.lora.score import ScoringSet, choose, loglikelihoods
-from registry.lora.tokens import encode_examples, encode_queries
+from registry.lora.encoding import encode_examples, encode_queries
+from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.train import Assignment, train_adapter
-from registry.outputs import MANIFEST
-from registry.refusal import Refused
-from registry.runner.experiment import prepare
+from registry.models.loading import load_base, load_tokenizer
+from registry.planning.experiment import prepare
 from registry.runner.single import AdapterResult, finetune_one, narrowed
 from registry.tracking.names import Tag
 

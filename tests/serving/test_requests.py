@@ -18,9 +18,9 @@ from mlflow.exceptions import MlflowException
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from registry.config.study import Study
 from registry.runner.single import AdapterResult, evaluate_one, finetune_one, narrowed
 from registry.serving import _load_pyfunc
-from registry.study import Study
 
 CHAT = (
     "{% for turn in messages %}{{ turn['role'] }}: {{ turn['content'] }}\n{% endfor %}"
@@ -291,6 +291,6 @@ def test_a_folder_carried_away_from_its_registry_is_served(shop: Shop, tmp_path:
 
 def _items(study: Study) -> list[tuple[str, tuple[str, ...]]]:
     from registry.cells import Cell
-    from registry.runner.experiment import prepare
+    from registry.planning.experiment import prepare
 
     return [(item.question, item.options) for item in prepare(study).items.test(Cell("pair", "tr"))]

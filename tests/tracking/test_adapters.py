@@ -11,9 +11,9 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST
 from safetensors.torch import save_file
 
-from registry.adapterfiles import CONFIG, WEIGHTS, AdapterConfig, config_text, tensor_name
-from registry.refusal import Refused
-from registry.study import LoraSpec
+from registry.config.study import LoraSpec
+from registry.errors import Refused
+from registry.files.adapter import CONFIG, WEIGHTS, AdapterConfig, config_text, tensor_name
 from registry.tracking.adapters import (
     RegisteredAdapter,
     download_adapter,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from mlflow.exceptions import MlflowException
 
-from registry.project import PROJECT
+from registry.paths import PROJECT
 from registry.tracking import claims as claims_module
 from registry.tracking.claims import Claims, claims_model
 from registry.tracking.runs import Superseded

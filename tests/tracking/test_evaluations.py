@@ -10,18 +10,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from registry.cells import Cell, Grid
-from registry.tracking.chance import chance_p
-from registry.tracking.evaluations import (
+from registry.evaluation.metrics import (
     TargetScore,
     accuracy_metrics,
     below_chance,
     chance_metrics,
     delta_metrics,
     record_inputs,
-    recorded_scores,
     score_metrics,
 )
+from registry.tracking.chance import chance_p
 from registry.tracking.names import Kind
+from registry.tracking.outcomes import recorded_scores
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id
 

@@ -10,8 +10,8 @@ import pytest
 from mlflow import MlflowClient
 from sqlalchemy import Engine, event
 
-from registry import interrupts
-from registry.interrupts import end_by, unbroken
+from registry import process
+from registry.process import end_by, unbroken
 from registry.tracking.claims import Claims
 from registry.tracking.names import Kind
 from registry.tracking.runs import recorded
@@ -30,7 +30,7 @@ def ends() -> Iterator[None]:
     for number in numbers:
         end_by(number, end)
     yield
-    interrupts._came.clear()
+    process._came.clear()
     for number, handler in former.items():
         signal.signal(number, handler)
 

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from registry.doctor.findings import Level
 from registry.doctor.store import check_store
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.location import REPAIR
 from registry.tracking.recording import local_folder, store_folder
 from registry.tracking.store import displacement, experiment_id, open_store, sqlite_uri

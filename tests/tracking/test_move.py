@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import create_engine, text
 from sqlalchemy.pool import NullPool
 
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.move import move_records
 from registry.tracking.names import Kind
 from registry.tracking.runs import recorded

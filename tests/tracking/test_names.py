@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mlflow.utils.validation import _validate_metric_name, _validate_model_name
 
 from registry.cells import Cell, Grid, Regime
-from registry.models import BUILT_IN, PAPER
+from registry.models.base import BUILT_IN, PAPER
 from registry.tracking import names
 from registry.tracking.names import Kind
 

@@ -12,12 +12,12 @@ from pathlib import Path
 import psutil
 import pytest
 
-from registry.project import PROJECT
-from registry.tracking import processes
-from registry.tracking.processes import process_is_here, worker_identity
+from registry.paths import PROJECT
+from registry.tracking import liveness
+from registry.tracking.liveness import process_is_here, worker_identity
 
-NAMED = "from registry.tracking.processes import worker_identity; print(worker_identity(), flush=True); input()"
-LOOKS = "import sys; from registry.tracking.processes import process_is_here; print(process_is_here(sys.argv[1]))"
+NAMED = "from registry.tracking.liveness import worker_identity; print(worker_identity(), flush=True); input()"
+LOOKS = "import sys; from registry.tracking.liveness import process_is_here; print(process_is_here(sys.argv[1]))"
 
 
 def test_a_process_is_here_until_it_ends_though_no_one_has_asked_how() -> None:
@@ -41,7 +41,7 @@ def test_a_clock_that_is_set_makes_no_other_process(monkeypatch) -> None:
     worker = worker_identity()
     start = psutil.Process.create_time
     monkeypatch.setattr(psutil.Process, "create_time", lambda process: start(process) + 600)
-    processes._identity.cache_clear()
+    liveness._identity.cache_clear()
     assert worker_identity() == worker
     assert process_is_here(worker) is True
 

@@ -13,12 +13,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from registry.project import PROJECT
+from registry.paths import PROJECT
 from registry.tracking import runs
+from registry.tracking.liveness import reap, worker_identity
 from registry.tracking.names import Kind, Tag
-from registry.tracking.processes import worker_identity
 from registry.tracking.recording import Recording
-from registry.tracking.runs import Superseded, end_strays, finished_by_fingerprint, reap, recorded
+from registry.tracking.runs import Superseded, end_strays, finished_by_fingerprint, recorded
 from registry.tracking.store import experiment_id
 
 
@@ -102,7 +102,7 @@ def test_the_heartbeat_beats_while_the_run_is_open(client, experiment, monkeypat
 @pytest.fixture(scope="module")
 def dead_process() -> str:
     """Identity of a process that was here and is gone, as the tag ``worker`` has it."""
-    script = "from registry.tracking.processes import worker_identity; print(worker_identity())"
+    script = "from registry.tracking.liveness import worker_identity; print(worker_identity())"
     return subprocess.run([sys.executable, "-c", script], cwd=PROJECT, capture_output=True, text=True).stdout.strip()
 
 

@@ -21,7 +21,7 @@ from mlflow.store.tracking.dbmodels.initial_models import Base
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
 
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking.schema import newest_revision, require_own_schema
 from registry.tracking.store import open_store
 

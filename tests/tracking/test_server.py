@@ -14,7 +14,7 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.tracking import server
 from registry.tracking.store import open_store
 from tests.mlflow_process import free_port

@@ -16,8 +16,8 @@ import pytest
 from mlflow import MlflowClient
 from sqlalchemy import create_engine, make_url, text
 
-from registry.project import PROJECT
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.paths import PROJECT
 from registry.tracking import client as patience
 from registry.tracking import store
 from registry.tracking.store import (

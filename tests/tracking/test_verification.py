@@ -16,8 +16,8 @@ import yaml
 from mlflow import MlflowClient
 from safetensors.torch import save_file
 
-from registry.adapterfiles import CONFIG, WEIGHTS, tensor_name
-from registry.refusal import Refused
+from registry.errors import Refused
+from registry.files.adapter import CONFIG, WEIGHTS, tensor_name
 from registry.tracking.adapters import RegisteredAdapter, download_adapter, record_full_model
 from registry.tracking.folders import weights_digest
 from registry.tracking.names import Kind, Tag

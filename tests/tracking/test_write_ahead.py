@@ -17,10 +17,10 @@ from sqlalchemy import create_engine, text
 
 from registry.doctor.findings import Level
 from registry.doctor.store import check_store
-from registry.project import PROJECT
-from registry.tracking import write_ahead
+from registry.paths import PROJECT
+from registry.tracking import sqlite
+from registry.tracking.sqlite import make_database, shared_log
 from registry.tracking.store import experiment_id, open_store
-from registry.tracking.write_ahead import make_database, shared_log
 
 
 def asked(file: Path, pragma: str) -> object:
@@ -76,7 +76,7 @@ def test_what_is_made_stands_in_the_file_alone_and_leaves_no_other(tmp_path: Pat
 def test_a_disk_of_several_machines_gets_none(tmp_path: Path, monkeypatch, kind: str, mode: str) -> None:
     mounts = [("/", "ext4"), (str(tmp_path), kind), (str(tmp_path / "other"), "ext4")]
     partitions = [type("Mount", (), {"mountpoint": where, "fstype": fstype}) for where, fstype in mounts]
-    monkeypatch.setattr(write_ahead.psutil, "disk_partitions", lambda all: partitions)
+    monkeypatch.setattr(sqlite.psutil, "disk_partitions", lambda all: partitions)
     (tmp_path / "folder").mkdir()
     file = tmp_path / "folder" / "new.db"
     make_database(file, lambda new: write(new, 1))
@@ -123,7 +123,7 @@ def test_a_log_on_a_network_file_system_is_told(client, uri, monkeypatch, caplog
     mounts = {"/": "ext4", str(file.parent): "nfs4"}
     partitions = [SimpleNamespace(mountpoint=where, fstype=kind) for where, kind in mounts.items()]
     assert shared_log(file) is None
-    monkeypatch.setattr(write_ahead.psutil, "disk_partitions", lambda all: partitions)
+    monkeypatch.setattr(sqlite.psutil, "disk_partitions", lambda all: partitions)
     assert shared_log(file) == "nfs4"
     open_store(uri)
     (told,) = [record.getMessage() for record in caplog.records if "write-ahead log" in record.getMessage()]

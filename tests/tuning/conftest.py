@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.study import Study
-from registry.studyfile import load_study
+from registry.config.files import load_study
+from registry.config.study import Study
 from registry.tuning.search import run_search
 from registry.tuning.storage import Trials
 from tests.tuning.trials import SPLIT, TUNE, trials_of

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from optuna.trial import TrialState
 
-from registry.project import PROJECT
+from registry.paths import PROJECT
 from registry.tracking.names import Kind
 from registry.tuning.search import run_search
 from registry.tuning.storage import RUN

@@ -10,10 +10,10 @@ from optuna.trial import TrialState
 from registry.benchmarks import align, load_benchmark
 from registry.benchmarks import demo as demo_items
 from registry.cells import Cell
-from registry.dataspec import SplitSpec
-from registry.refusal import Refused
+from registry.config.data import SplitSpec
+from registry.config.study import Study
+from registry.errors import Refused
 from registry.runner import single
-from registry.study import Study
 from registry.tuning import preparation
 from registry.tuning.items import held_out, training_side
 from registry.tuning.search import run_search

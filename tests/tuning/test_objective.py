@@ -9,14 +9,14 @@ import pytest
 import torch
 
 from registry.cells import Cell
+from registry.config.files import spec_of
+from registry.config.study import LoraSpec, Recipe
 from registry.lora.adapter import fresh_adapter
-from registry.lora.tokens import Example
+from registry.lora.encoding import Example
 from registry.lora.train import Assignment, train_adapter
-from registry.study import LoraSpec, Recipe
 from registry.tuning import objective
 from registry.tuning.objective import transfer_value
 from registry.tuning.preparation import prepare_search
-from registry.tuning.spec import spec_of
 
 
 def test_transfer_weighs_gain_in_other_languages_against_harm_to_other_tasks() -> None:

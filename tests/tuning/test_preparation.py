@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from registry.refusal import Refused
-from registry.study import Study
-from registry.tunespec import TuneSpec
+from registry.config.files import spec_of
+from registry.config.study import Study
+from registry.config.tuning import TuneSpec
+from registry.errors import Refused
 from registry.tuning.preparation import prepare_search
-from registry.tuning.spec import spec_of
 
 
 def test_by_default_each_task_is_searched_in_one_language(study) -> None:

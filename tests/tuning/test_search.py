@@ -9,15 +9,14 @@ from pathlib import Path
 import pytest
 from optuna.trial import TrialState
 
-from registry.refusal import Refused
+from registry.config.files import load_study
+from registry.errors import Refused
 from registry.runner.session import prospect, run_study
-from registry.studyfile import load_study
 from registry.tracking import runs
 from registry.tracking.names import Kind, Tag
 from registry.tuning import objective, storage
 from registry.tuning.search import run_search
-from registry.tuning.space import recipe_of, suggested
-from registry.tuning.storage import open_storage, storage_url
+from registry.tuning.storage import open_storage, recipe_of, storage_url, suggested
 from tests.tuning.trials import RUNNING, runs_of, told, trials_of
 
 

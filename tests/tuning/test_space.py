@@ -6,11 +6,11 @@ from dataclasses import fields
 
 import pytest
 
-from registry.refusal import Refused
-from registry.study import Recipe
-from registry.studyfile import load_study
-from registry.tunespec import Dimension, TuneSpace
-from registry.tuning.space import recipe_of
+from registry.config.files import load_study
+from registry.config.study import Recipe
+from registry.config.tuning import Dimension, TuneSpace
+from registry.errors import Refused
+from registry.tuning.storage import recipe_of
 from tests.tuning.trials import SPLIT, TUNE
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from mlflow.entities import Run
 from optuna.trial import TrialState
 
-from registry.study import Study
+from registry.config.files import spec_of
+from registry.config.study import Study
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import all_runs, experiment_id, open_store
 from registry.tuning.preparation import prepare_search
-from registry.tuning.spec import spec_of
 from registry.tuning.storage import Trials, open_storage, open_trials, storage_url
 
 TUNE = """\

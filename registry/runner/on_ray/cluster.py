@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from registry.cores import usable_cores
-from registry.project import PROJECT
-from registry.refusal import Refused
-from registry.runner.experiment import Experiment
-from registry.runner.on_ray.nodes import judge, paths_of, unreachable
+from registry.errors import Refused
+from registry.paths import PROJECT
+from registry.planning.experiment import Experiment
+from registry.process import usable_cores
 from registry.runner.on_ray.worker import NodeReport, RayWorker, examine, jobs_digest
 from registry.runner.worker import ONE_THREAD
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-__all__ = ["Cluster", "Node", "OnRay", "require_ray"]
+from registry.paths import located
+from registry.tracking.store import shown_uri
+
+__all__ = ["Cluster", "Node", "OnRay", "judge", "paths_of", "require_ray", "unreachable"]
 
 _STORE_BYTES = 100 * 2**20  # of Ray's shared memory, when it is started here: next to nothing passes through it
 _LOOK_SECONDS = 300.0  # for the first look at all nodes
@@ -232,3 +237,53 @@ def _first_line(error: Exception) -> str:
 
 def _last_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
+# --- whether a Ray cluster's node can take part in a study, and in words why it cannot
+
+
+_OWN_PLACE = ("127.0.0.1", "localhost", "::1")
+
+
+def judge(found: NodeReport, here: NodeReport, digest: str) -> list[str]:
+    """Say why a node cannot take part, by what it reports and what this machine is."""
+    other = [
+        f"{name} is {found.versions.get(name) or 'not installed'} there and {mine} here"
+        for name, mine in here.versions.items()
+        if found.versions.get(name) != mine
+    ]
+    if other:
+        return [f"node {found.host}: {', '.join(other)}; results would differ: install what conda.yaml pins"]
+    if found.missing:
+        return [f"node {found.host} does not have {', '.join(found.missing)}; copy it there, or share the folder"]
+    if found.refusal:
+        return [f"node {found.host}: {found.refusal}"]
+    if found.digest != digest:
+        return [
+            f"node {found.host} would compute something else: its bases, items or code are not those of this machine"
+        ]
+    return []
+
+
+def unreachable(client: MlflowClient, experiment_id: str, hosts: Sequence[str]) -> list[str]:
+    """Say why nodes on other machines cannot reach the store."""
+    elsewhere = sorted(set(hosts) - {socket.gethostname()})
+    if not elsewhere:
+        return []
+    uri, artifacts = client.tracking_uri, client.get_experiment(experiment_id).artifact_location
+    parts, remedy = urlsplit(uri), "docs/server.md says how to run one for several machines"
+    if parts.scheme in ("sqlite", "file", "") or parts.hostname in _OWN_PLACE:
+        return [
+            f"the store {shown_uri(uri)} is of this machine alone, and {', '.join(elsewhere)} cannot reach it; {remedy}"
+        ]
+    if urlsplit(artifacts).scheme in ("file", ""):
+        return [f"artifacts go to {artifacts}, a folder that {', '.join(elsewhere)} cannot write to; {remedy}"]
+    return []
+
+
+def paths_of(experiment: Experiment) -> list[str]:
+    """Return every path that a study reads from."""
+    study = experiment.study
+    named = [path for path in (study.benchmark.path, study.split.manifest) if path]
+    folders = [base.location for base in experiment.bases.values() if base.hub_revision is None]
+    return [*folders, *(str(located(path)) for path in named)]

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from registry.runner.experiment import Job
+    from registry.config.study import Study
+    from registry.planning.experiment import Job
     from registry.runner.schedule import Task
     from registry.runner.worker import Report
-    from registry.study import Study
 
 __all__ = ["PACKAGES", "NodeReport", "RayWorker", "examine", "jobs_digest"]
 
@@ -67,8 +67,8 @@ def examine(study: Study, paths: Sequence[str], environment: Mapping[str, str]) 
     missing = tuple(path for path in paths if not Path(path).exists())
     if missing:
         return NodeReport(host, versions, missing)
-    from registry.refusal import Refused
-    from registry.runner.experiment import prepare
+    from registry.errors import Refused
+    from registry.planning.experiment import prepare
 
     try:
         return NodeReport(host, versions, digest=jobs_digest(prepare(study).jobs()))
@@ -103,7 +103,7 @@ class RayWorker:
 
     def __post_init__(self) -> None:
         os.environ.update(self.environment)
-        from registry.runner.experiment import prepare
+        from registry.planning.experiment import prepare
         from registry.runner.worker import new_resident
         from registry.tracking.store import open_store
 
@@ -113,7 +113,7 @@ class RayWorker:
 
     def identity(self) -> str:
         """Return how runs and claims name this process."""
-        from registry.tracking.processes import worker_identity
+        from registry.tracking.liveness import worker_identity
 
         return worker_identity()
 

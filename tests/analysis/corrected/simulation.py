@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from analysis.corrected.outcomes import RunKey, StudyOutcomes, TargetOutcomes
+from analysis.measures.answers import RunKey, StudyOutcomes, TargetOutcomes
 from registry.cells import Grid, regime_of
 from registry.tracking.columns import CELL_KEY
 

@@ -10,9 +10,9 @@ from scipy import stats
 from statsmodels.formula.api import ols
 
 from analysis.corrected.cells import adjusted, assumed_cells, change_statistics, measured_cells
-from analysis.corrected.outcomes import RunKey, StudyOutcomes, TargetOutcomes
+from analysis.measures.answers import RunKey, StudyOutcomes, TargetOutcomes
 from registry.cells import Cell
-from registry.refusal import Refused
+from registry.errors import Refused
 
 from .simulation import EFFECTS, NONE, simulate
 

@@ -9,7 +9,7 @@ import pytest
 from analysis.corrected.cells import assumed_cells
 from analysis.corrected.consistency import COLUMNS, CORRECTED, PUBLISHED, ceiling_profile, with_ceiling
 from analysis.published.consistency import consistency, summarise
-from registry.refusal import Refused
+from registry.errors import Refused
 from tests.analysis.synthetic import synthetic_frame
 
 from .planted import Drawn

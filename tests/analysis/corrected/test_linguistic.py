@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from analysis.corrected.linguistic import COLUMNS, linguistic, qap
-from analysis.published import vectors as vectors_module
+from analysis.measures import vectors as vectors_module
+from analysis.measures.vectors import KINDS, Vectors
 from analysis.published.linguistic import linguistic as as_published
-from analysis.published.vectors import KINDS, Vectors
 from tests.analysis.synthetic import LANGUAGES, synthetic_frame
 
 

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from analysis.corrected.noise import assumed_noise, assumed_variance, measured_noise
-from analysis.corrected.outcomes import RunKey, StudyOutcomes, TargetOutcomes
+from analysis.measures.answers import RunKey, StudyOutcomes, TargetOutcomes
 from registry.cells import Cell
-from registry.refusal import Refused
+from registry.errors import Refused
 
 from .simulation import NONE, simulate
 

@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.corrected.outcomes import RunKey, collect
+from analysis.measures.answers import RunKey, collect
 from registry.cells import Cell
-from registry.refusal import Refused
-from registry.runner.experiment import prepare
-from registry.runner.outcomes import Outcomes, Questions
+from registry.errors import Refused
+from registry.evaluation.outcomes import Outcomes, Questions
+from registry.planning.experiment import prepare
 
 HEADLINES = {"arc": "acc_norm", "mmlu": "acc"}
 ARC, MMLU = Cell("arc", "de"), Cell("mmlu", "de")

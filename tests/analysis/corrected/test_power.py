@@ -10,14 +10,19 @@ from statsmodels.stats.power import TTestPower
 
 from analysis.corrected.cells import adjusted, measured_cells
 from analysis.corrected.contrasts import contrasts
-from analysis.corrected.noise import assumed_variance, measured_noise
-from analysis.corrected.planned_errors import squared_weights
-from analysis.corrected.power import ASSUMED, COLUMNS, Design, detectable, power, power_without_data
-from analysis.corrected.question_noise import QuestionNoise, assumed_question_noise, measured_question_noise
+from analysis.corrected.noise import (
+    QuestionNoise,
+    assumed_question_noise,
+    assumed_variance,
+    measured_noise,
+    measured_question_noise,
+)
+from analysis.corrected.power.effects import ASSUMED, COLUMNS, Design, detectable, power, power_without_data
+from analysis.corrected.power.errors import squared_weights
 from analysis.corrected.roles import roles
-from analysis.corrected.terms import RESIDUAL, TERMS
+from analysis.corrected.variance.terms import RESIDUAL, TERMS
 from registry.cells import Regime
-from registry.refusal import Refused
+from registry.errors import Refused
 
 from .planted import Drawn
 from .simulation import NONE, simulate

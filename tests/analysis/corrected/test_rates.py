@@ -10,9 +10,9 @@ import pytest
 from scipy import stats
 
 from analysis.corrected.cells import assumed_cells, measured_cells
+from analysis.corrected.effects import shrink
 from analysis.corrected.noise import assumed_noise, measured_noise
 from analysis.corrected.rates import no_transfer, no_transfer_normal, rates
-from analysis.corrected.shrinkage import shrink
 
 from .simulation import EFFECTS, NONE, moments, simulate
 

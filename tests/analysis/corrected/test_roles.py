@@ -9,7 +9,7 @@ import pytest
 from analysis.corrected.pigeonhole import errors, replicate
 from analysis.corrected.roles import PAIR_COLUMNS, ROLE_COLUMNS, distinguishable, roles
 from analysis.published.roles import roles as as_published
-from registry.refusal import Refused
+from registry.errors import Refused
 from tests.analysis.synthetic import synthetic_frame
 
 from .planted import Drawn

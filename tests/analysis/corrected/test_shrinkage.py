@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 
 from analysis.corrected.cells import measured_cells
+from analysis.corrected.effects import Posterior, shrink
 from analysis.corrected.noise import NoiseTable, measured_noise
-from analysis.corrected.shrinkage import Posterior, shrink
 from registry.cells import Grid
-from registry.refusal import Refused
+from registry.errors import Refused
 
 from .simulation import EFFECTS, NONE, Simulated, moments, planted_cells, simulate
 

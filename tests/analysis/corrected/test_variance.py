@@ -8,11 +8,11 @@ import pytest
 import statsmodels.api as sm
 import statsmodels.formula.api as smf
 
-from analysis.corrected.anova import cube_of, mean_squares
-from analysis.corrected.noise_model import SamplingNoise
-from analysis.corrected.terms import crossing
-from analysis.corrected.variance import COLUMNS, SAMPLING, stacked, variance_components
-from registry.refusal import Refused
+from analysis.corrected.noise import SamplingNoise
+from analysis.corrected.variance.anova import cube_of, mean_squares
+from analysis.corrected.variance.model import COLUMNS, SAMPLING, stacked, variance_components
+from analysis.corrected.variance.terms import crossing
+from registry.errors import Refused
 from tests.analysis.corrected.lme4.frames import FRAMES, NEAR_ZERO, SIZEABLE, Planted, frame
 
 COMPONENTS = ["model", "source", "target", "model:source", "model:target", "source:target", "residual", "sampling"]

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from scipy.stats import multivariate_normal
 
-from analysis.corrected.anova import complete_cube, cube_of
-from analysis.corrected.gram import Block
-from analysis.corrected.likelihood import likelihood
-from analysis.corrected.reml import fit_reml
-from analysis.corrected.terms import Crossing, Identified, crossing, identify
+from analysis.corrected.variance.anova import complete_cube, cube_of
+from analysis.corrected.variance.gram import Block
+from analysis.corrected.variance.likelihood import likelihood
+from analysis.corrected.variance.reml import fit_reml
+from analysis.corrected.variance.terms import Crossing, Identified, crossing, identify
 from tests.analysis.corrected.lme4.frames import FRAMES, frame
 
 VARIANCES = {

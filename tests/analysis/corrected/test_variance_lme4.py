@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from analysis.corrected.terms import crossing, identify
-from analysis.corrected.variance import decompose
+from analysis.corrected.variance.model import decompose
+from analysis.corrected.variance.terms import crossing, identify
 from tests.analysis.corrected.lme4.fit import FITS, INSTALL, fit, has_lme4
 from tests.analysis.corrected.lme4.frames import FRAMES, frame
 

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from analysis.corrected.anova import complete_cube
-from analysis.corrected.intervals import generalised_intervals
-from analysis.corrected.reml import fit_reml
-from analysis.corrected.terms import Crossing, Identified, crossing, identify
+from analysis.corrected.variance.anova import complete_cube
+from analysis.corrected.variance.intervals import generalised_intervals
+from analysis.corrected.variance.reml import fit_reml
+from analysis.corrected.variance.terms import Crossing, Identified, crossing, identify
 from registry.cells import Grid
 from tests.analysis.corrected.lme4.frames import NEAR_ZERO, SIZEABLE, as_cells, draw
 

@@ -11,10 +11,10 @@ import pytest
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from analysis.published import vectors as module
+from analysis.measures import vectors as module
+from analysis.measures.vectors import KINDS, Vectors, read_vectors, uriel_vectors
 from analysis.published.linguistic import cosine_distances, language_pairs, linguistic
-from analysis.published.vectors import KINDS, Vectors, read_vectors, uriel_vectors
-from registry.refusal import Refused
+from registry.errors import Refused
 from tests.analysis.synthetic import synthetic_frame
 
 LANGUAGES = ["ar", "bn", "de", "en", "es"]

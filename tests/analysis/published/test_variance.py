@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from scipy import optimize
 
-from analysis.observations import cell_names
+from analysis.measures.uplift import transfer_rows
 from analysis.published import variance as module
-from analysis.published.uplift import transfer_rows
 from analysis.published.variance import COMPONENTS, VARIANTS, decompose, variance
+from analysis.reading.observations import cell_names
 from tests.analysis.synthetic import synthetic_frame
 
 NESTED = {"model": 0.9, "model_source": 1.0, "model_target": 1.0, "residual": 1.2}

@@ -9,15 +9,14 @@ import pytest
 from mlflow.entities import Run
 
 from entrypoints import study
-from registry.refusal import Refused
+from registry.errors import Refused
 from registry.runner.on_ray import cluster as ray_cluster
-from registry.runner.on_ray.cluster import OnRay, require_ray
-from registry.runner.on_ray.nodes import judge, unreachable
+from registry.runner.on_ray.cluster import OnRay, judge, require_ray, unreachable
 from registry.runner.on_ray.worker import NodeReport, examine, jobs_digest
 from registry.tracking.claims import Claims, drop_claims
+from registry.tracking.liveness import end_runs_of, worker_identity
 from registry.tracking.names import Kind, Tag
-from registry.tracking.processes import worker_identity
-from registry.tracking.runs import end_runs_of, recorded
+from registry.tracking.runs import recorded
 
 HERE = socket.gethostname()
 

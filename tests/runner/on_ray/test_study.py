@@ -15,10 +15,10 @@ import psutil
 import pytest
 from mlflow.entities import Run
 
-from registry.refusal import Refused
+from registry.config.files import load_study
+from registry.errors import Refused
 from registry.runner.on_ray.cluster import OnRay
 from registry.runner.session import prospect, run_study
-from registry.studyfile import load_study
 from registry.tracking.claims import claims_model
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import experiment_id

@@ -1,0 +1,1 @@
+"""What a study of a given size can detect."""

@@ -1,0 +1,1 @@
+"""Where the variance of deltas lies."""

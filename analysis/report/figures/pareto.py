@@ -1,0 +1,172 @@
+"""Adapters by what they give other languages (across) and what they cost other tasks (up), together and per family."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from numpy.typing import NDArray
+
+from analysis.measures.groups import BUCKETS, UNKNOWN
+from analysis.reading.observations import cell_names
+from analysis.report.figures.labels import place_labels
+from analysis.report.figures.style import INK, MARKERS, MUTED, PAPER, STYLE, colours, short_model, zero_lines
+
+__all__ = ["pareto_families_figure", "pareto_figure"]
+
+_AREA = {"S": 26.0, "M": 62.0, "L": 120.0, UNKNOWN: 44.0}  # marker areas in square points
+_BUCKETS = {"S": "S, up to 1.5 B", "M": "M, between", "L": "L, 7 B and more", UNKNOWN: "not known"}
+_MOST_LABELS = 12  # a longer front is named in the report's table only
+_ACROSS, _UP = "mean Δ on the task's other languages, MT-CL (pp)", "mean Δ on other tasks (pp)"
+_MOST_COLUMNS = 3  # of panels
+_STEPS = 40  # between two corners of the front
+
+
+@dataclass(frozen=True)
+class _Marks:
+    """How adapters are drawn: colour by source task, shape by family, area by size bucket."""
+
+    colour: dict[str, str]
+    marker: dict[str, str]
+    buckets: pd.Series
+    crowding: float
+
+    @classmethod
+    def of(cls, drawn: pd.DataFrame) -> _Marks:
+        """Choose marks for some adapters."""
+        tasks, families = sorted(drawn["source_task"].unique()), sorted(drawn["model_family"].unique())
+        buckets = drawn["size_bucket"]
+        if buckets.nunique() == 1:
+            buckets = buckets.where(buckets == "M", "M")  # a size that does not vary says nothing: draw it legibly
+        marker = {name: MARKERS[i % len(MARKERS)] for i, name in enumerate(families)}
+        return cls(colours(tasks), marker, buckets, float(np.clip(120 / len(drawn), 0.5, 1.0)))
+
+    @property
+    def sizes(self) -> list[str]:
+        """The buckets that occur, smallest first."""
+        return [name for name in (*BUCKETS, UNKNOWN) if (self.buckets == name).any()]
+
+    def draw(self, axes: Axes, adapters: pd.DataFrame) -> None:
+        """Draw adapters."""
+        for (task, family), group in adapters.groupby(["source_task", "model_family"]):
+            axes.scatter(
+                group["mt_cl_mean"],
+                group["off_task_mean"],
+                s=self.buckets[group.index].map(_AREA) * self.crowding,
+                color=self.colour[task],
+                marker=self.marker[family],
+                alpha=0.8,
+                linewidths=0.6,
+                edgecolors=PAPER,
+                zorder=3,
+            )
+
+
+def pareto_figure(points: pd.DataFrame) -> Figure:
+    """Draw adapters by mean delta over MT-CL targets (x) and over off-task targets (y), in pp, with the Pareto front.
+
+    Parameters
+    ----------
+    points
+        The table of `analysis.published.pareto.pareto`; adapters without both means are not drawn.
+    """
+    drawn = points.dropna(subset=["mt_cl_mean", "off_task_mean"])
+    marks = _Marks.of(drawn)
+    with mpl.rc_context(STYLE):
+        entries = len(marks.colour) + len(marks.marker) + len(marks.sizes) + 4
+        figure = Figure(figsize=(7.6, max(5.2, 0.8 + 0.19 * entries)), layout="constrained")
+        axes = figure.add_subplot()
+        zero_lines(axes)
+        marks.draw(axes, drawn)
+        front = drawn[drawn["on_front"]].sort_values("mt_cl_mean")
+        axes.plot(front["mt_cl_mean"], front["off_task_mean"], color=INK, linewidth=1.1, alpha=0.75, zorder=2)
+        axes.set(xlabel=_ACROSS, ylabel=_UP)
+        axes.margins(0.09)
+        _keys(figure, marks, [Line2D([], [], color=INK, linewidth=1.1, label="Pareto front")])
+        if len(front) <= _MOST_LABELS:
+            everywhere = drawn[["mt_cl_mean", "off_task_mean"]]
+            names = _adapter_names(front, several_models=drawn["model"].nunique() > 1)
+            line = _along(front[["mt_cl_mean", "off_task_mean"]].to_numpy())
+            place_labels(axes, everywhere.loc[front.index], names, others=np.concatenate([everywhere, line]), size=7.5)
+    return figure
+
+
+def pareto_families_figure(points: pd.DataFrame) -> Figure:
+    """Draw the same adapters in a panel per model family, on the same axes, the other families pale behind them."""
+    drawn = points.dropna(subset=["mt_cl_mean", "off_task_mean"])
+    marks = _Marks.of(drawn)
+    columns = min(len(marks.marker), _MOST_COLUMNS)
+    rows = math.ceil(len(marks.marker) / columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.9 + 2.7 * columns, max(0.9 + 2.5 * rows, 3.4)), layout="constrained")
+        panels = np.ravel(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False))
+        for panel, family in zip(panels, marks.marker, strict=False):
+            own = drawn["model_family"] == family
+            zero_lines(panel)
+            others = drawn[~own]
+            panel.scatter(others["mt_cl_mean"], others["off_task_mean"], s=5, color=MUTED, alpha=0.25, linewidths=0)
+            marks.draw(panel, drawn[own])
+            panel.set_title(family)
+            panel.margins(0.09)
+        for at, panel in enumerate(panels):
+            panel.set_visible(at < len(marks.marker))
+            # Above a gap in the last row, a panel is the lowest of its column and shows the scale.
+            panel.tick_params(labelbottom=at + columns >= len(marks.marker))
+        figure.supxlabel(_ACROSS, fontsize=9.5)
+        figure.supylabel(_UP, fontsize=9.5)
+        _keys(figure, marks, [])
+    return figure
+
+
+def _along(corners: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return points along the line through some corners, for labels to keep off it."""
+    at = np.linspace(0, len(corners) - 1, _STEPS * (len(corners) - 1) + 1)
+    return np.column_stack([np.interp(at, np.arange(len(corners)), column) for column in corners.T])
+
+
+def _adapter_names(rows: pd.DataFrame, *, several_models: bool) -> list[str]:
+    """Name adapters by their source cell, and by their model where there are several."""
+    sources, models = cell_names(rows, "source"), rows["model"].map(short_model)
+    return list(sources + ", " + models) if several_models else list(sources)
+
+
+def _keys(figure: Figure, marks: _Marks, more: Sequence[Line2D]) -> None:
+    """Explain colours, shapes and sizes in one legend beside the axes; what does not vary is not explained."""
+    handles = [_heading("Source task"), *(_swatch(name, "o", value) for name, value in marks.colour.items())]
+    if len(marks.marker) > 1:
+        handles += [_heading("Model family"), *(_swatch(name, shape, MUTED) for name, shape in marks.marker.items())]
+    if len(marks.sizes) > 1:
+        areas = {name: float(np.sqrt(_AREA[name] * marks.crowding)) for name in marks.sizes}
+        handles += [_heading("Model size"), *(_swatch(_BUCKETS[n], "o", MUTED, size=size) for n, size in areas.items())]
+    handles += more
+    labels = [str(handle.get_label()) for handle in handles]
+    legend = figure.legend(handles=handles, labels=labels, loc="outside right upper")
+    for handle, text in zip(handles, legend.get_texts(), strict=True):
+        if handle.get_marker() == "None" and handle.get_linestyle() == "None":
+            text.set_fontweight("bold")
+
+
+def _heading(text: str) -> Line2D:
+    """Return a legend entry without a mark."""
+    return Line2D([], [], linestyle="none", label=text)
+
+
+def _swatch(label: str, marker: str, colour: str, *, size: float = 7.0) -> Line2D:
+    """Return a legend entry with a mark and no line; its size is a diameter in points."""
+    return Line2D(
+        [],
+        [],
+        linestyle="none",
+        marker=marker,
+        markerfacecolor=colour,
+        markeredgecolor=PAPER,
+        markersize=size,
+        label=label,
+    )

@@ -1,0 +1,103 @@
+"""What a section of the report is made of: parts with words, figures, and tables ready to be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from analysis.measures.numerals import fixed, pp
+
+__all__ = ["Column", "Part", "Shown", "count", "delta", "number", "percent", "probability", "shown", "text"]
+
+_LONG = 40  # characters from which a value is a sentence
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """A column as shown: its heading and how its values are written; ``words`` stand at the left."""
+
+    heading: str
+    write: Callable[[Any], str]
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A table as shown: its caption, headings with whether they stand over words, rows of text, and its file."""
+
+    caption: str
+    headings: tuple[tuple[str, bool], ...]
+    rows: tuple[tuple[str, ...], ...]
+    file: str
+    more: int = 0
+
+    @property
+    def words(self) -> tuple[bool, ...]:
+        """Whether each column holds words."""
+        return tuple(words for _, words in self.headings)
+
+    @property
+    def long(self) -> tuple[bool, ...]:
+        """Whether each column holds sentences."""
+        columns = zip(*self.rows, strict=True)
+        return tuple(max(map(len, column)) > _LONG for column in columns) if self.rows else ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a section: address, title, paragraphs, names of figures, tables, and what to beware of."""
+
+    anchor: str
+    title: str
+    paragraphs: tuple[str, ...]
+    figures: tuple[str, ...] = ()
+    tables: tuple[Shown, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+def shown(
+    table: pd.DataFrame, caption: str, columns: Mapping[str, Column], file: str, *, most: int | None = None
+) -> Shown:
+    """Write a table for the report: the columns named, the first ``most`` rows; the first column names its row.
+
+    A column of words that says nothing in any row is left out.
+    """
+    rows = table if most is None else table.head(most)
+    records = rows.to_dict("records")
+    written = {column: [column.write(row[name]) for row in records] for name, column in columns.items()}
+    kept = {column: values for column, values in written.items() if not (column.words and values and not any(values))}
+    headings = tuple((column.heading, column.words) for column in kept)
+    return Shown(caption, headings, tuple(zip(*kept.values(), strict=True)), file, len(table) - len(rows))
+
+
+def text(heading: str) -> Column:
+    """Return a column of words."""
+    return Column(heading, str, words=True)
+
+
+def count(heading: str) -> Column:
+    """Return a column of whole numbers."""
+    return Column(heading, lambda value: f"{value:,}")
+
+
+def delta(heading: str) -> Column:
+    """Return a column of deltas in pp, with their signs."""
+    return Column(f"{heading}, pp", pp)
+
+
+def percent(heading: str) -> Column:
+    """Return a column of percentages."""
+    return Column(f"{heading}, %", lambda value: fixed(value, 1))
+
+
+def number(heading: str, decimals: int = 2) -> Column:
+    """Return a column of numbers with fixed decimals."""
+    return Column(heading, lambda value: fixed(value, decimals))
+
+
+def probability(heading: str = "p") -> Column:
+    """Return a column of p-values, small ones as a bound."""
+    return Column(heading, lambda value: "< 0.001" if value < 0.001 else fixed(value, 3))

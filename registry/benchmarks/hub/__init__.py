@@ -1,0 +1,1 @@
+"""Benchmarks published on the Hugging Face hub."""

@@ -1,0 +1,1 @@
+"""Study files: what they may say, and what is wrong with one."""
