@@ -41,7 +41,6 @@ RULES = {
     "registry.errors": ("registry",),
     "registry.paths": ("registry",),
     "registry.config": (
-        "registry.tracking",
         "registry.runner",
         "registry.planning",
         "registry.lora",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 from pydantic.dataclasses import dataclass
@@ -17,6 +17,7 @@ from registry.config.data import BenchmarkSpec, SplitSpec
 from registry.config.promotion import PromotionPolicy, check_aliases
 from registry.config.tuning import TuneSpec
 from registry.config.types import STRICT, Fraction, Name, Positive
+from registry.recipes.maker import MAKERS
 
 __all__ = ["ALL_LINEAR", "CHAT_DATE", "BaseSpec", "LoraSpec", "Placement", "Quantization", "Recipe", "Study"]
 
@@ -29,6 +30,12 @@ Placement = Literal["one", "spread"]
 #: Bits per weight of a base's projections, where fewer than its precision has; see :class:`Study`.
 Quantization = Literal["8bit", "4bit"]
 
+
+if TYPE_CHECKING:
+    Method = str
+else:
+    #: A way of making adapters; see ``registry/recipes/maker.py``.
+    Method = Literal[tuple(MAKERS)]
 
 #: Targets of an adapter on every linear layer but the LM head.
 ALL_LINEAR = ("all-linear",)
@@ -90,7 +97,7 @@ class Recipe:
         ``registry/lora/train.py``.
     """
 
-    method: Literal["lora", "full"] = "lora"
+    method: Method = "lora"
     lora: LoraSpec = Field(default_factory=LoraSpec)
     learning_rate: Annotated[float, Field(gt=0)] = 5e-4
     epochs: Positive = 3
@@ -120,9 +127,7 @@ class Recipe:
             Whether the task's prompt style leaves the prompt without a loss.
         """
         decides = asdict(self) | {"max_length": self.length(task)}
-        if self.method == "full":
-            del decides["lora"]
-        else:
+        if self.method == "lora":
             del decides["method"]
         if self.loss == "as_prompted" or not masked:
             del decides["loss"]
@@ -196,6 +201,10 @@ class Study:
             if twice:
                 raise ValueError(f"{kind} named twice: {', '.join(twice)}")
         check_aliases(self.promotion)
+
+    def tokens_of_a_pass(self, device: str) -> int:
+        """Return the most tokens that go through a base model at once on a device such as ``cpu``."""
+        return self.tokens_per_batch or (2048 if device == "cpu" else 32768)
 
     def resolved(self) -> dict[str, Any]:
         """Return the study with every default filled in, as plain data."""

@@ -13,7 +13,8 @@ from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelInput
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
-from registry.cells import HARM_PP, Cell, Regime, cells_tag, regime_of
+from registry.cells import HARM_PP, Cell, Regime, cells_tag
+from registry.sources import Source
 from registry.tracking import names
 from registry.tracking.chance import CHANCE_Q, chance_q
 from registry.tracking.recording import Recording
@@ -71,7 +72,7 @@ def chance_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
     return level | {names.chance_p(cell): one.chance_p for cell, one in scores.items() if not math.isnan(one.chance_p)}
 
 
-def delta_metrics(source: Cell, scores: Mapping[Cell, float], baseline: Mapping[Cell, float]) -> dict[str, float]:
+def delta_metrics(source: Source, scores: Mapping[Cell, float], baseline: Mapping[Cell, float]) -> dict[str, float]:
     """Metrics of what an adapter changed: delta per target, and per regime its mean, positive and harm rates.
 
     Parameters
@@ -82,7 +83,7 @@ def delta_metrics(source: Cell, scores: Mapping[Cell, float], baseline: Mapping[
     metrics: dict[str, float] = {}
     by_regime: dict[Regime, list[float]] = {}
     for target, score in scores.items():
-        regime = regime_of(source, target)
+        regime = source.regime(target)
         # Rounded, so that float noise does not decide what is exactly 0 or -1 pp.
         delta = round(100 * (score - baseline[target]), 9)
         metrics[names.delta(regime, target)] = delta

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import Query
 from registry.cells import Cell
 from registry.evaluation.metrics import TargetScore
@@ -26,10 +27,11 @@ _COLUMNS = (
 
 @dataclass(frozen=True)
 class Questions:
-    """What is known of every test item of an experiment before it is scored, in the order of its grid.
+    """What is known of every question of an experiment before it is scored, in the order of its grid.
 
     Attributes
     ----------
+    items : mapping of target to its test items
     queries : sequence of Query
         One per question.
     answers : int array, (questions,)
@@ -37,22 +39,24 @@ class Questions:
     """
 
     experiment: Experiment
+    items: Mapping[Cell, Sequence[Item]]
     queries: Sequence[Query]
     answers: np.ndarray
 
     @classmethod
     def of(cls, experiment: Experiment) -> Questions:
-        """Ask every test item as its task is asked."""
-        items = experiment.items
-        queries = [items.prompts[cell.task].query(item) for cell in experiment.grid for item in items.test(cell)]
-        return cls(experiment, queries, np.array([query.answer for query in queries]))
+        """Put the test items that are asked as their tasks put them."""
+        prompts = experiment.items.prompts
+        items = {cell: experiment.asking.choose(cell, experiment.items.test(cell)) for cell in experiment.grid}
+        queries = [prompts[cell.task].query(item) for cell, of_cell in items.items() for item in of_cell]
+        return cls(experiment, items, queries, np.array([query.answer for query in queries]))
 
     @cached_property
     def targets(self) -> dict[Cell, slice]:
         """Where the questions of each target stand."""
         found, start = {}, 0
-        for cell in self.experiment.grid:
-            found[cell] = slice(start, start := start + len(self.experiment.items.test(cell)))
+        for cell, of_cell in self.items.items():
+            found[cell] = slice(start, start := start + len(of_cell))
         return found
 
     @cached_property
@@ -68,8 +72,8 @@ class Questions:
     @cached_property
     def frame(self) -> pd.DataFrame:
         """One row per question and option, with the columns of :meth:`Outcomes.frame` that no score decides."""
-        experiment, counts = self.experiment, self.counts
-        cells = [(cell, item) for cell in experiment.grid for item in experiment.items.test(cell)]
+        counts = self.counts
+        cells = [(cell, item) for cell, of_cell in self.items.items() for item in of_cell]
         option = np.concatenate([np.arange(count) for count in counts])
         return pd.DataFrame(
             {

@@ -9,11 +9,9 @@ from dataclasses import dataclass
 import torch
 from transformers import PreTrainedModel
 
-from registry.lora.adapter import Adapter
-from registry.lora.full import FullWeights
 from registry.models.projections import body_weights
 
-__all__ = ["Size", "Usage", "peak_memory_gb", "reset_peak_memory", "scoring_flop", "training_flop"]
+__all__ = ["Size", "Usage", "peak_memory_gb", "reset_peak_memory", "scoring_flop"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,28 +59,6 @@ def scoring_flop(size: Size, *, tokens: int, predictions: int) -> float:
         Positions at which logits are computed.
     """
     return 2.0 * (size.body * tokens + size.head * predictions)
-
-
-def training_flop(
-    size: Size,
-    adapter: Adapter | FullWeights,
-    *,
-    tokens: int,
-    predictions: int,
-    validation_tokens: int,
-    validation_predictions: int,
-) -> float:
-    """Floating-point operations of one training; attention's own products left out.
-
-    Frozen weights take 2 per weight and token forward and 2 backward, trained ones (an adapter's, or all of a base's) 2
-    and 4; validation is forward only.
-    """
-    if isinstance(adapter, FullWeights):
-        trained = scoring_flop(size, tokens=tokens, predictions=predictions)
-        return 3 * trained + scoring_flop(size, tokens=validation_tokens, predictions=validation_predictions)
-    trained = (4.0 * size.body + 6.0 * adapter.parameters) * tokens + 4.0 * size.head * predictions
-    validated = 2.0 * (size.body + adapter.parameters) * validation_tokens + 2.0 * size.head * validation_predictions
-    return trained + validated
 
 
 def reset_peak_memory(device: str) -> None:

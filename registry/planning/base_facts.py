@@ -5,32 +5,27 @@ All of it is known before any weights are loaded, and what cannot work is refuse
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from registry.config.study import ALL_LINEAR, BaseSpec, LoraSpec, Study
-from registry.errors import Refused
+from registry.config.study import BaseSpec, Study
 from registry.lora.chat import depends_on_date, header_digest, require_chat_template, require_fixed_template
 from registry.lora.special_tokens import appended_tokens
 from registry.models.base import Base, skeleton_of
 from registry.models.hub import NotAtHand
 from registry.models.loading import load_tokenizer
-from registry.models.projections import MatchedModules, matched_modules
+from registry.models.projections import MatchedModules
 from registry.planning.fingerprints import changed_scoring, changed_training
+from registry.recipes.maker import maker_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    pass
 
-__all__ = ["PLAIN", "BaseFacts", "base_facts", "check_targets", "coverage", "few_reached", "reached_layers"]
+__all__ = ["PLAIN", "BaseFacts", "base_facts", "reached_layers"]
 
 #: Stands for the header of a chat template where questions are put without one.
 PLAIN = "plain"
-
-_MOST = 0.95  # share of the weights from which on the usual targets reach what they are meant to
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,9 +92,8 @@ def base_facts(study: Study, base: Base) -> BaseFacts:
         require_chat_template(tokenizer, base.name)
         require_fixed_template(tokenizer, base.name, day=study.chat_template_date)
         header, dated = header_digest(tokenizer, day=study.chat_template_date), depends_on_date(tokenizer)
-    matched, model = None, base.skeleton()
-    if study.recipe.method == "lora":
-        matched = _reached(model, study.recipe.lora, base.name)
+    model = base.skeleton()
+    matched = maker_of(study).matched(model, base.name)
     lengths = study.recipe.max_length
     return BaseFacts(
         bool(appended_tokens(tokenizer)),
@@ -124,67 +118,8 @@ def reached_layers(study: Study, spec: BaseSpec) -> MatchedModules | None:
     Refused
         If the study names layers that the base does not have.
     """
-    if study.recipe.method != "lora":
-        return None
     try:
         model = skeleton_of(spec, trust_remote_code=study.trust_remote_code)
     except NotAtHand:
         return None
-    return _reached(model, study.recipe.lora, spec.name)
-
-
-def _reached(model: PreTrainedModel, spec: LoraSpec, base: str) -> MatchedModules:
-    matched = matched_modules(model, spec.targets)
-    check_targets(matched, spec, base)
-    if warning := few_reached(matched, spec):
-        _log.warning("%s: %s", base, warning)
-    return matched
-
-
-def check_targets(matched: MatchedModules, spec: LoraSpec, base: str) -> None:
-    """Refuse targets that a study names and a base does not have; of the usual ones, to have none of them.
-
-    Raises
-    ------
-    Refused
-        With those that it has.
-    """
-    usual = spec.targets == LoraSpec().targets
-    if not matched.absent or (usual and len(matched.absent) < len(matched.counts)):
-        return
-    lacking = "none of the usual targets" if usual else f"no {', '.join(matched.absent)}"
-    raise Refused(
-        f"recipe.lora.targets: base {base!r} has {lacking} among its linear layers; it has "
-        f"{', '.join(matched.offered)}. Name some of these, or [{ALL_LINEAR[0]}]"
-    )
-
-
-def few_reached(matched: MatchedModules, spec: LoraSpec) -> str:
-    """Say that the usual targets reach less of a base than they are meant to; empty where they do not."""
-    if spec.targets != LoraSpec().targets or (matched.share >= _MOST and not matched.absent):
-        return ""
-    said = f"the usual recipe.lora.targets reach {matched.share:.0%} of the weights"
-    if matched.absent:
-        said += f" ({', '.join(matched.absent)} match nothing)"
-    if matched.linear_share > matched.share:
-        said += f"; for {matched.linear_share:.0%} set targets: [{', '.join(matched.offered)}], or [{ALL_LINEAR[0]}]"
-    if matched.linear_share < _MOST:
-        said += f"; the other {1 - matched.linear_share:.0%} are in no linear layer, and no adapter here reaches them"
-    return said
-
-
-def coverage(found: Mapping[str, MatchedModules | None]) -> list[str]:
-    """Say which layers of each base an adapter goes on, a line for all bases of which the same is true."""
-    alike: dict[tuple[str, tuple[str, ...]], dict[str, MatchedModules]] = {}
-    for base, matched in found.items():
-        if matched is not None:
-            names = tuple(name for name, count in matched.counts.items() if count)
-            alike.setdefault((f"{matched.share:.0%}", names), {})[base] = matched
-    lines = []
-    for (share, names), bases in alike.items():
-        one, matched = next(iter(bases.items()))
-        several = len(bases) > 1
-        listed = ", ".join(name if several else f"{name} ×{matched.counts[name]}" for name in names)
-        whose = f"each of {len(bases)} bases" if several else one
-        lines.append(f"  adapts        {share} of the weights in the layers of {whose}: {listed}")
-    return lines
+    return maker_of(study).matched(model, spec.name)

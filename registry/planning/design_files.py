@@ -11,6 +11,7 @@ import yaml
 
 from registry.config.study import Study
 from registry.planning.experiment import Experiment
+from registry.recipes.maker import maker_of
 
 if TYPE_CHECKING:  # these bring torch, which planning has no need of
     pass
@@ -20,9 +21,7 @@ __all__ = ["parameters", "study_yaml", "write_design", "write_study"]
 
 def parameters(design: Study) -> dict[str, object]:
     """Return the recipe and the way of scoring as MLflow parameters, nested names joined by dots."""
-    recipe = asdict(design.recipe)
-    if design.recipe.method == "full":
-        del recipe["lora"]
+    recipe = maker_of(design).parameters(asdict(design.recipe))
     others: dict[str, object] = {
         "chat_template": design.chat_template,
         "quantization": design.quantization,

@@ -16,17 +16,18 @@ import torch
 from mlflow.entities import Run
 
 from registry.cells import Cell
-from registry.config.study import Recipe, Study
+from registry.config.study import Study
+from registry.lora.cost import Size
 from registry.lora.encoding import Continuations, encode_examples, encode_queries, input_tokens
 from registry.lora.shared_prefixes import SAVED_TOKENS, question_rows
 from registry.models.base import Base
 from registry.models.catalogue import PAPER
 from registry.models.hub import cached_weights
 from registry.models.loading import load_tokenizer
-from registry.models.projections import adapter_parameters
 from registry.planning import design_files
 from registry.planning.experiment import Experiment
 from registry.planning.plan import OnRecord, Plan
+from registry.recipes.maker import maker_of
 from registry.tracking.names import VALIDATION_LOSS, Kind, Tag, seconds_of, tokens_of
 
 __all__ = ["ITEM_BYTES", "OUTCOME_BYTES", "RECORDING_SECONDS", "SHARE_OF_GEMM", "Estimate", "estimate", "gemm_rate"]
@@ -77,13 +78,13 @@ def estimate(experiment: Experiment, plan: Plan, done: OnRecord, *, workers: int
         bases |= {_COMPUTED if training is None else _MEASURED} if sources else set()
         bases |= {_COMPUTED if scoring is None else _MEASURED} if scorings else set()
         if sources:
-            training = training or _computed_training(base, study.recipe, rate or 1.0)
+            training = training or _computed_training(base, study, rate or 1.0)
             tokens = _training_tokens(experiment, base, dict.fromkeys(sources))
             seconds += sum(_spent(training, tokens[source]) for source in sources)
         if scorings:
             scoring = scoring or _Speed(_forward(base, rate or 1.0), RECORDING_SECONDS)
             seconds += scorings * (scoring.besides + scoring.per_token * _scored_tokens(experiment, base, scored))
-        adapters += len(sources) * _trained_bytes(base, study.recipe)
+        adapters += len(sources) * _trained_bytes(base, study)
         outcomes += scorings * _outcome_bytes(experiment)
         downloads += _missing_bytes(base)
     together = max(1, min(workers, len(plan.todo)))
@@ -132,11 +133,10 @@ def _spent(speed: _Speed, tokens: _Tokens) -> float:
     return speed.besides + speed.per_token * tokens.trained + speed.per_validation_token * tokens.validated
 
 
-def _trained_bytes(base: Base, recipe: Recipe) -> int:
-    """Bytes of what one training leaves: an adapter in float32, or every weight in the precision of the base."""
-    if recipe.method == "full":
-        return round(base.size_b * 1e9) * ITEM_BYTES[recipe.precision]
-    return 4 * adapter_parameters(base.skeleton(), recipe.lora)
+def _trained_bytes(base: Base, study: Study) -> int:
+    """Bytes of what one training leaves in the store."""
+    maker = maker_of(study)
+    return maker.trained(base.skeleton()) * maker.bytes_per_parameter()
 
 
 def _missing_bytes(base: Base) -> int:
@@ -152,10 +152,11 @@ def _forward(base: Base, rate: float) -> float:
     return 2 * base.size_b * 1e9 / (rate * SHARE_OF_GEMM)
 
 
-def _computed_training(base: Base, recipe: Recipe, rate: float) -> _Speed:
-    """Return the speed of trainings at a rate: as much backward as forward, twice where the parameters are trained."""
-    forward = _forward(base, rate)
-    return _Speed((3 if recipe.method == "full" else 2) * forward, RECORDING_SECONDS, forward)
+def _computed_training(base: Base, study: Study, rate: float) -> _Speed:
+    """Return the speed of trainings at a rate in FLOP/s, an adapter's own products left out."""
+    parameters = round(base.size_b * 1e9)
+    flop = maker_of(study).training_flop(Size(parameters, 0), 0, tokens=1, predictions=0)
+    return _Speed(flop / (rate * SHARE_OF_GEMM), RECORDING_SECONDS, _forward(base, rate))
 
 
 def _training_tokens(experiment: Experiment, base: Base, sources: Iterable[Cell]) -> dict[Cell, _Tokens]:

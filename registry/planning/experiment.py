@@ -10,34 +10,60 @@ from registry.benchmarks.prompts import TrainingText
 from registry.cells import Cell, Grid
 from registry.config.study import Recipe, Study
 from registry.errors import Refused, unknown
+from registry.evaluation.asking import ALL_QUESTIONS, Asking
 from registry.models.base import Base, resolve_bases
 from registry.models.loading import require_quantization
 from registry.planning.base_facts import BaseFacts, base_facts
 from registry.planning.copies import check_copies, require_different_bases
 from registry.planning.fingerprints import changed_dropout, fingerprint
+from registry.recipes.maker import maker_of
+from registry.sources import Source
 
-__all__ = ["Experiment", "Job", "prepare", "source_cell"]
+__all__ = ["Experiment", "Job", "Need", "prepare", "source_cell"]
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """A run that a job waits for, by its fingerprint.
+
+    ``for_making`` says when: before its adapter is made, as a parent is needed; otherwise before its scores are
+    recorded, as the baseline is needed to measure them against.
+    """
+
+    fingerprint: str
+    for_making: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One unit of work: a base's baseline (no source), or one fine-tune, trained and evaluated.
+    """One unit of work: a base model's baseline (no source), or one adapter, made and evaluated.
 
-    ``finetune`` and ``evaluate`` are the fingerprints of its runs; a baseline has no ``finetune``.
+    Attributes
+    ----------
+    finetune, evaluate
+        Fingerprints of its runs; a baseline has no ``finetune``.
+    needs
+        Runs of other jobs that it waits for.
     """
 
     model: str
-    source: Cell | None
+    source: Source | None
     seed: int | None
     finetune: str | None
     evaluate: str
+    needs: tuple[Need, ...] = ()
+
+    @property
+    def made_from(self) -> Source:
+        """What its adapter is made from; a baseline has none."""
+        if self.source is None:
+            raise ValueError(f"{self} has no source: only adapters are made")
+        return self.source
 
     @property
     def source_cell(self) -> Cell:
-        """The cell an adapter is trained on; a baseline has none."""
-        if self.source is None:
-            raise ValueError(f"{self} has no source cell: only adapters are trained")
-        return self.source
+        """The single cell that its adapter is trained on."""
+        return self.made_from.cell
 
     @property
     def adapter_seed(self) -> int:
@@ -63,6 +89,8 @@ class Experiment:
         The cells trained on.
     facts : mapping of model name to BaseFacts
         What each base makes of the study.
+    asking : Asking
+        Which questions evaluations ask.
     """
 
     study: Study
@@ -71,6 +99,7 @@ class Experiment:
     sources: tuple[Cell, ...]
     items: AlignedItems
     facts: Mapping[str, BaseFacts] = field(default_factory=dict)
+    asking: Asking = ALL_QUESTIONS
 
     @property
     def protocol(self) -> str:
@@ -86,20 +115,21 @@ class Experiment:
         return Job(model, None, None, None, self._evaluation_fingerprint(model, "baseline"))
 
     def job(self, model: str, source: Cell, seed: int) -> Job:
-        """The job of one adapter."""
+        """The job of one adapter, measured against its base model's baseline."""
         base, masked = self.bases[model], self.items.prompts[source.task].supervised == "target"
         finetune = fingerprint(
             "finetune",
             base=base.revision,
             train=self.items.digest(source, "train"),
-            recipe=self.study.recipe.deciding(source.task, masked=masked),
+            recipe=maker_of(self.study).parameters(self.study.recipe.deciding(source.task, masked=masked)),
             quantization=self.study.quantization,
             seed=seed,
             **self._cell_of_copy(source),
             **changed_dropout(self.study.recipe),
             **self.facts_of(model).deciding_training,
         )
-        return Job(model, source, seed, finetune, self._evaluation_fingerprint(model, finetune))
+        needs = (Need(self.baseline(model).evaluate),)
+        return Job(model, Source.of_cell(source), seed, finetune, self._evaluation_fingerprint(model, finetune), needs)
 
     def _cell_of_copy(self, source: Cell) -> dict[str, str]:
         """What tells the adapters of copied cells apart; elsewhere, a cell decides nothing that its items do not."""
@@ -139,6 +169,7 @@ class Experiment:
             quantization=self.study.quantization,
             chat_template=self.study.chat_template,
             **headlines,
+            **self.asking.deciding,
             **self.facts_of(model).deciding_scores,
         )
 
@@ -155,11 +186,7 @@ def prepare(study: Study) -> Experiment:
         items of two sources, are the same.
     """
     require_quantization(study.quantization)
-    if study.quantization is not None and study.recipe.method == "full":
-        raise Refused(
-            f"recipe.method: full trains every weight, and with quantization: {study.quantization} most have none that "
-            "moves; set quantization: null, or recipe.method: lora"
-        )
+    maker_of(study).check()
     benchmark = load_benchmark(study.benchmark)
     grid = benchmark.select(study.tasks, study.languages)
     sources = tuple(source_cell(name, grid) for name in study.sources) or grid.cells

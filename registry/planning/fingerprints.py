@@ -55,7 +55,7 @@ def changed_training(base: Base, config: PreTrainedConfig, lengths: Iterable[int
 
 def changed_dropout(recipe: Recipe) -> dict[str, Any]:
     """Return how an adapter's dropout is drawn; earlier versions drew it from Python's ``hash``."""
-    return {"dropout_draws": "seed_sequence"} if recipe.method != "full" and recipe.lora.dropout else {}
+    return {"dropout_draws": "seed_sequence"} if recipe.method == "lora" and recipe.lora.dropout else {}
 
 
 def _former_limit(base: Base) -> int:

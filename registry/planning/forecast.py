@@ -12,10 +12,10 @@ from registry.config.study import BaseSpec, Study
 from registry.models.base import base_folder, skeleton_of
 from registry.models.catalogue import PAPER
 from registry.models.hub import NotAtHand, cached_weights
-from registry.models.projections import adapter_parameters
 from registry.paths import located
-from registry.planning.estimate import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
+from registry.planning.estimate import OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
 from registry.planning.outline import NOTHING, Outline
+from registry.recipes.maker import maker_of
 
 __all__ = ["GPU", "GPU_RATE", "UTILISATION", "Sizes", "flop_of", "forecast", "sizes_of", "store_bytes"]
 
@@ -57,20 +57,15 @@ class Sizes:
 
 def sizes_of(spec: BaseSpec, study: Study) -> Sizes | None:
     """Return a base's sizes from the catalogue, else from its configuration; None if neither is at hand."""
-    recipe = study.recipe
-    if base_folder(spec) is None and spec.name in PAPER:
-        known = PAPER[spec.name]
-        trained = known.parameters if recipe.method == "full" else known.adapter_parameters(recipe.lora)
-        return Sizes(known.body + known.head, trained, known.parameters)
     from registry.lora.cost import Size
 
     try:
         model = skeleton_of(spec, trust_remote_code=study.trust_remote_code)
     except NotAtHand:
         return None
-    size, parameters = Size.of(model), sum(weight.numel() for weight in model.parameters())
-    trained = parameters if recipe.method == "full" else adapter_parameters(model, recipe.lora)
-    return Sizes(size.body + size.head, trained, parameters)
+    size, known = Size.of(model), PAPER.get(spec.name) if base_folder(spec) is None else None
+    parameters = known.parameters if known else sum(weight.numel() for weight in model.parameters())
+    return Sizes(size.body + size.head, maker_of(study).trained(model), parameters)
 
 
 def forecast(outline: Outline) -> Estimate:
@@ -100,8 +95,7 @@ def flop_of(outline: Outline, size: Sizes) -> tuple[float, float]:
 
 def store_bytes(outline: Outline, sizes: dict[str, Sizes | None]) -> tuple[int, int]:
     """Return the bytes that adapters and outcomes of what is left will take in the store."""
-    recipe, adapters = outline.study.recipe, 0
-    per_weight = ITEM_BYTES[recipe.precision] if recipe.method == "full" else 4  # adapters are float32
+    adapters, per_weight = 0, maker_of(outline.study).bytes_per_parameter()
     for name, size in sizes.items():
         if size is not None:
             adapters += outline.left(name).fine_tunes * size.trained * per_weight
@@ -121,18 +115,17 @@ def _rate(precision: str) -> tuple[float, str]:
 
 
 def _training_flop(outline: Outline, size: Sizes) -> float:
-    """Floating-point operations of one training, the mean over source cells.
+    """Floating-point operations of one training, the mean over source cells; held-out texts pass forward only.
 
-    2 per weight and token forward, 2 backward, and 2 more where the weight is trained; held-out texts forward only. As
-    if every token were predicted, which is too much by the LM head where only the answer's letter is.
+    As if every token were predicted, which is too much by the LM head where only the answer's letter is.
     """
-    recipe = outline.study.recipe
+    from registry.lora.cost import Size
+
+    recipe, maker, whole = outline.study.recipe, maker_of(outline.study), Size(size.weights, 0)
     texts = sum(_items(outline, "train", cell.task) for cell in outline.sources) / len(outline.sources)
-    if recipe.method == "full":
-        forward, backward = 2 * size.weights, 4 * size.weights
-    else:
-        forward, backward = 2 * (size.weights + size.trained), 2 * size.weights + 4 * size.trained
-    return TOKENS_PER_TEXT * texts * recipe.epochs * (forward + (1 - recipe.validation) * backward)
+    trained = (1 - recipe.validation) * maker.training_flop(whole, size.trained, tokens=1, predictions=0)
+    validated = recipe.validation * maker.forward_flop(whole, size.trained, tokens=1, predictions=0)
+    return TOKENS_PER_TEXT * texts * recipe.epochs * (trained + validated)
 
 
 def _questions(outline: Outline) -> int:

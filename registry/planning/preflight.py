@@ -15,9 +15,10 @@ from registry.errors import Refused
 from registry.models.base import base_folder, skeleton_of
 from registry.models.catalogue import PAPER
 from registry.models.hub import Gated, NotAtHand, cached_weights, listing
-from registry.models.memory import require_full_memory, require_memory
+from registry.models.memory import require_memory
 from registry.planning.forecast import sizes_of, store_bytes
 from registry.planning.outline import NOTHING, Outline
+from registry.recipes.maker import maker_of
 from registry.tracking.store import sqlite_file, tracking_uri
 
 __all__ = ["preflight"]
@@ -174,9 +175,8 @@ def _memory(study: Study, specs: Iterable[BaseSpec]) -> list[str]:
             require_memory(
                 model, spec.name, dtype=dtype, device=device, placement=study.placement, quantization=study.quantization
             )
-            if study.recipe.method == "full":
-                torch.nn.Module.to(model, dtype)
-                require_full_memory(model, spec.name, device=device, placement=study.placement)
+            torch.nn.Module.to(model, dtype)
+            maker_of(study).require_memory(model, spec.name, device=device)
         except Refused as error:
             found.append(str(error))
     return found

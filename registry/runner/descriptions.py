@@ -18,6 +18,7 @@ from registry.evaluation.metrics import TargetScore
 from registry.planning.copies import copies_note
 from registry.planning.experiment import Experiment, Job
 from registry.planning.plan import Plan
+from registry.recipes.maker import maker_of
 from registry.tracking import names
 from registry.tracking.adapters import RecordedModel, RegisteredAdapter
 from registry.tracking.names import Kind, Tag
@@ -172,7 +173,7 @@ def _extremes(deltas: Mapping[str, float]) -> str:
 def _recipe(experiment: Experiment) -> str:
     """Say the recipe in a line."""
     study, recipe = experiment.study, experiment.study.recipe
-    size = "every weight" if recipe.method == "full" else f"LoRA rank {recipe.lora.rank}, alpha {recipe.lora.alpha:g}"
+    size = maker_of(study).summary()
     held = f"{study.quantization} base, {recipe.precision}" if study.quantization else recipe.precision
     asked = ", scored in the chat template" if study.chat_template else ""
     return (
@@ -196,7 +197,7 @@ def run(kind: Kind, experiment: Experiment, job: Job) -> str:
         told = f"The untouched base **{job.model}** scored on {targets}: what every delta is measured against."
         return f"{told}{copies_note(experiment.items)}"
     if kind is Kind.FINETUNE:
-        items = len(experiment.items.train(job.source))
+        items = sum(len(experiment.items.train(cell)) for cell in job.source.cells)
         return f"{_fine_tune(experiment, job)} ({items} items), seed {job.seed}."
     return f"{_fine_tune(experiment, job)}, seed {job.seed}, scored on {targets}.{copies_note(experiment.items)}"
 
@@ -214,7 +215,7 @@ def study(experiment: Experiment, plan: Plan) -> str:
 def adapter(experiment: Experiment, job: Job, training: Training) -> str:
     """Description of a model version, or of a full fine-tune's model."""
     recipe = experiment.study.recipe
-    size = "every weight" if recipe.method == "full" else f"rank {recipe.lora.rank}"
+    size = maker_of(experiment.study).summary()
     return (
         f"{_fine_tune(experiment, job)}, seed {job.seed}, "
         f"study `{experiment.study.name}`: {size}, learning rate {recipe.learning_rate:g}, "
@@ -224,9 +225,8 @@ def adapter(experiment: Experiment, job: Job, training: Training) -> str:
 
 def _fine_tune(experiment: Experiment, job: Job) -> str:
     """What a fine-tune is, of which base and on which cell."""
-    if experiment.study.recipe.method == "full":
-        return f"Full fine-tune of **{job.model}** on **{job.source}**"
-    return f"LoRA adapter of **{job.model}** fine-tuned on **{job.source}**"
+    maker = maker_of(experiment.study)
+    return f"{maker.noun} of **{job.model}**{' fine-tuned' * maker.registers} on **{job.source}**"
 
 
 def warn_below_chance(job: Job, low: Mapping[Cell, float], scores: Mapping[Cell, TargetScore]) -> None:

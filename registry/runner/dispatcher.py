@@ -8,15 +8,16 @@ from dataclasses import dataclass, field
 
 from registry.planning.experiment import Experiment, Job
 from registry.planning.plan import Plan
+from registry.recipes.maker import maker_of
 from registry.runner.progress import Board
 from registry.runner.schedule import Costs, Schedule, Task
-from registry.runner.worker import Report, adapters_at_once
+from registry.runner.worker import Report
 
-__all__ = ["Dealer", "SetAside"]
+__all__ = ["Dispatcher", "SetAside"]
 
 
 @dataclass
-class Dealer:
+class Dispatcher:
     """Deals a plan's tasks out, whatever the workers are.
 
     Attributes
@@ -33,10 +34,10 @@ class Dealer:
         self._aside = SetAside(self.board)
 
     @classmethod
-    def of(cls, experiment: Experiment, plan: Plan, board: Board, *, on_gpu: bool) -> Dealer:
-        """Return the dealer of a plan, for workers that have a GPU each or have none."""
+    def of(cls, experiment: Experiment, plan: Plan, board: Board, *, on_gpu: bool) -> Dispatcher:
+        """Return the dispatcher of a plan, for workers that have a GPU each or have none."""
         costs = Costs.by_size({name: base.size_b for name, base in experiment.bases.items()})
-        at_once = adapters_at_once(experiment.study, on_gpu=on_gpu)
+        at_once = maker_of(experiment.study).at_once(on_gpu=on_gpu)
         return cls(Schedule(plan.todo, costs=costs, at_once=at_once), board)
 
     def deal(self) -> Iterator[tuple[int, list[Task]]]:

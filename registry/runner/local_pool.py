@@ -18,10 +18,10 @@ from registry.config.study import Study
 from registry.planning.experiment import Experiment, prepare
 from registry.planning.plan import Plan
 from registry.process import end_by, usable_cores
-from registry.runner.dispatcher import Dealer
+from registry.runner.dispatcher import Dispatcher
 from registry.runner.progress import Board
 from registry.runner.schedule import Failure
-from registry.runner.worker import ONE_THREAD, new_resident, reports
+from registry.runner.worker import ONE_THREAD, new_executor, reports
 from registry.tracking.liveness import reap
 from registry.tracking.store import open_store
 
@@ -51,23 +51,23 @@ def run_plan(
     """
     import torch
 
-    dealer = Dealer.of(experiment, plan, board, on_gpu=torch.cuda.is_available())
+    dispatcher = Dispatcher.of(experiment, plan, board, on_gpu=torch.cuda.is_available())
     workers = min(workers, len(plan.todo))
     if workers <= 1:
-        _in_process(experiment, client, experiment_id, dealer)
+        _in_process(experiment, client, experiment_id, dispatcher)
     else:
-        _Pool(experiment, client, experiment_id, dealer).run(workers)
-    return dealer.schedule.failures
+        _Pool(experiment, client, experiment_id, dispatcher).run(workers)
+    return dispatcher.schedule.failures
 
 
-def _in_process(experiment: Experiment, client: MlflowClient, experiment_id: str, dealer: Dealer) -> None:
-    resident = new_resident(experiment, client, experiment_id, number=0)
-    dealer.schedule.join(0)
-    while dealer.schedule.unfinished:
-        for worker, tasks in dealer.deal():
-            for report in reports(resident, tasks, lambda phase, share: dealer.hear(0, ("moved", phase, share))):
-                dealer.hear(worker, report)
-        dealer.rest()
+def _in_process(experiment: Experiment, client: MlflowClient, experiment_id: str, dispatcher: Dispatcher) -> None:
+    resident = new_executor(experiment, client, experiment_id, number=0)
+    dispatcher.schedule.join(0)
+    while dispatcher.schedule.unfinished:
+        for worker, tasks in dispatcher.deal():
+            for report in reports(resident, tasks, lambda phase, share: dispatcher.hear(0, ("moved", phase, share))):
+                dispatcher.hear(worker, report)
+        dispatcher.rest()
 
 
 @dataclass
@@ -87,7 +87,7 @@ class _Pool:
     experiment: Experiment
     client: MlflowClient
     experiment_id: str
-    dealer: Dealer
+    dispatcher: Dispatcher
     _workers: dict[int, _Worker] = field(default_factory=dict)
     _stillborn: int = 0  # workers in a row that ended before their first job
 
@@ -96,11 +96,11 @@ class _Pool:
         try:
             for number in range(count):
                 self._start(number)
-            while self.dealer.schedule.unfinished:
-                for number, tasks in self.dealer.deal():
+            while self.dispatcher.schedule.unfinished:
+                for number, tasks in self.dispatcher.deal():
                     with suppress(BrokenPipeError):  # it has just died, which is heard below
                         self._workers[number].pipe.send(tasks)
-                self.dealer.tell()
+                self.dispatcher.tell()
                 self._listen()
         finally:
             self._stop()
@@ -126,10 +126,10 @@ class _Pool:
                 continue
             if report == ("ready",):
                 worker.ready, self._stillborn = True, 0
-                self.dealer.schedule.join(worker.number)
+                self.dispatcher.schedule.join(worker.number)
             else:
-                self.dealer.hear(worker.number, report)
-        self.dealer.board.refresh()
+                self.dispatcher.hear(worker.number, report)
+        self.dispatcher.board.refresh()
 
     def _died(self, worker: _Worker) -> None:
         """Put a dead worker's jobs back and start another in its place."""
@@ -137,7 +137,7 @@ class _Pool:
         reap(self.client, self.experiment_id, elsewhere=False)
         code = worker.process.exitcode
         if worker.ready:
-            self.dealer.lose(worker.number, f"exit code {code}")
+            self.dispatcher.lose(worker.number, f"exit code {code}")
         else:  # what ended the one before it, such as too little memory, may still last for a moment
             self._stillborn += 1
             if self._stillborn == _STILLBIRTHS:
@@ -174,7 +174,7 @@ def _work(number: int, study: Study, uri: str, experiment_id: str, pipe: Connect
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     end_by(signal.SIGTERM, _exit)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    resident = new_resident(prepare(study), open_store(uri, patient=True), experiment_id, number=number)
+    resident = new_executor(prepare(study), open_store(uri, patient=True), experiment_id, number=number)
     pipe.send(("ready",))
     while True:
         for report in reports(resident, pipe.recv(), lambda phase, share: pipe.send(("moved", phase, share))):

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from registry.cards.card import Facts, card
-from registry.cells import Cell, Regime, cells_tag, regime_of
+from registry.cells import Cell, Regime, cells_tag
 from registry.deploy.folder import CARD
 from registry.evaluation.metrics import (
     accuracy_metrics,
@@ -33,6 +33,7 @@ from registry.models.base import BUILT_IN
 from registry.planning import design_files
 from registry.planning.copies import copies_tags
 from registry.planning.experiment import Experiment, Job
+from registry.recipes.maker import maker_of
 from registry.runner import descriptions
 from registry.runner.descriptions import Lineage, annotate_baseline, annotate_evaluation, annotate_finetune
 from registry.tracking import names
@@ -42,11 +43,11 @@ from registry.tracking.outcomes import file_digest, recorded_scores
 from registry.tracking.recording import Recording
 from registry.tracking.runs import finished_by_fingerprint, recorded
 
-__all__ = ["Records"]
+__all__ = ["Recorder"]
 
 
 @dataclass(frozen=True)
-class Records:
+class Recorder:
     """An experiment's place in a store.
 
     Parameters
@@ -144,8 +145,8 @@ class Records:
 
     def adapter(self, recording: Recording, job: Job, folder: Path, training: Training) -> RegisteredAdapter:
         """Register a PEFT folder as the next version of its (base, source cell), or record a whole model's folder."""
-        source = job.source_cell
-        full = self.experiment.study.recipe.method == "full"
+        source = job.made_from
+        full = not maker_of(self.experiment.study).registers
         if not full:
             (folder / CARD).write_text(card(self._facts(job, folder), None), encoding="utf-8")
         record = record_full_model if full else register_adapter
@@ -154,7 +155,7 @@ class Records:
             folder,
             name=registered_model(job.model, source),
             tags=self._tags(job, job.finetune) | ({} if full else self._base_path(job.model)),
-            metadata=self._serving(job.model, source),
+            metadata=self._serving(job.model, source.cell),
             description=descriptions.adapter(self.experiment, job, training),
         )
         recording.tags(adapter.tags)
@@ -185,10 +186,10 @@ class Records:
         self, recording: Recording, job: Job, outcomes: Outcomes, adapter: RegisteredAdapter, finetune_run: str
     ) -> None:
         """Record an adapter's scores, and its deltas against its base's baseline."""
-        source, scores, baseline = job.source_cell, outcomes.scores(), self._baseline_run(job.model)
+        source, scores, baseline = job.made_from, outcomes.scores(), self._baseline_run(job.model)
         regimes: dict[Regime, list[Cell]] = {}
         for target in scores:
-            regimes.setdefault(regime_of(source, target), []).append(target)
+            regimes.setdefault(source.regime(target), []).append(target)
         # Inputs before metrics: MLflow drops the inputs' tags when a metric named the dataset first.
         sets = {str(regime): regimes[regime] for regime in Regime if regime in regimes}
         self._inputs(recording, sets, self._test_digests(), adapter.model_id)
@@ -337,4 +338,4 @@ def _source(job: Job) -> dict[str, object]:
     """Tags of what an adapter was trained on; a baseline has none."""
     if job.source is None:
         return {}
-    return {Tag.SOURCE_TASK: job.source.task, Tag.SOURCE_LANGUAGE: job.source.language, Tag.SEED: job.seed}
+    return {**job.source.tags, Tag.SEED: job.seed}

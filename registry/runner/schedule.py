@@ -5,8 +5,9 @@ Every runner asks here, on this machine and on a cluster, and so does the simula
 1. A worker goes on with the base that it holds. Otherwise it goes to the base that nobody holds with the most left to
    do, or else to the one with the longest tasks that would not be finished in time, if loading it there pays: if the
    last task of that base would begin later without this worker.
-2. A base's baseline goes first. While it is scored elsewhere, adapters of that base are trained and scored already, and
-   only wait to be measured against it; what is trained already, and only lacks its scores, waits for the baseline.
+2. What other jobs need goes first, such as a base's baseline. While it is scored elsewhere, adapters of that base are
+   trained and scored already, and only wait to be measured against it; what is trained already, and only lacks its
+   scores, waits for the baseline. A job whose parents are not made yet waits for them.
 3. Adapters of one base are trained several at once; towards the end fewer, so that no worker sits idle while another
    has many.
 4. A job whose worker died is given to another once, and alone: whatever ended its worker, the others are kept apart.
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
 
-from registry.planning.experiment import Job
+from registry.planning.experiment import Job, Need
 from registry.planning.plan import Step
 
 __all__ = ["Costs", "Failure", "Schedule", "Task"]
@@ -29,7 +30,6 @@ __all__ = ["Costs", "Failure", "Schedule", "Task"]
 Task = tuple[Job, Step]
 
 _ATTEMPTS = 2  # a job whose worker died is given to another once
-_NO_BASELINE = "its base's baseline failed"
 _IN_TIME = 1.1  # of the time that evenly shared work takes: no packing is perfect
 _PART = 2  # a group is at most a worker's fair share of what is left, divided by this
 
@@ -103,10 +103,12 @@ class Schedule:
         self._workers: dict[int, _Worker] = {}
         self._holders: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()  # tasks done
-        self._scored: Counter[str] = Counter()  # baselines that workers have
+        self._waiting = {made: task for left in self._left.values() for task in left for made in _makes(task)}
+        self._running: Counter[str] = Counter()  # fingerprints of runs that workers are making
+        self._needed = {need.fingerprint for left in self._left.values() for task in left for need in _needs(task)}
         self._attempts: dict[Job, int] = {}
         self._unmeasured: set[Job] = set()
-        self._barred: set[str] = set()  # bases whose baseline failed
+        self._failed: dict[str, Job] = {}  # by fingerprint, the job that should have made the run
 
     @property
     def left(self) -> list[Task]:
@@ -158,7 +160,10 @@ class Schedule:
             state.base = base
         tasks = self._group(open_[base], self._share(open_[base]))
         self._left[base] = [task for task in self._left[base] if task not in tasks]
-        self._scored[base] += tasks[0][1] is Step.BASELINE
+        for task in tasks:
+            for made in _makes(task):
+                del self._waiting[made]
+                self._running[made] += 1
         state.tasks = list(tasks)
         return tasks
 
@@ -174,7 +179,7 @@ class Schedule:
     def unmeasured(self, worker: int, job: Job) -> None:
         """A worker scored an adapter whose baseline did not come: it waits for the baseline, if one will come."""
         _, step = self._take(worker, job)
-        coming = self._baseline(job.model) is not None or bool(self._scored[job.model])
+        coming = any(need.fingerprint in self._waiting or self._running[need.fingerprint] for need in job.needs)
         if coming or job not in self._unmeasured:  # the baseline may have come since the worker looked
             self._unmeasured.add(job)
             self._put_back((job, Step.EVALUATE if step is Step.TRAIN_AND_EVALUATE else step))
@@ -182,62 +187,71 @@ class Schedule:
             self.failures.append(Failure(job, "there is no finished baseline of its base to measure it against"))
 
     def failed(self, worker: int, job: Job, reason: str) -> None:
-        """A worker could not do a job. Without a base's baseline nothing of it can be measured."""
-        _, step = self._take(worker, job)
-        self._fail(job, step, reason)
+        """A worker could not do a job, and so none that needs it: without a baseline no adapter can be measured."""
+        self._fail(self._take(worker, job), reason)
 
     def leave(self, worker: int, why: str) -> list[Task]:
         """A worker is gone, by ``why``. Return what of its tasks is tried again; the rest has failed."""
         again, state = [], self._workers.pop(worker)
         if state.base is not None:
             self._holders[state.base] -= 1
-        for job, step in reversed(state.tasks):
-            self._scored[job.model] -= step is Step.BASELINE
-            attempts = self._attempts[job] = self._attempts.get(job, 1) + 1
+        for task in reversed(state.tasks):
+            self._running.subtract(_makes(task))
+            attempts = self._attempts[task[0]] = self._attempts.get(task[0], 1) + 1
             if attempts > _ATTEMPTS:
-                self._fail(job, step, f"its worker died {_ATTEMPTS} times, last {why}")
+                self._fail(task, f"its worker died {_ATTEMPTS} times, last {why}")
             else:
-                again.append((job, step))
-                self._put_back((job, step), first=True)
+                again.append(task)
+                self._put_back(task, first=True)
         return again[::-1]
 
     def _take(self, worker: int, job: Job) -> Task:
         tasks = self._workers[worker].tasks
         task = next(task for task in tasks if task[0] == job)
         tasks.remove(task)
-        self._scored[job.model] -= task[1] is Step.BASELINE
+        self._running.subtract(_makes(task))
         return task
 
     def _put_back(self, task: Task, *, first: bool = False) -> None:
-        job, step = task
-        if job.model in self._barred and step.scores:
-            self.failures.append(Failure(job, _NO_BASELINE))
+        if (lacking := self._lacking(task)) is not None:
+            self._fail(task, lacking)
             return
-        waiting = self._left.setdefault(job.model, [])
+        waiting = self._left.setdefault(task[0].model, [])
         waiting.insert(0 if first else len(waiting), task)
+        self._waiting |= dict.fromkeys(_makes(task), task)
 
-    def _fail(self, job: Job, step: Step, reason: str) -> None:
-        self.failures.append(Failure(job, reason))
-        if step is Step.BASELINE:
-            self._barred.add(job.model)
-            waiting = self._left.get(job.model, [])
-            self.failures += [Failure(job, _NO_BASELINE) for job, step in waiting if step.scores]
-            self._left[job.model] = [task for task in waiting if not task[1].scores]
+    def _fail(self, task: Task, reason: str) -> None:
+        """Enter a failure, and that of every waiting task that needs what is not made now."""
+        self.failures.append(Failure(task[0], reason))
+        self._failed |= dict.fromkeys(_makes(task), task[0])
+        for left in self._left.values():
+            while (other := next((one for one in left if self._lacking(one)), None)) is not None:
+                left.remove(other)
+                for made in _makes(other):
+                    del self._waiting[made]
+                self._fail(other, self._lacking(other) or "")
 
-    def _baseline(self, base: str) -> Task | None:
-        """Return a base's baseline if no worker has it and it is not done."""
-        return next((task for task in self._left.get(base, ()) if task[1] is Step.BASELINE), None)
+    def _lacking(self, task: Task) -> str | None:
+        """Say which job failed that a task needs; None if none did."""
+        failed = [self._failed[need.fingerprint] for need in _needs(task) if need.fingerprint in self._failed]
+        return f"{failed[0]} failed, which it needs" if failed else None
 
     def _startable(self, base: str, is_open: Callable[[Job], bool]) -> list[Task]:
-        """Return the tasks of a base that may begin now, its baseline first."""
-        steps = set(Step)
-        baseline = self._baseline(base)
-        if baseline is not None and is_open(baseline[0]):
-            steps = {Step.BASELINE, Step.TRAIN}
-        elif baseline is not None or self._scored[base]:  # by another runner, or by a worker of ours
-            steps = {step for step in Step if step.trains}
-        found = [task for task in self._left[base] if task[1] in steps and is_open(task[0])]
-        return sorted(found, key=lambda task: task[1] is not Step.BASELINE)
+        """Return the tasks of a base that may begin now, those first that others need."""
+        found = [task for task in self._left[base] if is_open(task[0]) and self._may_begin(task, is_open)]
+        return sorted(found, key=lambda task: self._needed.isdisjoint(_makes(task)))
+
+    def _may_begin(self, task: Task, is_open: Callable[[Job], bool]) -> bool:
+        """Whether what a task needs is there, or made elsewhere while the task has work of its own to begin with."""
+        for need in _needs(task):
+            maker = self._waiting.get(need.fingerprint)
+            if maker is not None and is_open(maker[0]):
+                return False  # it goes first
+            if maker is None and not self._running[need.fingerprint]:
+                continue  # it is there
+            if need.for_making or not task[1].trains:
+                return False
+        return True
 
     def _urgent(self, open_: Mapping[str, Sequence[Task]]) -> str | None:
         """Return the base that a worker without a task of its own base should load, None where no load pays.
@@ -295,3 +309,15 @@ class Schedule:
 
     def _joins(self, first: Task, task: Task) -> bool:
         return task[1] is first[1] and task[0] not in self._attempts
+
+
+def _makes(task: Task) -> list[str]:
+    """Return the fingerprints of the runs that a task makes."""
+    job, step = task
+    return [*([job.finetune] if step.trains and job.finetune else []), *([job.evaluate] if step.scores else [])]
+
+
+def _needs(task: Task) -> list[Need]:
+    """Return the needs of what is left of a job: what is made already needs no parents, and to train no baseline."""
+    job, step = task
+    return [need for need in job.needs if (step.trains if need.for_making else step.scores)]

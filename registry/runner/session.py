@@ -17,13 +17,15 @@ from registry.files.outputs import staged
 from registry.models.base import require_architectures
 from registry.models.hub import offline
 from registry.planning import console, design_files
-from registry.planning.base_facts import coverage, reached_layers
+from registry.planning.base_facts import reached_layers
 from registry.planning.copies import copies_tags
 from registry.planning.experiment import Experiment, Job, prepare
 from registry.planning.outline import Outline, needs_hub, outline
 from registry.planning.plan import Plan, look_up, make_plan, plan_beside, present_store
 from registry.planning.preflight import preflight
 from registry.planning.registered_names import require_distinct_names, require_free_names
+from registry.recipes.maker import maker_of
+from registry.recipes.targets import coverage
 from registry.runner import descriptions
 from registry.runner.local_pool import default_workers, run_plan
 from registry.runner.progress import Board
@@ -196,7 +198,7 @@ def _is_former(file: Path) -> bool:
 
 def _require_names(experiment: Experiment, client: MlflowClient, plan: Plan) -> None:
     """Refuse before any work what could not be registered under its name; full fine-tunes are not registered."""
-    if experiment.study.recipe.method == "full":
+    if not maker_of(experiment.study).registers:
         return
     require_distinct_names(experiment.bases, experiment.sources)
     require_free_names(client, [job for job, step in plan.todo if step.trains])

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from registry.benchmarks import load_benchmark
-from registry.cells import Cell, Regime, regime_of
+from registry.cells import Cell, Regime
 from registry.config.study import BaseSpec, Study
 from registry.errors import Refused, unknown
 from registry.files.outputs import staged
@@ -112,7 +112,7 @@ class EvaluationResult(_Result):
             rows = csv.writer(file, lineterminator="\n")
             rows.writerow(_COLUMNS)
             for cell, score in recorded_scores(self.run).items():
-                regime = regime_of(self.job.source, cell) if self.job.source else None
+                regime = self.job.source.regime(cell) if self.job.source else None
                 delta = self.run.data.metrics[names.delta(regime, cell)] if regime else ""
                 rows.writerow((cell.task, cell.language, regime or "", score, delta))
 

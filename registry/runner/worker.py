@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from mlflow import MlflowClient
 
-from registry.config.study import Study
 from registry.planning.experiment import Experiment
 from registry.process import collect_rarely
 from registry.runner.schedule import Task
@@ -18,9 +17,9 @@ from registry.tracking.claims import TakenElsewhere, Unmeasured
 from registry.tracking.runs import Superseded
 
 if TYPE_CHECKING:  # brings torch, which a plan with nothing to do has no need of
-    from registry.runner.job_executor import Progress, Resident
+    from registry.runner.job_executor import JobExecutor, Progress
 
-__all__ = ["ONE_THREAD", "Report", "adapters_at_once", "new_resident", "reports"]
+__all__ = ["ONE_THREAD", "Report", "new_executor", "reports"]
 
 #: What came of a job, or how far it is: ("moved", phase, share), ("done", job), ("held", job), ("unmeasured", job) or
 #: ("failed", job, reason, trace).
@@ -37,33 +36,23 @@ ONE_THREAD = {
 }
 
 
-def adapters_at_once(study: Study, *, on_gpu: bool) -> int:
-    """How many adapters of one base train together: as the study says, else 8 on a GPU and 1 on a CPU.
-
-    Full fine-tunes share nothing, so they are dealt out one by one.
-    """
-    if study.recipe.method == "full":
-        return 1
-    return study.adapters_at_once or (8 if on_gpu else 1)
-
-
-def new_resident(experiment: Experiment, client: MlflowClient, experiment_id: str, *, number: int) -> Resident:
+def new_executor(experiment: Experiment, client: MlflowClient, experiment_id: str, *, number: int) -> JobExecutor:
     """Return a resident of this process, on the GPU of the worker's number where there are any."""
     import torch
 
-    from registry.runner.job_executor import Resident
-    from registry.runner.recorder import Records
+    from registry.runner.job_executor import JobExecutor
+    from registry.runner.recorder import Recorder
 
     torch.set_num_threads(1)  # the same on every worker, so that results are the same to the last digit
     gpus = torch.cuda.device_count()
     device = f"cuda:{number % gpus}" if gpus else "cpu"
-    resident = Resident(Records(experiment, client, experiment_id, device))
+    resident = JobExecutor(Recorder(experiment, client, experiment_id, device))
     collect_rarely()
     gc.freeze()  # what is in memory now stays there
     return resident
 
 
-def reports(resident: Resident, tasks: Sequence[Task], progress: Progress) -> Iterator[Report]:
+def reports(resident: JobExecutor, tasks: Sequence[Task], progress: Progress) -> Iterator[Report]:
     """Do tasks of one base, and report each as it ends.
 
     What goes wrong before any of them can be told apart is the reason of all that are left.

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from registry.cells import Cell, Regime
+from registry.sources import SOURCE, SOURCE_LANGUAGE, SOURCE_TASK, Source
 
 __all__ = [
     "BEST_VALUE",
@@ -88,8 +89,10 @@ class Tag:
     MODEL_SIZE_B: Final = "model_size_b"
     SEED: Final = "seed"
     FINGERPRINT: Final = "fingerprint"
-    SOURCE_TASK: Final = "source_task"
-    SOURCE_LANGUAGE: Final = "source_language"
+    #: What an adapter was made from, and of a single cell its task and language.
+    SOURCE: Final = SOURCE
+    SOURCE_TASK: Final = SOURCE_TASK
+    SOURCE_LANGUAGE: Final = SOURCE_LANGUAGE
     #: Headline accuracy of each task as ``task=acc_norm`` pairs, separated by spaces; of a version, that of its last
     #: evaluation.
     HEADLINES: Final = "headlines"
@@ -355,7 +358,7 @@ def _target(text: str) -> Cell | None:
         return None
 
 
-def run_name(kind: Kind, model: str, source: Cell | None = None, seed: int | None = None) -> str:
+def run_name(kind: Kind, model: str, source: Source | Cell | None = None, seed: int | None = None) -> str:
     """Readable name of a run, such as ``finetune qwen2.5-0.5b arc_challenge/de seed 17``."""
     parts = [kind, model, source, None if seed is None else f"seed {seed}"]
     return " ".join(str(part) for part in parts if part is not None)
@@ -378,7 +381,7 @@ def _digest_of(*names: str) -> str:
     return "-" + hashlib.sha256("\n".join(names).encode()).hexdigest()[:8]
 
 
-def registered_model(model: str, source: Cell) -> str:
-    """Name of the registered model that holds every version of a (base, source cell) pair."""
+def registered_model(model: str, source: Source | Cell) -> str:
+    """Name of the registered model that holds every version of a base model and source."""
     # MLflow refuses "/" and ":" in registered names; hub ids carry a slash between owner and name.
-    return f"{model.replace('/', '-').replace(':', '-')}--{source.task}--{source.language}"
+    return f"{model.replace('/', '-').replace(':', '-')}--{str(source).replace('/', '--')}"

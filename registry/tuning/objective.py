@@ -34,7 +34,7 @@ from registry.lora.train import Assignment, Training, train_adapters
 from registry.models.loading import load_tokenizer
 from registry.models.projections import matched_modules
 from registry.planning.experiment import Experiment
-from registry.runner.laid_out import examples_of, loaded, questions_of, tokens_per_batch
+from registry.runner.engine_inputs import examples_of, loaded, questions_of, tokens_per_batch
 from registry.tracking import names
 
 __all__ = ["Measured", "Progress", "Report", "Workbench", "transfer_value"]

@@ -12,9 +12,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from registry.cells import Cell
-from registry.planning.experiment import Job
+from registry.planning.experiment import Job, Need
 from registry.planning.plan import Step
 from registry.runner.schedule import Costs, Schedule, Task
+from registry.sources import Source
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import all_runs
 from tests.bench.simulated import Outcome, Seconds, Simulation
@@ -88,10 +89,7 @@ def replay(client: MlflowClient, experiment_id: str) -> Replay | None:
         trained={key: _worked(run, "train", "validation") for key, run in runs[Kind.FINETUNE].items()},
         scored={key: run.data.metrics["seconds/score"] for key, run in scored.items()},
     )
-    todo = [
-        (Job(*key, None if key[1] is None else f"train {key}", f"score {key}"), _step(key))
-        for key in sorted(scored, key=str)
-    ]
+    todo = [(_job(key), _step(key)) for key in sorted(scored, key=str)]
     began, ended = min(run.info.start_time for run in every), max(run.info.end_time for run in every)
     return Replay(
         todo,
@@ -115,7 +113,15 @@ def _of(run: Run) -> _Key:
 
 
 def _key(job: Job) -> _Key:
-    return job.model, job.source, job.seed
+    return job.model, job.source.cell if job.source else None, job.seed
+
+
+def _job(key: _Key) -> Job:
+    model, source, seed = key
+    baseline = f"score {(model, None, None)}"
+    if source is None:
+        return Job(model, None, None, None, baseline)
+    return Job(model, Source.of_cell(source), seed, f"train {key}", f"score {key}", (Need(baseline),))
 
 
 def _step(key: _Key) -> Step:

@@ -15,11 +15,12 @@ from registry.cells import Cell
 from registry.config.files import load_study
 from registry.paths import PROJECT
 from registry.planning.estimate import RECORDING_SECONDS
-from registry.planning.experiment import Job
+from registry.planning.experiment import Job, Need
 from registry.planning.forecast import GPU, GPU_RATE, UTILISATION, flop_of, sizes_of
 from registry.planning.outline import Outline, outline
 from registry.planning.plan import Step
 from registry.runner.schedule import Costs, Schedule, Task
+from registry.sources import Source
 from registry.tracking.store import open_store, shown_uri, tracking_uri
 from tests.bench.replayed import replay
 from tests.bench.simulated import Outcome, Seconds, Simulation, even_share, lower_bound
@@ -71,7 +72,8 @@ def paper_tasks(seen: Outline) -> list[Task]:
 
 def _job(model: str, source: Cell, seed: int) -> Job:
     name = f"{model} {source} {seed}"
-    return Job(model, source, seed, f"train {name}", f"score {name}")
+    needs = (Need(f"{model} baseline"),)
+    return Job(model, Source.of_cell(source), seed, f"train {name}", f"score {name}", needs)
 
 
 def paper_seconds(seen: Outline) -> Seconds:

@@ -17,7 +17,6 @@ import numpy as np
 from registry.cells import Cell, regime_of
 from registry.evaluation.outcomes import Outcomes, Questions
 from registry.planning.experiment import Job
-from registry.runner.recorder import Records
 from registry.tracking.claims import Claims
 from registry.tracking.names import Kind, Tag, delta, score
 from registry.tracking.store import experiment_id, open_store
@@ -58,7 +57,7 @@ def record_adapters(folder: Path, count: int) -> Recorded:
     """Record a baseline and some adapters in a new SQLite store, with the calls that a study makes."""
     client = open_store(f"sqlite:///{folder / 'mlflow.db'}")
     designed = experiment()
-    records = Records(designed, client, experiment_id(client, STUDY), "cpu")
+    records = Recorder(designed, client, experiment_id(client, STUDY), "cpu")
     claims = Claims(client, records.experiment_id)
     asked, job = Questions.of(designed), designed.baseline(MODEL)
     gc.freeze()  # as a worker does
@@ -75,7 +74,7 @@ def record_adapters(folder: Path, count: int) -> Recorded:
     return Recorded(evaluation, len(jobs), took)
 
 
-def _record(records: Records, claims: Claims, job: Job, answers: Outcomes) -> str:
+def _record(records: Recorder, claims: Claims, job: Job, answers: Outcomes) -> str:
     """Do what a study does for one adapter, but for training and scoring; return the evaluation's id."""
     claim = claims.take(job.finetune or "")
     assert claim is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from registry.errors import Refused
 from registry.imports import Imported, read_source, record_import
 from registry.tracking.columns import INDISTINCT
 from registry.tracking.names import Kind
+from registry.tracking.outcomes import recorded_accuracies
 from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import experiment_id, open_store
 
@@ -39,7 +41,17 @@ def frames(twice: Twice, tmp_path_factory) -> tuple[Frame, Frame]:
     client = open_store(twice.uri)
     imported = read_source(twice.folder, staging=tmp_path_factory.mktemp("staging"))
     record_import(client, "elsewhere", imported)
-    return load(client, twice.study.name), load(client, "elsewhere")
+    return with_accuracies(client, load(client, twice.study.name)), load(client, "elsewhere")
+
+
+def with_accuracies(client: MlflowClient, frame: Frame) -> Frame:
+    """A measured frame whose accuracies, beside the score, are those of its runs' outcomes."""
+    table = frame.observations
+    for accuracy in ("acc", "acc_norm"):
+        found = {run: recorded_accuracies(client, run, accuracy) for run in table["run_id"].unique()}
+        keys = zip(table["run_id"], table["target_task"], table["target_language"], strict=True)
+        table = table.assign(**{accuracy: [found[run][Cell(task, language)] for run, task, language in keys]})
+    return replace(frame, observations=table)
 
 
 def test_the_harness_and_our_scorer_give_the_same_frame(frames) -> None:

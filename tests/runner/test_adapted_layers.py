@@ -25,8 +25,8 @@ from registry.config.study import LoraSpec, Study
 from registry.errors import Refused
 from registry.models.base import skeleton
 from registry.models.projections import matched_modules
-from registry.planning.base_facts import few_reached
 from registry.planning.experiment import prepare
+from registry.recipes.targets import few_reached
 from registry.runner.session import rehearse
 from registry.runner.single import finetune_one, narrowed
 from tests.fake_hub import unreachable

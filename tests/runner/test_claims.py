@@ -8,7 +8,7 @@ import time
 import pytest
 
 from registry.runner.dispatcher import SetAside
-from registry.runner.recorder import Records as Recorder
+from registry.runner.recorder import Recorder as Recorder
 from registry.tracking.claims import Claims, claims_model
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import experiment_id

@@ -13,7 +13,7 @@ from registry.planning import design_files
 from registry.planning.estimate import estimate
 from registry.planning.experiment import prepare
 from registry.planning.plan import on_record, plan_beside
-from registry.runner.laid_out import questions_of
+from registry.runner.engine_inputs import questions_of
 from registry.runner.session import rehearse
 from registry.tracking.names import Kind, Tag, usage_metrics
 from registry.tracking.runs import recorded

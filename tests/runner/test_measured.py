@@ -6,8 +6,7 @@ import pytest
 
 from registry.planning.plan import Step
 from registry.runner import job_executor
-from registry.runner.job_executor import Resident
-from registry.runner.recorder import Records
+from registry.runner.job_executor import JobExecutor
 from registry.runner.session import prospect
 from registry.runner.worker import reports
 from registry.tracking.claims import Claims, Unmeasured
@@ -19,11 +18,11 @@ def meeting(few_records, monkeypatch):
     """Two workers, the first tasks of both, and a claim on the baseline by someone who may never end."""
     monkeypatch.setattr(job_executor, "_POLL_SECONDS", 0.01)
     ready = prospect(few_records.study, workers=1)
-    place = Records(ready.experiment, ready.client, ready.experiment_id, "cpu")
+    place = Recorder(ready.experiment, ready.client, ready.experiment_id, "cpu")
     baseline, adapter = ready.plan.todo[:2]
     claim = Claims(ready.client, ready.experiment_id).take(baseline[0].evaluate)
     assert (baseline[1], adapter[1]) == (Step.BASELINE, Step.TRAIN_AND_EVALUATE)
-    return Resident(place), Resident(place), baseline, adapter, claim
+    return JobExecutor(place), JobExecutor(place), baseline, adapter, claim
 
 
 def test_it_is_measured_when_the_baseline_comes(meeting, few_records, finished) -> None:

@@ -19,7 +19,7 @@ from registry.lora.encoding import encode_examples
 from registry.models.loading import load_tokenizer
 from registry.planning import design_files
 from registry.planning.experiment import Experiment, prepare
-from registry.runner import laid_out
+from registry.runner import engine_inputs
 
 CELL = Cell("kind", "en")
 
@@ -124,7 +124,7 @@ class TestLengths:
         tokenizer = load_tokenizer(whole.bases["tiny"])
         for task, length in (("kind", 12), ("pair", 18)):
             texts, short = (
-                laid_out.examples_of(one, one.bases["tiny"], tokenizer, Cell(task, "en")) for one in (whole, cut)
+                engine_inputs.examples_of(one, one.bases["tiny"], tokenizer, Cell(task, "en")) for one in (whole, cut)
             )
             assert max(len(text.tokens) for text in texts) > length
             assert [text.tokens for text in short] == [text.tokens[-length:] for text in texts]

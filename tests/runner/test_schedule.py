@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -13,11 +14,12 @@ from hypothesis import strategies as st
 
 from registry.cells import Cell
 from registry.config.files import load_study
-from registry.planning.experiment import Job
+from registry.planning.experiment import Job, Need
 from registry.planning.outline import outline
 from registry.planning.plan import Step
 from registry.runner.schedule import Costs, Schedule, Task
 from registry.runner.worker import reports
+from registry.sources import Source
 from tests.bench.scaling import paper_seconds, paper_tasks, schedule_of
 from tests.bench.simulated import Seconds, Simulation, lower_bound
 
@@ -28,7 +30,8 @@ def baseline(base: str) -> Task:
 
 def adapter(base: str, number: int, step: Step = Step.TRAIN_AND_EVALUATE) -> Task:
     name = f"{base} {number}"
-    return Job(base, Cell("kind", "en"), number, f"train {name}", f"score {name}"), step
+    source, needs = Source.of_cell(Cell("kind", "en")), (Need(f"{base} baseline"),)
+    return Job(base, source, number, f"train {name}", f"score {name}", needs), step
 
 
 def base_of(name: str, adapters: int, step: Step = Step.TRAIN_AND_EVALUATE) -> list[Task]:
@@ -104,9 +107,34 @@ def test_without_its_baseline_a_base_has_nothing_left_but_training() -> None:
     made = schedule([*base_of("a", 2), only, *base_of("b", 1)], workers=2)
     assert made.next(0) == [baseline("a")]
     made.failed(0, baseline("a")[0], "out of memory")
-    assert [failure.reason for failure in made.failures] == ["out of memory", *["its base's baseline failed"] * 2]
+    assert [failure.reason for failure in made.failures] == [
+        "out of memory",
+        *["a baseline failed, which it needs"] * 2,
+    ]
     assert made.next(0) == [only]
     assert made.next(1) == [baseline("b")]
+
+
+def test_what_is_made_from_other_adapters_waits_for_them_and_fails_with_them() -> None:
+    one, two = adapter("a", 1), adapter("a", 2)
+    parents = tuple(Need(str(job.finetune), for_making=True) for job, _ in (one, two))
+    mixed = Job("a", one[0].source, 3, "make mixed", "score mixed", (*parents, *one[0].needs)), Step.TRAIN_AND_EVALUATE
+    grandchild = replace(mixed[0], finetune="make child", needs=(Need("make mixed", for_making=True),)), Step.TRAIN
+    todo = [grandchild, mixed, one, two]
+    made = schedule(todo, workers=2)
+    assert [made.next(0), made.next(1)] == [[one], [two]]
+    finish(made, 0)
+    assert made.next(0) == []
+    finish(made, 1)
+    assert made.next(0) == [mixed]
+    assert made.next(1) == []
+    finish(made, 0)
+    assert made.next(1) == [grandchild]
+    broken = schedule(todo, workers=1)
+    assert broken.next(0) == [one]
+    broken.failed(0, one[0], "out of memory")
+    assert [failure.job for failure in broken.failures] == [one[0], mixed[0], grandchild[0]]
+    assert broken.left == [two]
 
 
 def test_a_job_whose_worker_died_is_given_to_another_once_and_alone() -> None:

@@ -25,7 +25,6 @@ from registry.lora import score
 from registry.planning.estimate import estimate
 from registry.planning.plan import look_up
 from registry.runner import job_executor
-from registry.runner.recorder import Records
 from registry.runner.session import prospect
 from registry.tracking.names import Kind, Tag
 from registry.tracking.outcomes import file_digest, outcomes_file, outcomes_problem
@@ -288,7 +287,7 @@ def test_what_a_phase_took_holds_nothing_but_its_tokens(few_records, monkeypatch
     few_records = dataclasses.replace(few_records, study=study)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", few_records.uri)
     ready = prospect(study, workers=1)
-    worker = job_executor.Resident(Records(ready.experiment, ready.client, ready.experiment_id, "cpu"))
+    worker = job_executor.JobExecutor(Recorder(ready.experiment, ready.client, ready.experiment_id, "cpu"))
     tried, found = job_executor.loglikelihoods, score.batching_of
 
     def slowly(model, questions, **more):
@@ -331,7 +330,7 @@ def test_what_another_process_did_since_the_plan_was_made_is_not_done_again(few_
     assert len(stale.plan.todo) == 3
     rerun(few_records)
     before = {run.info.run_id for run in few_records.runs()}
-    worker = job_executor.Resident(Records(stale.experiment, stale.client, stale.experiment_id, "cpu"))
+    worker = job_executor.JobExecutor(Recorder(stale.experiment, stale.client, stale.experiment_id, "cpu"))
     for job, step in stale.plan.todo:
         assert [error for _, error in worker.do([(job, step)], lambda phase, share: None)] == [None]
     assert {run.info.run_id for run in few_records.runs()} == before

@@ -24,7 +24,7 @@ from registry.config.study import Study
 from registry.errors import Refused
 from registry.models.loading import load_tokenizer
 from registry.planning.experiment import prepare
-from registry.runner.laid_out import examples_of
+from registry.runner.engine_inputs import examples_of
 from registry.runner.single import evaluate_one, finetune_one, narrowed
 from registry.tracking.names import Kind, Tag
 from tests.lora.tokenizer_kinds import SIZE, UNKNOWN, tokenizer_of

@@ -14,7 +14,7 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from registry.paths import PROJECT
-from registry.tracking import runs
+from registry.tracking import liveness, runs
 from registry.tracking.liveness import reap, worker_identity
 from registry.tracking.names import Kind, Tag
 from registry.tracking.recording import Recording
@@ -115,7 +115,7 @@ def running(client: MlflowClient, experiment: str, worker: str, *, heard: float 
 def test_reaping_kills_runs_of_dead_processes_and_leaves_the_living(
     client, experiment, dead_process, monkeypatch
 ) -> None:
-    monkeypatch.setattr(runs, "_WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(liveness, "_WATCH_SECONDS", 0.5)
     started, place = worker_identity().split("-")[-2:]
     reused = f"{worker_identity().rpartition(':')[0]}:{os.getpid()}-{int(started) - 5000}-{place}"
     dead = {
@@ -138,7 +138,7 @@ def test_reaping_kills_runs_of_dead_processes_and_leaves_the_living(
 def test_a_run_of_a_machine_whose_clock_is_wrong_lives_while_its_heartbeat_changes(
     client, experiment, monkeypatch, skew: float
 ) -> None:
-    monkeypatch.setattr(runs, "_WATCH_SECONDS", 3.0)
+    monkeypatch.setattr(liveness, "_WATCH_SECONDS", 3.0)
     beating, silent = (running(client, experiment, f"elsewhere:{number}-1", heard=skew) for number in (1, 2))
 
     def beat() -> None:
@@ -168,8 +168,8 @@ def test_a_run_that_ends_in_the_moment_its_process_does_stays_finished(
 
 
 def test_while_the_store_is_away_no_heartbeat_is_missed(client, experiment, monkeypatch) -> None:
-    monkeypatch.setattr(runs, "_WATCH_SECONDS", 1.0)
-    monkeypatch.setattr(runs, "_AWAY_SECONDS", 0.5)
+    monkeypatch.setattr(liveness, "_WATCH_SECONDS", 1.0)
+    monkeypatch.setattr(liveness, "_AWAY_SECONDS", 0.5)
     run, search, asked = running(client, experiment, "elsewhere:1-1", heard=600), client.search_runs, []
 
     def away_once(*arguments, **named):

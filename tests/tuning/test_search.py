@@ -12,7 +12,7 @@ from optuna.trial import TrialState
 from registry.config.files import load_study
 from registry.errors import Refused
 from registry.runner.session import prospect, run_study
-from registry.tracking import runs
+from registry.tracking import liveness
 from registry.tracking.names import Kind, Tag
 from registry.tuning import objective, storage
 from registry.tuning.search import run_search
@@ -109,7 +109,7 @@ def test_a_search_without_a_completed_trial_says_why(study, uri, tmp_path, monke
 
 
 def test_a_trial_whose_process_is_gone_is_tried_again(undisturbed, study, uri, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(runs, "_WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(liveness, "_WATCH_SECONDS", 0.5)
     trials = trials_of(study, uri)
     tags = {Tag.KIND: Kind.TUNE, Tag.HEARTBEAT: "0", Tag.WORKER: "another-machine:1-1"}
     dead = trials.client.create_run(trials.experiment_id, tags=tags).info.run_id

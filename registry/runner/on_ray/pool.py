@@ -16,7 +16,7 @@ from mlflow import MlflowClient
 
 from registry.planning.experiment import Experiment
 from registry.planning.plan import Plan
-from registry.runner.dispatcher import Dealer
+from registry.runner.dispatcher import Dispatcher
 from registry.runner.on_ray.cluster import Cluster, Node, unreachable
 from registry.runner.progress import Board
 from registry.runner.schedule import Failure
@@ -49,11 +49,11 @@ def run_on_ray(
     workers : int
         Most workers; 0 has as many as fit, more when nodes join.
     """
-    dealer = Dealer.of(experiment, plan, board, on_gpu=cluster.on_gpu)
-    staff = _Staff(experiment, client, experiment_id, dealer, cluster, workers or len(plan.todo))
+    dispatcher = Dispatcher.of(experiment, plan, board, on_gpu=cluster.on_gpu)
+    staff = RayPool(experiment, client, experiment_id, dispatcher, cluster, workers or len(plan.todo))
     staff.fit.update({node.id for node in nodes})
     staff.run()
-    return dealer.schedule.failures
+    return dispatcher.schedule.failures
 
 
 @dataclass
@@ -68,13 +68,13 @@ class _Worker:
 
 
 @dataclass
-class _Staff:
+class RayPool:
     """Workers that are placed where there is room, given tasks, and replaced when they or their nodes are gone."""
 
     experiment: Experiment
     client: MlflowClient
     experiment_id: str
-    dealer: Dealer
+    dispatcher: Dispatcher
     cluster: Cluster
     most: int
     fit: set[str] = field(default_factory=set)
@@ -89,13 +89,13 @@ class _Staff:
     def run(self) -> None:
         """Work the plan off, and end every worker."""
         try:
-            while self.dealer.schedule.unfinished:
+            while self.dispatcher.schedule.unfinished:
                 self._staff()
-                for number, tasks in self.dealer.deal():
+                for number, tasks in self.dispatcher.deal():
                     worker = self._workers[number]
                     worker.actor.start.remote(tasks)
                     worker.asked = worker.actor.hear.remote()
-                self.dealer.tell()
+                self.dispatcher.tell()
                 self._listen()
         finally:
             self._stop()
@@ -113,11 +113,11 @@ class _Staff:
                 self._welcome(node)
         if not self._workers and not self._looks and not self._alone:
             self._alone = True
-            self.dealer.board.note("no node is left that could work; waiting for one to join")
+            self.dispatcher.board.note("no node is left that could work; waiting for one to join")
 
     def _fill(self, node: Node) -> None:
         there = sum(worker.node.id == node.id for worker in self._workers.values())
-        wanted = min(self.most, self.dealer.schedule.unfinished) - len(self._workers)
+        wanted = min(self.most, self.dispatcher.schedule.unfinished) - len(self._workers)
         for _ in range(min(node.workers - there, wanted)):
             number = next(self._numbers)
             actor = self.cluster.place(node, self.experiment, self.client.tracking_uri, self.experiment_id)
@@ -134,7 +134,7 @@ class _Staff:
     def _leave_out(self, node: Node, problems: list[str]) -> None:
         self._unfit.add(node.id)
         self.fit.discard(node.id)
-        self.dealer.board.note(f"node {node.host} is left out: {'; '.join(problems)}")
+        self.dispatcher.board.note(f"node {node.host} is left out: {'; '.join(problems)}")
 
     def _listen(self) -> None:
         import ray
@@ -149,7 +149,7 @@ class _Staff:
                     self._hear(asked[answer])
                 else:
                     self._seen(answer)
-        self.dealer.board.refresh()
+        self.dispatcher.board.refresh()
 
     def _seen(self, look: Any) -> None:
         node = self._looks.pop(look)
@@ -170,11 +170,11 @@ class _Staff:
             return
         if not worker.identity:
             worker.identity, worker.asked = answer, None
-            self.dealer.schedule.join(worker.number)
+            self.dispatcher.schedule.join(worker.number)
             return
         for report in answer:
-            self.dealer.hear(worker.number, report)
-        worker.asked = worker.actor.hear.remote() if self.dealer.schedule.tasks(worker.number) else None
+            self.dispatcher.hear(worker.number, report)
+        worker.asked = worker.actor.hear.remote() if self.dispatcher.schedule.tasks(worker.number) else None
 
     def _lost(self, worker: _Worker, error: Exception) -> None:
         """A worker is gone, or cannot be reached: put its tasks back. Another is placed when there is room."""
@@ -182,7 +182,7 @@ class _Staff:
         self._end([worker])
         why = _reason(error)
         if worker.identity:
-            self.dealer.lose(worker.number, why)
+            self.dispatcher.lose(worker.number, why)
         elif worker.node in self.cluster.nodes():
             self._stillborn[worker.node.id] += 1
             if self._stillborn[worker.node.id] == _STILLBIRTHS:

@@ -104,11 +104,11 @@ class RayWorker:
     def __post_init__(self) -> None:
         os.environ.update(self.environment)
         from registry.planning.experiment import prepare
-        from registry.runner.worker import new_resident
+        from registry.runner.worker import new_executor
         from registry.tracking.store import open_store
 
         # Of the node's GPUs, Ray lets a process see its own alone, so that it is the first.
-        resident = new_resident(prepare(self.study), open_store(self.uri, patient=True), self.experiment_id, number=0)
+        resident = new_executor(prepare(self.study), open_store(self.uri, patient=True), self.experiment_id, number=0)
         threading.Thread(target=self._work, args=(resident,), daemon=True).start()
 
     def identity(self) -> str:

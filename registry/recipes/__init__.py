@@ -1,0 +1,1 @@
+"""How adapters are made: each way is a :class:`registry.recipes.maker.Maker`."""
