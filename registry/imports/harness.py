@@ -21,6 +21,7 @@ from registry.imports.harness_settings import differences
 from registry.imports.imported import Imported
 from registry.imports.manifest import Manifest, ManifestRun
 from registry.imports.naming import described
+from registry.sources import Source
 from registry.tracking import names
 from registry.tracking.chance import compared_with_chance
 from registry.tracking.columns import BASELINE_COLUMNS, CELL_KEY, STORED_COLUMNS
@@ -125,7 +126,7 @@ def _rows(
     for cell, found in targets.items():
         _require_same(run, cell, found, base[cell], reading)
     scores = {cell: found.score.score for cell, found in targets.items()}
-    deltas = delta_metrics(source, scores, {cell: found.score.score for cell, found in base.items()})
+    deltas = delta_metrics(Source.of_cell(source), scores, {cell: found.score.score for cell, found in base.items()})
     for target, found in targets.items():
         regime = regime_of(source, target)
         yield {

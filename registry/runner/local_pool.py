@@ -15,17 +15,17 @@ from multiprocessing.process import BaseProcess
 from mlflow import MlflowClient
 
 from registry.config.study import Study
-from registry.planning.experiment import Experiment, prepare
+from registry.planning.experiment import Experiment
 from registry.planning.plan import Plan
 from registry.process import end_by, usable_cores
-from registry.runner.dispatcher import Dispatcher
+from registry.runner.dispatcher import Dispatcher, SetAside
 from registry.runner.progress import Board
-from registry.runner.schedule import Failure
+from registry.runner.schedule import Failure, Task
 from registry.runner.worker import ONE_THREAD, new_executor, reports
 from registry.tracking.liveness import reap
 from registry.tracking.store import open_store
 
-__all__ = ["default_workers", "run_plan"]
+__all__ = ["InProcess", "ProcessPool", "default_workers", "local_pool"]
 
 _STILLBIRTHS = 3  # workers in a row that end before their first job, until the study does
 
@@ -39,35 +39,69 @@ def default_workers(study: Study) -> int:
     return torch.cuda.device_count() or usable_cores()
 
 
-def run_plan(
-    experiment: Experiment, plan: Plan, client: MlflowClient, experiment_id: str, *, workers: int, board: Board
-) -> list[Failure]:
-    """Do every job of a plan; a job that fails is reported and the others go on.
+def local_pool(
+    experiment: Experiment, plan: Plan, client: MlflowClient, experiment_id: str, *, workers: int
+) -> InProcess | ProcessPool:
+    """Return the pool of this machine that a plan needs: of one worker, this process itself.
 
     Parameters
     ----------
     workers : int
-        Processes. With 1 the jobs are done in this process.
+        Processes at most.
     """
-    import torch
-
-    dispatcher = Dispatcher.of(experiment, plan, board, on_gpu=torch.cuda.is_available())
     workers = min(workers, len(plan.todo))
     if workers <= 1:
-        _in_process(experiment, client, experiment_id, dispatcher)
-    else:
-        _Pool(experiment, client, experiment_id, dispatcher).run(workers)
-    return dispatcher.schedule.failures
+        return InProcess(experiment, client, experiment_id)
+    return ProcessPool(experiment, client, experiment_id, workers)
 
 
-def _in_process(experiment: Experiment, client: MlflowClient, experiment_id: str, dispatcher: Dispatcher) -> None:
-    resident = new_executor(experiment, client, experiment_id, number=0)
-    dispatcher.schedule.join(0)
-    while dispatcher.schedule.unfinished:
-        for worker, tasks in dispatcher.deal():
-            for report in reports(resident, tasks, lambda phase, share: dispatcher.hear(0, ("moved", phase, share))):
-                dispatcher.hear(worker, report)
-        dispatcher.rest()
+def _any_gpu() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """This process, doing one job after another."""
+
+    experiment: Experiment
+    client: MlflowClient
+    experiment_id: str
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether this process has a GPU."""
+        return _any_gpu()
+
+    def run(self, dispatcher: Dispatcher) -> None:
+        """Do what the dispatcher has."""
+        executor = new_executor(self.experiment, self.client, self.experiment_id, number=0)
+        dispatcher.schedule.join(0)
+        while dispatcher.schedule.unfinished:
+            for worker, tasks in dispatcher.deal():
+                for report in reports(
+                    executor, tasks, lambda phase, share: dispatcher.hear(0, ("moved", phase, share))
+                ):
+                    dispatcher.hear(worker, report)
+            dispatcher.rest()
+
+    def run_one(self, task: Task, board: Board) -> list[Failure]:
+        """Do a single task, without a schedule; one that another runner holds is waited for."""
+        executor, (job, _) = new_executor(self.experiment, self.client, self.experiment_id, number=0), task
+        aside = SetAside(board)
+        board.started(0, str(job))
+        while True:
+            (report,) = reports(executor, [task], lambda phase, share: board.moved(0, phase, share))
+            if report[0] == "done":
+                board.done(0, job)
+                return []
+            if report[0] != "held":
+                reason, trace = report[2:] or (f"there is no finished baseline to measure {job} against", "")
+                board.failed(0, job, trace)
+                return [Failure(job, reason)]
+            aside.put(job)
+            aside.rest([job])
 
 
 @dataclass
@@ -81,20 +115,27 @@ class _Worker:
 
 
 @dataclass
-class _Pool:
+class ProcessPool:
     """Processes that are given tasks, and replaced when they die."""
 
     experiment: Experiment
     client: MlflowClient
     experiment_id: str
-    dispatcher: Dispatcher
+    count: int
     _workers: dict[int, _Worker] = field(default_factory=dict)
     _stillborn: int = 0  # workers in a row that ended before their first job
+    dispatcher: Dispatcher = field(init=False)
 
-    def run(self, count: int) -> None:
-        """Start ``count`` processes, work the plan off, end them."""
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the machine has GPUs, of which each worker takes one."""
+        return _any_gpu()
+
+    def run(self, dispatcher: Dispatcher) -> None:
+        """Start the processes, work off what the dispatcher has, end them."""
+        self.dispatcher = dispatcher
         try:
-            for number in range(count):
+            for number in range(self.count):
                 self._start(number)
             while self.dispatcher.schedule.unfinished:
                 for number, tasks in self.dispatcher.deal():
@@ -108,8 +149,8 @@ class _Pool:
     def _start(self, number: int) -> None:
         context = get_context("spawn")  # a forked torch or SQLite connection would be shared with this process
         ours, theirs = context.Pipe()
-        study, uri = self.experiment.study, self.client.tracking_uri
-        process = context.Process(target=_work, args=(number, study, uri, self.experiment_id, theirs), daemon=True)
+        given = (number, self.experiment, self.client.tracking_uri, self.experiment_id, theirs)
+        process = context.Process(target=_work, args=given, daemon=True)
         with _one_thread():
             process.start()
         theirs.close()
@@ -169,15 +210,15 @@ def _one_thread() -> Iterator[None]:
             os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
-def _work(number: int, study: Study, uri: str, experiment_id: str, pipe: Connection) -> None:
-    """What a worker process does: prepare, then one task after another until it is told to end."""
+def _work(number: int, experiment: Experiment, uri: str, experiment_id: str, pipe: Connection) -> None:
+    """What a worker process does: one task after another until it is ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     end_by(signal.SIGTERM, _exit)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    resident = new_executor(prepare(study), open_store(uri, patient=True), experiment_id, number=number)
+    executor = new_executor(experiment, open_store(uri, patient=True), experiment_id, number=number)
     pipe.send(("ready",))
     while True:
-        for report in reports(resident, pipe.recv(), lambda phase, share: pipe.send(("moved", phase, share))):
+        for report in reports(executor, pipe.recv(), lambda phase, share: pipe.send(("moved", phase, share))):
             pipe.send(report)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,7 +26,8 @@ from registry.planning.registered_names import require_distinct_names, require_f
 from registry.recipes.maker import maker_of
 from registry.recipes.targets import coverage
 from registry.runner import descriptions
-from registry.runner.local_pool import default_workers, run_plan
+from registry.runner.local_pool import InProcess, default_workers, local_pool
+from registry.runner.pool import Pool, work_off
 from registry.runner.progress import Board
 from registry.runner.schedule import Failure
 from registry.tracking.liveness import reap
@@ -221,7 +221,7 @@ def run_study(ready: Prospect) -> list[Failure]:
     study = ready.experiment.study
     carried = {"workers": ready.workers or "all that fit", "runner": "ray" if ready.on_ray else "local"}
     with (
-        _runner(ready) as run,
+        _pool(ready) as pool,
         recorded(
             ready.client,
             ready.experiment_id,
@@ -238,7 +238,7 @@ def run_study(ready: Prospect) -> list[Failure]:
     ):
         with recording.folder() as folder:
             design_files.write_design(ready.experiment, folder, ready.experiment.grid.tasks)
-        failures = _worked_off(ready, run)
+        failures = _work_off(ready, pool)
         recording.metrics({JOBS_PLANNED: len(ready.plan.todo), JOBS_FAILED: len(failures)})
     end_strays(ready.client, ready.experiment_id)
     return failures
@@ -248,27 +248,31 @@ def carry_out(ready: Prospect) -> list[Failure]:
     """Do every job of a plan, with a progress bar, and return those that failed."""
     if not ready.plan.todo:
         return []
-    with _runner(ready) as run:
-        return _worked_off(ready, run)
+    with _pool(ready) as pool:
+        return _work_off(ready, pool)
 
 
 @contextmanager
-def _runner(ready: Prospect) -> Iterator[Callable[..., list[Failure]]]:
-    """Return what does every job of a plan and takes its ``board``, once it is certain that it can."""
-    place = (ready.experiment, ready.plan, ready.client, ready.experiment_id)
+def _pool(ready: Prospect) -> Iterator[Pool]:
+    """Give the workers of a plan, once it is certain that they can do it."""
+    place = (ready.client, ready.experiment_id)
     if ready.on_ray is None:
-        yield partial(run_plan, *place, workers=ready.workers)
+        yield local_pool(ready.experiment, ready.plan, *place, workers=ready.workers)
         return
     from registry.runner.on_ray.cluster import Cluster
-    from registry.runner.on_ray.pool import run_on_ray
+    from registry.runner.on_ray.pool import RayPool
 
     with Cluster.opened(ready.on_ray) as cluster:
-        nodes = cluster.require(ready.experiment, ready.client, ready.experiment_id)
-        yield partial(run_on_ray, *place, cluster=cluster, nodes=nodes, workers=ready.workers)
+        fit = {node.id for node in cluster.require(ready.experiment, *place)}
+        yield RayPool(ready.experiment, *place, cluster, ready.workers or len(ready.plan.todo), fit)
 
 
-def _worked_off(ready: Prospect, run: Callable[..., list[Failure]]) -> list[Failure]:
-    with Board(len(ready.plan.todo), what=ready.experiment.study.name) as board:
-        failures = run(board=board)
+def _work_off(ready: Prospect, pool: Pool) -> list[Failure]:
+    todo = ready.plan.todo
+    with Board(len(todo), what=ready.experiment.study.name) as board:
+        if isinstance(pool, InProcess) and len(todo) == 1:
+            failures = pool.run_one(todo[0], board)
+        else:
+            failures = work_off(ready.experiment, ready.plan, pool, board)
     end_strays(ready.client, ready.experiment_id)
     return failures

@@ -17,6 +17,7 @@ import numpy as np
 from registry.cells import Cell, regime_of
 from registry.evaluation.outcomes import Outcomes, Questions
 from registry.planning.experiment import Job
+from registry.runner.recorder import Recorder
 from registry.tracking.claims import Claims
 from registry.tracking.names import Kind, Tag, delta, score
 from registry.tracking.store import experiment_id, open_store

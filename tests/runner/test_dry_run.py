@@ -153,8 +153,9 @@ def test_the_papers_other_studies_have_their_size(alone, uri, no_gpu, study: str
 def test_a_full_fine_tune_costs_more_time_and_disk(alone, uri, no_gpu) -> None:
     lora, full = (forecast.forecast(outline(study)) for study in load_studies("paper-full"))
     assert full.seconds > lora.seconds
-    weights = sum(PAPER[spec.name].parameters for spec in load_study("paper-full:full").models)
-    assert full.adapters == 18 * 2 * weights
+    bases = [PAPER[spec.name] for spec in load_study("paper-full:full").models]
+    weights = sum(base.parameters for base in bases)
+    assert 0.95 * weights < full.adapters / (18 * 2) <= weights, "all but what Gemma-3-4b has for images"
 
 
 def test_a_base_that_is_done_is_not_downloaded_again(alone, uri, no_gpu) -> None:

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from registry.lora import train
 from registry.paths import PROJECT
-from registry.runner import job_executor
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import experiment_id
 
@@ -282,16 +282,16 @@ def test_a_fine_tune_says_where_the_adapter_is_and_an_evaluation_what_it_changed
 
 
 def test_a_study_with_a_job_that_fails_says_which_and_exits_with_1(command, few_records, monkeypatch, study_file):
-    train = job_executor.train_adapters
+    own = train.train_adapters
 
     def failing(model, examples, *rest, **fields):
         if not failed:
             failed.append(True)
             raise FloatingPointError("the loss is nan at step 3")
-        return train(model, examples, *rest, **fields)
+        return own(model, examples, *rest, **fields)
 
     failed: list[bool] = []
-    monkeypatch.setattr(job_executor, "train_adapters", failing)
+    monkeypatch.setattr(train, "train_adapters", failing)
     file = study_file(("seeds: [17, 42]", "seeds: [17]\nsources: [kind/en, pair/tr]"))
     code, output, errors = command("study", "--study", file, "--workers", "1")
     assert code == 1
@@ -306,16 +306,16 @@ def test_a_study_with_a_job_that_fails_says_which_and_exits_with_1(command, few_
 def test_a_study_that_is_terminated_leaves_nothing_running_and_goes_on_later(
     command, few_records, monkeypatch, study_file
 ) -> None:
-    train = job_executor.train_adapters
+    own = train.train_adapters
     started: list[bool] = []
 
     def terminated(model, examples, *rest, **fields):
         started.append(True)
         if len(started) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return train(model, examples, *rest, **fields)
+        return own(model, examples, *rest, **fields)
 
-    monkeypatch.setattr(job_executor, "train_adapters", terminated)
+    monkeypatch.setattr(train, "train_adapters", terminated)
     file = study_file(("seeds: [17, 42]", "seeds: [17]\nsources: [kind/en, pair/tr]"))
     code, _, errors = command("study", "--study", file, "--workers", "1")
     assert code == 143

@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from registry.cells import Cell
 from registry.errors import Refused
+from registry.lora import train
 from registry.lora.encoding import encode_queries
 from registry.lora.score import ScoringSet, loglikelihoods
-from registry.runner import job_executor
+from registry.models import memory
 from registry.runner.single import finetune_one
 from registry.tracking.adapters import RegisteredAdapter
 from registry.tracking.claims import claims_model
@@ -139,7 +140,7 @@ def test_a_model_whose_evaluation_is_missing_is_scored_from_its_record_to_the_sa
     assert digests(again) == digests(whole)
     for run in again.runs(Kind.EVALUATE):
         again.client.delete_run(run.info.run_id)
-    monkeypatch.setattr(job_executor, "train_full", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(train, "train_full", lambda *_, **__: pytest.fail("trained again"))
     assert rerun(again) == []
     again.assert_complete()
     expected, found = (
@@ -150,15 +151,15 @@ def test_a_model_whose_evaluation_is_missing_is_scored_from_its_record_to_the_sa
 
 
 def test_a_study_that_was_killed_trains_that_model_again(whole, again, rerun, monkeypatch) -> None:
-    train, calls = job_executor.train_full, []
+    own, calls = train.train_full, []
 
     def killed(*arguments, **options):
         calls.append(1)
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return train(*arguments, **options)
+        return own(*arguments, **options)
 
-    monkeypatch.setattr(job_executor, "train_full", killed)
+    monkeypatch.setattr(train, "train_full", killed)
     with pytest.raises(KeyboardInterrupt):
         rerun(again)
     assert rerun(again) == []
@@ -218,7 +219,7 @@ def test_too_little_memory_is_told_before_training(again, rerun, monkeypatch) ->
     def little(*_: object, **__: object) -> None:
         raise Refused("every weight of model 'tiny' cannot be trained")
 
-    monkeypatch.setattr(job_executor, "require_full_memory", little)
+    monkeypatch.setattr(memory, "require_full_memory", little)
     assert [failure.reason for failure in rerun(again)] == [
         "Refused: every weight of model 'tiny' cannot be trained"
     ] * 2

@@ -7,6 +7,7 @@ import pytest
 from registry.planning.plan import Step
 from registry.runner import job_executor
 from registry.runner.job_executor import JobExecutor
+from registry.runner.recorder import Recorder
 from registry.runner.session import prospect
 from registry.runner.worker import reports
 from registry.tracking.claims import Claims, Unmeasured

@@ -21,10 +21,11 @@ from registry.cells import Cell, Regime, regime_of
 from registry.config.files import load_study
 from registry.errors import Refused
 from registry.evaluation.outcomes import Questions
-from registry.lora import score
+from registry.lora import score, train
 from registry.planning.estimate import estimate
 from registry.planning.plan import look_up
 from registry.runner import job_executor
+from registry.runner.recorder import Recorder
 from registry.runner.session import prospect
 from registry.tracking.names import Kind, Tag
 from registry.tracking.outcomes import file_digest, outcomes_file, outcomes_problem
@@ -215,16 +216,16 @@ def test_a_baseline_below_chance_is_tagged_and_logged(few_records, rerun, monkey
 
 
 def test_a_job_that_fails_is_told_and_the_others_go_on(records, rerun, monkeypatch, finished) -> None:
-    train = job_executor.train_adapters
+    own = train.train_adapters
 
     def failing(base, assignments, recipe, **options):
         if assignments[0].seed == 42 and assignments[0].examples == broken:
             return [FloatingPointError("the loss is nan at step 3")]
         broken[:] = broken or assignments[0].examples
-        return train(base, assignments, recipe, **options)
+        return own(base, assignments, recipe, **options)
 
     broken: list[object] = []  # the examples of the first cell
-    monkeypatch.setattr(job_executor, "train_adapters", failing)
+    monkeypatch.setattr(train, "train_adapters", failing)
     failures = rerun(records)
     assert [(str(failure.job), failure.reason) for failure in failures] == [
         ("tiny kind/en seed 42", "FloatingPointError: the loss is nan at step 3")
@@ -254,14 +255,14 @@ def test_adapters_trained_together_are_recorded_one_by_one(records, finished, re
 
 
 def test_one_adapter_of_several_that_fails_does_not_stop_the_others(records, rerun, monkeypatch) -> None:
-    train = job_executor.train_adapters
+    own = train.train_adapters
 
     def failing(base, assignments, recipe, **options):
-        found = train(base, assignments, recipe, **options)
+        found = own(base, assignments, recipe, **options)
         return [FloatingPointError("the loss is nan at step 3"), *found[1:]] if len(found) > 2 else found
 
     records = dataclasses.replace(records, study=dataclasses.replace(records.study, adapters_at_once=6))
-    monkeypatch.setattr(job_executor, "train_adapters", failing)
+    monkeypatch.setattr(train, "train_adapters", failing)
     failures = rerun(records)
     assert [failure.reason for failure in failures] == ["FloatingPointError: the loss is nan at step 3"]
     assert len(records.runs(Kind.FINETUNE, "FAILED")) == 1
@@ -320,7 +321,7 @@ def test_without_a_baseline_nothing_is_trained(few_records, rerun, monkeypatch) 
     failures = rerun(few_records)
     assert [failure.reason for failure in failures] == [
         "RuntimeError: out of memory",
-        *["its base's baseline failed"] * 2,
+        *["tiny baseline failed, which it needs"] * 2,
     ]
     assert not few_records.runs(Kind.FINETUNE)
 

@@ -159,7 +159,7 @@ class Cluster:
 
         needs = {"num_cpus": 0, "num_gpus": self.asked.gpus_per_worker} if self.on_gpu else {"num_cpus": 1}
         actor = ray.remote(RayWorker).options(scheduling_strategy=_on(node), max_restarts=0, **needs)
-        return actor.remote(experiment.study, uri, experiment_id, _environment(secret=True))
+        return actor.remote(experiment, uri, experiment_id, _environment(secret=True))
 
     def require(self, experiment: Experiment, client: MlflowClient, experiment_id: str) -> list[Node]:
         """Return the nodes, every one of which can take part.

@@ -15,45 +15,15 @@ from typing import Any
 from mlflow import MlflowClient
 
 from registry.planning.experiment import Experiment
-from registry.planning.plan import Plan
 from registry.runner.dispatcher import Dispatcher
 from registry.runner.on_ray.cluster import Cluster, Node, unreachable
-from registry.runner.progress import Board
-from registry.runner.schedule import Failure
 from registry.tracking.claims import drop_claims
 from registry.tracking.liveness import end_runs_of, reap
 
-__all__ = ["run_on_ray"]
+__all__ = ["RayPool"]
 
 _STAFF_SECONDS = 1.0  # between two looks at the cluster
 _STILLBIRTHS = 2  # workers of a node that end before their first task, until the node is left out
-
-
-def run_on_ray(
-    experiment: Experiment,
-    plan: Plan,
-    client: MlflowClient,
-    experiment_id: str,
-    *,
-    cluster: Cluster,
-    nodes: list[Node],
-    workers: int,
-    board: Board,
-) -> list[Failure]:
-    """Do every job of a plan; a job that fails is reported and the others go on.
-
-    Parameters
-    ----------
-    nodes : list of Node
-        Nodes that were found fit; others are looked at when they join.
-    workers : int
-        Most workers; 0 has as many as fit, more when nodes join.
-    """
-    dispatcher = Dispatcher.of(experiment, plan, board, on_gpu=cluster.on_gpu)
-    staff = RayPool(experiment, client, experiment_id, dispatcher, cluster, workers or len(plan.todo))
-    staff.fit.update({node.id for node in nodes})
-    staff.run()
-    return dispatcher.schedule.failures
 
 
 @dataclass
@@ -69,15 +39,23 @@ class _Worker:
 
 @dataclass
 class RayPool:
-    """Workers that are placed where there is room, given tasks, and replaced when they or their nodes are gone."""
+    """Workers that are placed where there is room, given tasks, and replaced when they or their nodes are gone.
+
+    Parameters
+    ----------
+    most
+        Workers at most.
+    fit
+        Ids of nodes that were found fit; others are examined when they join.
+    """
 
     experiment: Experiment
     client: MlflowClient
     experiment_id: str
-    dispatcher: Dispatcher
     cluster: Cluster
     most: int
-    fit: set[str] = field(default_factory=set)
+    fit: set[str]
+    dispatcher: Dispatcher = field(init=False)
     _unfit: set[str] = field(default_factory=set)
     _looks: dict[Any, Node] = field(default_factory=dict)
     _workers: dict[int, _Worker] = field(default_factory=dict)
@@ -86,8 +64,14 @@ class RayPool:
     _looked: float = float("-inf")
     _alone: bool = False
 
-    def run(self) -> None:
-        """Work the plan off, and end every worker."""
+    @property
+    def on_gpu(self) -> bool:
+        """Whether the cluster's workers have a GPU each."""
+        return self.cluster.on_gpu
+
+    def run(self, dispatcher: Dispatcher) -> None:
+        """Work off what the dispatcher has, and end every worker."""
+        self.dispatcher = dispatcher
         try:
             while self.dispatcher.schedule.unfinished:
                 self._staff()

@@ -12,14 +12,14 @@ import queue
 import socket
 import threading
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from registry.config.study import Study
-    from registry.planning.experiment import Job
+    from registry.planning.experiment import Experiment, Job
     from registry.runner.schedule import Task
     from registry.runner.worker import Report
 
@@ -94,7 +94,7 @@ class RayWorker:
         What is not to be seen in the cluster's lists of environments: the store's address and credentials.
     """
 
-    study: Study
+    experiment: Experiment
     uri: str
     experiment_id: str
     environment: Mapping[str, str]
@@ -103,13 +103,16 @@ class RayWorker:
 
     def __post_init__(self) -> None:
         os.environ.update(self.environment)
-        from registry.planning.experiment import prepare
+        from registry.models.base import resolve_bases
         from registry.runner.worker import new_executor
         from registry.tracking.store import open_store
 
+        study = self.experiment.study  # its base models are where this node has them
+        bases = resolve_bases(study.models, trust_remote_code=study.trust_remote_code)
+        experiment = replace(self.experiment, bases=bases)
         # Of the node's GPUs, Ray lets a process see its own alone, so that it is the first.
-        resident = new_executor(prepare(self.study), open_store(self.uri, patient=True), self.experiment_id, number=0)
-        threading.Thread(target=self._work, args=(resident,), daemon=True).start()
+        executor = new_executor(experiment, open_store(self.uri, patient=True), self.experiment_id, number=0)
+        threading.Thread(target=self._work, args=(executor,), daemon=True).start()
 
     def identity(self) -> str:
         """Return how runs and claims name this process."""
@@ -141,7 +144,7 @@ class RayWorker:
             raise said
         return said
 
-    def _work(self, resident: Any) -> None:
+    def _work(self, executor: Any) -> None:
         import torch
 
         from registry.runner.worker import reports
@@ -150,7 +153,7 @@ class RayWorker:
         try:
             while True:
                 tasks = self._given.get()
-                for report in reports(resident, tasks, lambda phase, share: self._said.put(("moved", phase, share))):
+                for report in reports(executor, tasks, lambda phase, share: self._said.put(("moved", phase, share))):
                     self._said.put(report)
         except BaseException as error:  # whatever it is, who listens must not wait for ever
             self._said.put(error)
