@@ -27,7 +27,7 @@ def main() -> None:
     given = arguments.parse_args()
 
     def promote() -> int:
-        from registry.benchmarks import load_benchmark
+        from registry.benchmarks.kinds import load_benchmark
         from registry.config.files import load_study
         from registry.tracking.runs import launching_run
         from registry.tracking.store import open_store

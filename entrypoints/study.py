@@ -105,7 +105,7 @@ def _foreseen(study: Study) -> str:
     """Say what effects the planned study would find; nothing where the number of test items is not fixed."""
     from analysis.corrected.power.effects import Design
     from analysis.corrected.power.studies import foreseen
-    from registry.benchmarks import load_benchmark
+    from registry.benchmarks.kinds import load_benchmark
 
     grid = load_benchmark(study.benchmark).select(study.tasks, study.languages)
     items = [study.split.count("test", task) for task in grid.tasks]

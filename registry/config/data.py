@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from registry.benchmarks.kinds import KINDS
 from registry.config.types import STRICT, Name
+
+if TYPE_CHECKING:
+    BenchmarkKind = str
+else:
+    #: A kind of benchmark; see ``registry/benchmarks/kinds.py``.
+    BenchmarkKind = Literal[tuple(KINDS)]
 
 __all__ = ["BenchmarkSpec", "FilesTask", "Headline", "Quoting", "SplitSpec"]
 
@@ -86,6 +93,17 @@ class FilesTask:
             if set("{}") & set(file.replace("{language}", "")):
                 raise ValueError(f"{file!r}: the only placeholder in a file's name is {{language}}")
 
+    def check_languages(self, where: str, languages: Sequence[str]) -> None:
+        """Raise ValueError if a language has no file or word of its own."""
+        for file in (self.train, self.test):
+            if len(languages) > 1 and "{language}" not in file:
+                raise ValueError(f"{where}: {file!r} names no language; put {{language}} where the files differ")
+        for column, values in self.words.items():
+            for value, texts in values.items():
+                lacking = [language for language in languages if language not in texts]
+                if lacking:
+                    raise ValueError(f"{where}.words.{column}.{value} has no text for: {', '.join(lacking)}")
+
 
 _headline: TypeAdapter[Headline] = TypeAdapter(Headline)
 _headlines: TypeAdapter[dict[str, Headline]] = TypeAdapter(dict[Name, Headline])
@@ -120,31 +138,24 @@ class BenchmarkSpec:
     headline
         Of ``demo`` and ``hub``, which accuracy is the score where it is not the prompt style's own: ``acc`` or
         ``acc_norm`` for every task, or one for each task that it names. A task of ``files`` says it itself.
+    options
+        Of kinds that are added to ``registry/benchmarks/kinds.py``: what such a kind needs besides.
     """
 
-    kind: Literal["demo", "files", "hub"] = "demo"
+    kind: BenchmarkKind = "demo"
     path: str | None = None
     languages: tuple[Name, ...] = ()
     tasks: dict[Name, FilesTask] = Field(default_factory=dict)
     primer: str | None = None
     headline: Headlines | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.kind == "files" and not (self.path and self.languages and self.tasks):
-            raise ValueError("a files benchmark needs path (its folder), languages and tasks")
-        if self.kind == "demo" and (self.path or self.languages or self.tasks):
-            raise ValueError("path, languages and tasks belong to a files benchmark; the demo grid has its own")
-        if self.kind == "hub" and (self.languages or self.tasks):
-            raise ValueError("a hub benchmark has its own languages and tasks; choose from them by the study's")
-        if self.kind == "files" and self.headline:
-            raise ValueError("headline belongs to each task of a files benchmark: tasks.<task>.headline")
         if self.kind != "hub" and self.primer:
             raise ValueError("primer belongs to a hub benchmark; it stands before TruthfulQA's questions")
-        twice = sorted({language for language in self.languages if self.languages.count(language) > 1})
-        if twice:
-            raise ValueError(f"languages named twice: {', '.join(twice)}")
-        for name, task in self.tasks.items():
-            self._check_languages(f"tasks.{name}", task)
+        if self.kind in ("demo", "files", "hub") and self.options:
+            raise ValueError(f"options belong to other kinds of benchmarks; {self.kind} has none")
+        KINDS[self.kind].check(self)
 
     def headlines(self, tasks: Iterable[str]) -> dict[str, Headline]:
         """Return the headline accuracy of each task for which the study chooses one."""
@@ -153,17 +164,6 @@ class BenchmarkSpec:
         if self.headline is None or isinstance(self.headline, dict):
             return dict(self.headline or {})
         return dict.fromkeys(tasks, self.headline)
-
-    def _check_languages(self, where: str, task: FilesTask) -> None:
-        """Refuse a task that lacks a language's own file or word."""
-        for file in (task.train, task.test):
-            if len(self.languages) > 1 and "{language}" not in file:
-                raise ValueError(f"{where}: {file!r} names no language; put {{language}} where the files differ")
-        for column, values in task.words.items():
-            for value, texts in values.items():
-                lacking = [language for language in self.languages if language not in texts]
-                if lacking:
-                    raise ValueError(f"{where}.words.{column}.{value} has no text for: {', '.join(lacking)}")
 
 
 _Count = Annotated[int, Field(ge=0)]

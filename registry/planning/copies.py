@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from registry.benchmarks import AlignedItems
+from registry.benchmarks.aligned import AlignedItems
 from registry.benchmarks.copies import Copies
 from registry.benchmarks.splits import warn
 from registry.cells import Cell

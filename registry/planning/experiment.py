@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
-from registry.benchmarks import AlignedItems, align, load_benchmark
+from registry.benchmarks.aligned import AlignedItems, align
+from registry.benchmarks.kinds import load_benchmark
 from registry.benchmarks.prompts import TrainingText
 from registry.cells import Cell, Grid
 from registry.config.study import Recipe, Study

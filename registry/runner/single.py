@@ -11,7 +11,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from registry.benchmarks import load_benchmark
+from registry.benchmarks.kinds import load_benchmark
 from registry.cells import Cell, Regime
 from registry.config.study import BaseSpec, Study
 from registry.errors import Refused, unknown

@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from registry.benchmarks import AlignedItems, Benchmark, Item, Split, align
+from registry.benchmarks.aligned import AlignedItems, Benchmark, align
+from registry.benchmarks.items import Item
+from registry.benchmarks.splits import Split
 from registry.benchmarks.tables import read_table
 from registry.cells import Cell, Grid
 from registry.config.data import SplitSpec
@@ -34,7 +36,7 @@ def training_side(benchmark: Benchmark, grid: Grid, split: SplitSpec) -> Aligned
     Raises
     ------
     Refused
-        As :func:`registry.benchmarks.align` does.
+        As :func:`registry.benchmarks.aligned.align` does.
     """
 
     def pool(cell: Cell, part: Split) -> tuple[Item, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from registry.benchmarks import load_benchmark
+from registry.benchmarks.kinds import load_benchmark
 from registry.cells import Cell, Grid
 from registry.config.study import Study
 from registry.config.tuning import TuneSpec

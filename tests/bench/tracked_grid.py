@@ -8,7 +8,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from registry.benchmarks import Benchmark, Item, Prompt, Split, align
+from registry.benchmarks.aligned import Benchmark, align
+from registry.benchmarks.items import Item
+from registry.benchmarks.prompts import Prompt
+from registry.benchmarks.splits import Split
 from registry.cells import Cell, Grid
 from registry.config.data import SplitSpec
 from registry.config.study import BaseSpec, Study

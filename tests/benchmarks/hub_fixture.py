@@ -19,8 +19,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from registry.benchmarks import AlignedItems, Benchmark, align, load_benchmark
+from registry.benchmarks.aligned import AlignedItems, Benchmark, align
 from registry.benchmarks.hub.sources import HUB_TASKS, Source, source_of
+from registry.benchmarks.kinds import load_benchmark
 from registry.cells import Cell
 from registry.config.data import BenchmarkSpec, SplitSpec
 from registry.errors import Refused

@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 from lm_eval.api.task import TaskConfig
 
-from registry.benchmarks import Item, align, load_benchmark
+from registry.benchmarks.aligned import align
+from registry.benchmarks.items import Item
+from registry.benchmarks.kinds import load_benchmark
 from registry.benchmarks.templates import OPERATIONS
 from registry.cells import Cell
 from registry.config.data import BenchmarkSpec, SplitSpec

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from registry.benchmarks import align
+from registry.benchmarks.aligned import align
 from registry.benchmarks.hub.sources import HUB_TASKS, source_of
 from registry.benchmarks.prompts import TrainingText
 from registry.cells import Cell

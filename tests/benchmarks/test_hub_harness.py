@@ -17,8 +17,8 @@ import pytest
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from registry.benchmarks import load_benchmark
 from registry.benchmarks.hub.sources import source_of
+from registry.benchmarks.kinds import load_benchmark
 from registry.cells import Cell
 from registry.config.data import BenchmarkSpec
 from tests.benchmarks.hub_fixture import SENTENCES, Row, rows_of

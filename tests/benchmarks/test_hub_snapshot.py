@@ -14,9 +14,10 @@ from urllib.parse import unquote, urlsplit
 import huggingface_hub
 import pytest
 
-from registry.benchmarks import Item, load_benchmark
 from registry.benchmarks.hub.snapshot import snapshot
 from registry.benchmarks.hub.sources import Source, source_of
+from registry.benchmarks.items import Item
+from registry.benchmarks.kinds import load_benchmark
 from registry.cells import Cell
 from registry.config.data import BenchmarkSpec
 from registry.errors import Refused

@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.benchmarks import AlignedItems, Benchmark, Item, Split, align, load_benchmark
+from registry.benchmarks.aligned import AlignedItems, Benchmark, align
+from registry.benchmarks.items import Item
+from registry.benchmarks.kinds import load_benchmark
 from registry.benchmarks.prompts import PROMPTS
+from registry.benchmarks.splits import Split
 from registry.cells import Cell, Grid
 from registry.config.data import BenchmarkSpec, SplitSpec
 from registry.errors import Refused

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.benchmarks import Item, load_benchmark
+from registry.benchmarks.items import Item
+from registry.benchmarks.kinds import load_benchmark
 from registry.benchmarks.splits import read_manifest
 from registry.cells import Cell
 from registry.config.data import BenchmarkSpec

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from registry.benchmarks import align, load_benchmark
+from registry.benchmarks.aligned import align
+from registry.benchmarks.kinds import load_benchmark
 from registry.cells import Cell
 from registry.config.data import SplitSpec
 from registry.config.files import load_studies, load_study

@@ -12,7 +12,8 @@ from analysis.corrected.cells import measured_cells
 from analysis.reading.frame import Frame, MixedHeadlinesError, load
 from analysis.reading.outcomes import stored_outcomes, study_outcomes
 from analysis.record import require_one_headline
-from registry.benchmarks import align, load_benchmark
+from registry.benchmarks.aligned import align
+from registry.benchmarks.kinds import load_benchmark
 from registry.cards.card import Facts, card
 from registry.cards.results import results_of
 from registry.cells import Cell

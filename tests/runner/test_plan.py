@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from registry.benchmarks import align, load_benchmark
+from registry.benchmarks.aligned import align
+from registry.benchmarks.kinds import load_benchmark
 from registry.cells import Cell
 from registry.config.data import SplitSpec
 from registry.config.files import load_study

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 from optuna.trial import TrialState
 
-from registry.benchmarks import align, load_benchmark
 from registry.benchmarks import demo as demo_items
+from registry.benchmarks.aligned import align
+from registry.benchmarks.kinds import load_benchmark
 from registry.cells import Cell
 from registry.config.data import SplitSpec
 from registry.config.study import Study

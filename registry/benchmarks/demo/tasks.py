@@ -26,11 +26,14 @@ from dataclasses import dataclass
 from functools import cache, partial
 from typing import get_args
 
+from registry.benchmarks.aligned import Benchmark
 from registry.benchmarks.demo.lexicon import LANGUAGES, Concept, Lexicon, Split, lexicon
 from registry.benchmarks.items import Item
-from registry.cells import Cell
+from registry.benchmarks.prompts import PROMPTS
+from registry.cells import Cell, Grid
+from registry.config.data import BenchmarkSpec
 
-__all__ = ["ITEMS_PER_SPLIT", "LANGUAGES", "TASKS", "items"]
+__all__ = ["ITEMS_PER_SPLIT", "LANGUAGES", "TASKS", "items", "open_demo"]
 
 TASKS: tuple[str, ...] = ("kind", "place", "pair", "translate")
 
@@ -137,3 +140,8 @@ def _pair_clash(words: Lexicon, one: Concept, other: Concept) -> bool:
     # the asked word or the right one: it could be argued for.
     right, wrong = words.concepts[one.partner], words.concepts[other.partner]
     return wrong.id == one.id or (wrong.kind, wrong.place) in ((one.kind, one.place), (right.kind, right.place))
+
+
+def open_demo(_: BenchmarkSpec) -> Benchmark:
+    """Open the built-in grid, whose texts are built when this module is imported."""
+    return Benchmark("demo", Grid(TASKS, LANGUAGES), dict.fromkeys(TASKS, PROMPTS["text"]), items)
