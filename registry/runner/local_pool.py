@@ -105,7 +105,7 @@ class InProcess:
 
 
 @dataclass
-class _Worker:
+class _WorkerProcess:
     """A process, and the way to speak to it."""
 
     number: int
@@ -122,7 +122,7 @@ class ProcessPool:
     client: MlflowClient
     experiment_id: str
     count: int
-    _workers: dict[int, _Worker] = field(default_factory=dict)
+    _workers: dict[int, _WorkerProcess] = field(default_factory=dict)
     _stillborn: int = 0  # workers in a row that ended before their first job
     dispatcher: Dispatcher = field(init=False)
 
@@ -154,7 +154,7 @@ class ProcessPool:
         with _one_thread():
             process.start()
         theirs.close()
-        self._workers[number] = _Worker(number, process, ours)
+        self._workers[number] = _WorkerProcess(number, process, ours)
 
     def _listen(self) -> None:
         by_pipe = {worker.pipe: worker for worker in self._workers.values()}
@@ -172,7 +172,7 @@ class ProcessPool:
                 self.dispatcher.hear(worker.number, report)
         self.dispatcher.board.refresh()
 
-    def _died(self, worker: _Worker) -> None:
+    def _died(self, worker: _WorkerProcess) -> None:
         """Put a dead worker's jobs back and start another in its place."""
         worker.process.join()
         reap(self.client, self.experiment_id, elsewhere=False)

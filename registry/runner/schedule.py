@@ -71,7 +71,7 @@ class Costs:
 
 
 @dataclass
-class _Worker:
+class _WorkerState:
     """What a worker is doing, and the base it holds."""
 
     tasks: list[Task] = field(default_factory=list)
@@ -100,7 +100,7 @@ class Schedule:
         self._left: dict[str, list[Task]] = {}
         for task in todo:
             self._left.setdefault(task[0].model, []).append(task)
-        self._workers: dict[int, _Worker] = {}
+        self._workers: dict[int, _WorkerState] = {}
         self._holders: Counter[str] = Counter()
         self._ended: Counter[str] = Counter()  # tasks done
         self._waiting = {made: task for left in self._left.values() for task in left for made in _makes(task)}
@@ -136,7 +136,7 @@ class Schedule:
 
     def join(self, worker: int) -> None:
         """A worker is ready, and holds no base yet."""
-        self._workers[worker] = _Worker()
+        self._workers[worker] = _WorkerState()
 
     def next(self, worker: int, is_open: Callable[[Job], bool] = lambda job: True) -> list[Task]:
         """Give an idle worker its next tasks, all of one base; none if there is nothing for it now.

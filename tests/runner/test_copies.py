@@ -91,7 +91,7 @@ def test_an_adapter_of_one_language_is_never_taken_for_that_of_another(study, cl
         prospect(narrowed(both, task="topic", language="id"), workers=1)
     allowed = study("en en tr", copies="allow")
     plan = prospect(narrowed(allowed, task="topic", language="id"), workers=1).plan
-    assert [(job.source, step.trains) for job, step in plan.todo] == [(ID, True)]
+    assert [(job.source_cell, step.trains) for job, step in plan.todo] == [(ID, True)]
 
 
 def test_targets_that_are_copies_are_told_on_the_terminal_in_the_runs_and_in_the_report(study, client, caplog) -> None:

@@ -27,7 +27,7 @@ _STILLBIRTHS = 2  # workers of a node that end before their first task, until th
 
 
 @dataclass
-class _Worker:
+class _WorkerActor:
     """An actor, where it is, and what it was last asked."""
 
     number: int
@@ -58,7 +58,7 @@ class RayPool:
     dispatcher: Dispatcher = field(init=False)
     _unfit: set[str] = field(default_factory=set)
     _looks: dict[Any, Node] = field(default_factory=dict)
-    _workers: dict[int, _Worker] = field(default_factory=dict)
+    _workers: dict[int, _WorkerActor] = field(default_factory=dict)
     _stillborn: Counter[str] = field(default_factory=Counter)
     _numbers: Any = field(default_factory=count)
     _looked: float = float("-inf")
@@ -105,7 +105,7 @@ class RayPool:
         for _ in range(min(node.workers - there, wanted)):
             number = next(self._numbers)
             actor = self.cluster.place(node, self.experiment, self.client.tracking_uri, self.experiment_id)
-            self._workers[number] = _Worker(number, node, actor, actor.identity.remote())
+            self._workers[number] = _WorkerActor(number, node, actor, actor.identity.remote())
             self._alone = False
 
     def _welcome(self, node: Node) -> None:
@@ -144,7 +144,7 @@ class RayPool:
             self.fit.add(node.id)
             self._looked = float("-inf")
 
-    def _hear(self, worker: _Worker) -> None:
+    def _hear(self, worker: _WorkerActor) -> None:
         import ray
 
         try:
@@ -160,7 +160,7 @@ class RayPool:
             self.dispatcher.hear(worker.number, report)
         worker.asked = worker.actor.hear.remote() if self.dispatcher.schedule.tasks(worker.number) else None
 
-    def _lost(self, worker: _Worker, error: Exception) -> None:
+    def _lost(self, worker: _WorkerActor, error: Exception) -> None:
         """A worker is gone, or cannot be reached: put its tasks back. Another is placed when there is room."""
         del self._workers[worker.number]
         self._end([worker])
@@ -174,7 +174,7 @@ class RayPool:
                 if not self.fit & {node.id for node in self.cluster.nodes()}:
                     raise RuntimeError(f"no node could start a worker; the last said: {error}")
 
-    def _end(self, workers: list[_Worker]) -> None:
+    def _end(self, workers: list[_WorkerActor]) -> None:
         """See that workers are gone, and that neither runs nor claims of theirs keep others waiting.
 
         One that is only out of reach and works on finds its claim dropped before its run is FINISHED, and gives up.
