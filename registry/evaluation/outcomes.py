@@ -53,7 +53,7 @@ class Questions:
 
     @cached_property
     def targets(self) -> dict[Cell, slice]:
-        """Where the questions of each target stand."""
+        """Which questions are those of each target."""
         found, start = {}, 0
         for cell, of_cell in self.items.items():
             found[cell] = slice(start, start := start + len(of_cell))

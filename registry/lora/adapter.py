@@ -103,8 +103,8 @@ def read_adapter(folder: Path) -> Adapter:
     except Refused as error:
         raise Refused(f"{folder} holds no LoRA adapter that can be read: {error}") from None
     except (OSError, SafetensorError) as error:
-        told = f"{type(error).__name__}: {str(error)[:300]}"
-        raise Refused(f"{folder} holds no LoRA adapter that can be read ({told})") from None
+        reason = f"{type(error).__name__}: {str(error)[:300]}"
+        raise Refused(f"{folder} holds no LoRA adapter that can be read ({reason})") from None
     return Adapter(spec, {name: (tensors[tensor_name(name, "A")], tensors[tensor_name(name, "B")]) for name in modules})
 
 
@@ -120,12 +120,12 @@ def require_fit(base: nn.Module, adapter: Adapter) -> None:
     for name, (a, b) in adapter.weights.items():
         found, wanted = sizes.get(name), (a.shape[1], b.shape[0])
         if found != wanted:
-            told = (
+            reason = (
                 "has no such projection" if found is None else f"has it with {found[0]} inputs and {found[1]} outputs"
             )
             raise Refused(
                 f"the adapter does not fit this base: it is for {name[:200]!r} with {wanted[0]} inputs and {wanted[1]} "
-                f"outputs, and the base {told}"
+                f"outputs, and the base {reason}"
             )
 
 

@@ -1,6 +1,6 @@
-"""Attention over many short sequences that lie flat in one row, without padding and without one seeing another.
+"""Attention over many short sequences flat in one row, without padding and without one seeing another.
 
-Everything but attention in a decoder works token by token, so the tokens of a batch lie one behind another and no work
+Everything but attention in a decoder works token by token, so the tokens of a batch follow one another and no work
 is spent on padding. Only here are they gathered into rows. transformers takes the function under the name
 :data:`NAME`; it makes no masks of its own for a name it has no mask function for.
 """
@@ -112,14 +112,14 @@ class Block:
 
 @dataclass(slots=True)
 class Layout:
-    """Where the sequences of a flat row of tokens lie.
+    """Where the sequences are in a flat row of tokens.
 
     Attributes
     ----------
     blocks : sequence of Block
         Every sequence is in one of them.
     back : int64 tensor, (tokens,)
-        Where each flat token stands in the blocks' rows, flattened and one block behind another.
+        Where each flat token is in the blocks' rows, flattened and one block behind another.
     prefix : Prefix, optional
         What every sequence begins with. Empty, it is filled from the (single) sequence.
     windowed : bool

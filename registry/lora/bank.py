@@ -66,7 +66,7 @@ def _shortest(weight: Tensor) -> Tensor:
     if weight.dtype != torch.float32:
         return weight
     for dtype in (torch.bfloat16, torch.float16):
-        # The first row alone tells most weights that are float32 in truth.
+        # The first row alone shows of most weights that they are float32 in truth.
         if all(torch.equal(part.to(dtype).float(), part) for part in (weight[:1], weight)):
             return weight.to(dtype)
     return weight
@@ -128,7 +128,7 @@ class Bank:
         self._seeds = list(seeds) if seeds is not None and self.spec.dropout else None
 
     def moved(self) -> None:
-        """Hear of an optimiser's step; the base's modules read the parameters themselves."""
+        """Called after each optimiser step; the base's modules read the parameters themselves."""
 
     def adapter(self, number: int) -> Adapter:
         """Return a copy of an adapter as it is now."""
@@ -204,7 +204,7 @@ def put_on(base: PreTrainedModel, bank: Bank) -> Iterator[None]:
         for module, forward in zip(modules, former, strict=True):
             if forward is None:
                 del module.forward
-            else:  # accelerate puts a forward of its own on a module whose weight lies elsewhere
+            else:  # accelerate puts a forward of its own on a module whose weight is elsewhere
                 module.forward = forward
 
 

@@ -24,7 +24,7 @@ _DATES = (date(2001, 2, 3), date(2020, 11, 28))
 _DIRECTIVES = [f"%{letter}" for letter in "aAwdbBmyYHIpMSfzZjUWcxXGuVCDeFhnrRtT"]
 _UNPADDED = [f"%-{letter}" for letter in "dmyHIMSj"]
 
-#: Stands before a template and takes the place of the ``strftime_now`` that transformers gives to it, which reads the
+#: Put before a template, in place of the ``strftime_now`` that transformers gives to it, which reads the
 #: clock. A newline ends it, which Jinja drops, so that the template begins at the beginning of a line as before.
 _FIXED_CLOCK = """\
 {%- macro strftime_now(format) -%}

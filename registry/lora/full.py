@@ -44,7 +44,7 @@ class FullWeights:
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> FullWeights:
-        """Return a model's own tensors, not copied where they lie in the machine's memory."""
+        """Return a model's own tensors, not copied where they are in the machine's memory."""
         return cls({name: weight.detach().to("cpu") for name, weight in model.named_parameters()})
 
 
@@ -145,7 +145,7 @@ def require_trainable(base: PreTrainedModel) -> None:
             raise Refused(f"method full trains every weight, and {name} is quantised; set quantization: null")
         if weight.device.type == "meta":
             raise Refused(
-                f"method full trains every weight, and {name} is held elsewhere for want of memory; "
+                f"method full trains every weight, and {name} is held elsewhere because memory is short; "
                 "set recipe.method: lora, or take a smaller model"
             )
 
@@ -167,7 +167,7 @@ def _collecting(moved: nn.Parameter) -> Callable[[Tensor], None]:
 
 @contextmanager
 def _set_aside(base: PreTrainedModel) -> Iterator[None]:
-    """Keep a base's own tensors in the machine's memory while others stand in their place."""
+    """Keep a base's own tensors in the machine's memory while others are in their place."""
     weights = list(base.parameters())
     own = [(weight.data.to("cpu"), weight.device, weight.requires_grad) for weight in weights]
     try:

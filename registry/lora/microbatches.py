@@ -1,4 +1,4 @@
-"""Passes through a base that several trainings share, in parts that fit into memory."""
+"""Microbatches through a base that several trainings share, in parts that fit into memory."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from registry.lora.encoding import Example, input_tokens, supervised_tokens
 from registry.lora.forward import Batching, Forward, input_device
 from registry.lora.full import Whole
 from registry.lora.shared_prefixes import side_of
-from registry.lora.training_state import Course
+from registry.lora.training_state import TrainingState
 from registry.models.memory import is_out_of_memory
 
-__all__ = ["Passes"]
+__all__ = ["Microbatches"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass
-class Passes:
+class Microbatches:
     """Forward and backward passes of several adapters' texts, or a whole base's, in parts that fit into memory."""
 
     base: PreTrainedModel
@@ -37,10 +37,10 @@ class Passes:
     batching: Batching
     budget: int | None
 
-    def step(self, courses: Sequence[Course], groups: Sequence[Sequence[Example]]) -> list[float]:
+    def step(self, states: Sequence[TrainingState], groups: Sequence[Sequence[Example]]) -> list[float]:
         """Leave in every adapter's parameters the gradient of its mean loss; return the losses."""
-        numbers = [course.number for course in courses]
-        seeds = [draw_seed(course.seed, len(course.log.losses)) for course in courses]
+        numbers = [state.number for state in states]
+        seeds = [draw_seed(state.seed, len(state.log.losses)) for state in states]
         counts = [supervised_tokens(group) for group in groups]
         while True:
             try:
@@ -48,7 +48,7 @@ class Passes:
                 for places, parts in self._parts(groups):
                     totals = self._sums([numbers[place] for place in places], parts, [seeds[place] for place in places])
                     means = totals / torch.tensor([counts[place] for place in places], device=totals.device)
-                    _total(means, [courses[place] for place in places]).backward()
+                    _total(means, [states[place] for place in places]).backward()
                     sums[places] += means.detach().double().cpu()
                 return sums.tolist()
             except (torch.OutOfMemoryError, RuntimeError) as error:
@@ -117,8 +117,8 @@ class Passes:
         _log.warning("out of memory: training goes on with %d tokens at once", self.budget)
 
 
-def _total(means: Tensor, courses: Sequence[Course]) -> Tensor:
-    """Return what the backward pass starts from: the sum of the courses' mean losses, each scaled as it says."""
-    if not courses[0].scales:
+def _total(means: Tensor, states: Sequence[TrainingState]) -> Tensor:
+    """Return what the backward pass starts from: the sum of the states' mean losses, each scaled as it says."""
+    if not states[0].scales:
         return means.sum()
-    return torch.stack([course.scaled(mean) for course, mean in zip(courses, means, strict=True)]).sum()
+    return torch.stack([state.scaled(mean) for state, mean in zip(states, means, strict=True)]).sum()

@@ -1,6 +1,6 @@
 """Log-likelihoods of options behind their contexts, as lm-evaluation-harness defines them.
 
-A question's context is computed once and its options stand behind it as siblings; a beginning that many questions share
+A question's context is computed once and its options follow it as siblings; a beginning that many questions share
 is computed once for all of them. The log-softmax is taken in float32 whatever the model's dtype.
 """
 
@@ -153,7 +153,7 @@ def loglikelihoods(
     ----------
     model : causal language model of transformers, adapters merged or absent
     progress : callable, optional
-        Told the share of work done, in [0, 1], after each batch.
+        Called with the share of work done, in [0, 1], after each batch.
 
     Returns
     -------

@@ -66,7 +66,7 @@ def question_rows(
     worth : float, optional
         Tokens that a shared beginning must save to be computed apart; by default `SAVED_TOKENS`. Infinity shares none.
     switches : sequence of int
-        Lengths above which the model computes all positions of a sequence otherwise. A question whose options are on
+        Lengths above which the model computes all positions of a sequence differently. A question whose options are on
         different sides of one is split into a row per option. A beginning is computed apart on its own, shorter, side,
         so longer sequences share none.
 

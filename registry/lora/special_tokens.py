@@ -1,6 +1,6 @@
 """Texts to token ids with the special tokens that a tokenizer puts before them, without those that it appends.
 
-A model is asked what follows a text, so a token that ends the text must not stand behind it: a continuation behind it
+A model is asked what follows a text, so a token that ends the text must not follow it: a continuation behind it
 would lose its first token to it, and an option of one token would be the end token alone, the same for every option.
 """
 

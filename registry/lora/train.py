@@ -27,8 +27,8 @@ from registry.lora.bank import Bank, put_on
 from registry.lora.encoding import Example
 from registry.lora.forward import input_device, reading
 from registry.lora.full import in_training
-from registry.lora.microbatches import Passes
-from registry.lora.training_state import Course, Training, hold_out
+from registry.lora.microbatches import Microbatches
+from registry.lora.training_state import Training, TrainingState, hold_out
 from registry.lora.trial import batching_of
 from registry.models.memory import release_freed
 
@@ -50,7 +50,7 @@ class Assignment:
         File that keeps finished epochs of a long training. A training that finds it there goes on from it and ends
         with the same weights bit for bit; the caller removes it once the adapter is safe.
     validated : callable, optional
-        Told each epoch (from 1) and its validation loss; what it raises ends the training.
+        Called with each epoch (from 1) and its validation loss; what it raises ends the training.
     """
 
     adapter: Adapter
@@ -111,7 +111,7 @@ def train_adapters(
         Whether a layer's activations are computed again in the backward pass instead of kept: a third more time,
         several times less memory, the same result.
     progress : callable, optional
-        Told the share of steps done, in [0, 1].
+        Called with the share of steps done, in [0, 1].
 
     Returns
     -------
@@ -144,8 +144,8 @@ def train_adapters(
             )
         ]
     bank = Bank(base, [assignment.adapter for assignment in assignments])
-    courses = [
-        Course(
+    states = [
+        TrainingState(
             number,
             one.examples,
             one.seed,
@@ -153,14 +153,14 @@ def train_adapters(
             bank,
             device=input_device(base).type,
             checkpoint=one.checkpoint,
-            told=one.validated,
+            validated=one.validated,
         )
         for number, one in enumerate(assignments)
     ]
     with put_on(base, bank), reading(base, batching) as forward, _training(base, gradient_checkpointing):
-        passes = Passes(base, bank, forward, batching, tokens_per_batch)
-        _go(courses, passes, recipe, progress)
-    return [course.result() for course in courses]
+        passes = Microbatches(base, bank, forward, batching, tokens_per_batch)
+        _go(states, passes, recipe, progress)
+    return [state.result() for state in states]
 
 
 def train_full(
@@ -200,55 +200,55 @@ def train_full(
     forked = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(forked), in_training(base) as whole:
         torch.manual_seed(seed)
-        course = Course(0, examples, seed, recipe, whole, device=device.type)
+        state = TrainingState(0, examples, seed, recipe, whole, device=device.type)
         with reading(base, batching) as forward, _training(base, gradient_checkpointing):
-            _go([course], Passes(base, whole, forward, batching, tokens_per_batch), recipe, progress)
-        result = course.result()
+            _go([state], Microbatches(base, whole, forward, batching, tokens_per_batch), recipe, progress)
+        result = state.result()
     if isinstance(result, FloatingPointError):
         raise result
     return result
 
 
-def _go(courses: Sequence[Course], passes: Passes, recipe: Recipe, progress: Callable[[float], None] | None) -> None:
-    """Go every course to its end, step by step together."""
+def _go(
+    states: Sequence[TrainingState], passes: Microbatches, recipe: Recipe, progress: Callable[[float], None] | None
+) -> None:
+    """Go every state to its end, step by step together."""
     base = passes.base
-    done, steps = 0, sum(course.steps_left for course in courses)
-    while active := [course for course in courses if course.steps_left]:
+    done, steps = 0, sum(state.steps_left for state in states)
+    while active := [state for state in states if state.steps_left]:
         started = time.perf_counter()
-        groups = [course.next_group() for course in active]
+        groups = [state.next_group() for state in active]
         losses = passes.step(active, groups)
-        for course, loss in zip(active, losses, strict=True):
-            course.finish_step(loss)
+        for state, loss in zip(active, losses, strict=True):
+            state.finish_step(loss)
         spent = time.perf_counter() - started
-        for course, share in _shares(active, groups):
-            course.log.seconds += share * spent
-        ended = [course for course in active if course.epoch_ended and course.error is None]
-        held = [course for course in ended if course.held]
+        for state, share in _shares(active, groups):
+            state.log.seconds += share * spent
+        ended = [state for state in active if state.epoch_ended and state.error is None]
+        held = [state for state in ended if state.held]
         if held:
             base.eval()
             started = time.perf_counter()
-            found = passes.losses(
-                [course.number for course in held], [course.held for course in held], recipe.batch_size
-            )
+            found = passes.losses([state.number for state in held], [state.held for state in held], recipe.batch_size)
             spent = time.perf_counter() - started
             base.train()
-            for course, share in _shares(held, [course.held for course in held]):
-                course.log.validation_seconds += share * spent
-            for course, loss in zip(held, found, strict=True):
-                course.validated(loss)
-        for course in ended:
-            if course.error is None:
-                course.save()
+            for state, share in _shares(held, [state.held for state in held]):
+                state.log.validation_seconds += share * spent
+            for state, loss in zip(held, found, strict=True):
+                state.validated(loss)
+        for state in ended:
+            if state.error is None:
+                state.save()
         done += len(active)
         if progress is not None:
             progress(done / steps)
     release_freed()
 
 
-def _shares(courses: Sequence[Course], groups: Sequence[Sequence[Example]]) -> list[tuple[Course, float]]:
-    """Return each course with its share of the tokens that went through the base together."""
+def _shares(states: Sequence[TrainingState], groups: Sequence[Sequence[Example]]) -> list[tuple[TrainingState, float]]:
+    """Return each state with its share of the tokens that went through the base together."""
     weights = [sum(len(example.tokens) for example in group) for group in groups]
-    return [(course, weight / sum(weights)) for course, weight in zip(courses, weights, strict=True)]
+    return [(state, weight / sum(weights)) for state, weight in zip(states, weights, strict=True)]
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from registry.lora.checkpoint import read_checkpoint, write_checkpoint
 from registry.lora.encoding import Example, input_tokens, supervised_tokens
 from registry.lora.full import FullWeights, Whole
 
-__all__ = ["Course", "Training", "hold_out"]
+__all__ = ["Training", "TrainingState", "hold_out"]
 
 _SAVED_AFTER_SECONDS = 30.0  # an epoch is saved where repeating what came since the last would take longer
 
@@ -95,7 +95,7 @@ class _Log:
     scaler: dict[str, float] = field(default_factory=dict)
 
 
-class Course:
+class TrainingState:
     """One way through a training, an adapter's or a whole base's: order, optimiser, schedule, best epoch.
 
     Raises
@@ -114,7 +114,7 @@ class Course:
         *,
         device: str,
         checkpoint: Path | None = None,
-        told: Callable[[int, float], None] | None = None,
+        validated: Callable[[int, float], None] | None = None,
     ) -> None:
         self.number = number
         self.seed = seed
@@ -128,7 +128,7 @@ class Course:
         self._bank = bank
         self._parameters = bank.parameters[number]
         self._checkpoint = checkpoint
-        self._told = told
+        self._validated = validated
         self._saved_seconds = 0.0
         self._best: Adapter | FullWeights | None = None
         self._per_epoch = math.ceil(len(self.examples) / recipe.batch_size)
@@ -226,8 +226,8 @@ class Course:
         if loss == min(self.log.validation_losses):
             self._best = None  # the former best goes first, so that there is room
             self._best = self._bank.adapter(self.number)
-        if self._told is not None:
-            self._told(len(self.log.validation_losses), loss)
+        if self._validated is not None:
+            self._validated(len(self.log.validation_losses), loss)
 
     def result(self) -> Training | FloatingPointError:
         """Return what came of it."""

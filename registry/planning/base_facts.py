@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PLAIN", "BaseFacts", "base_facts", "reached_layers"]
 
-#: Stands for the header of a chat template where questions are put without one.
+#: In place of a chat template's header where questions are asked without one.
 PLAIN = "plain"
 
 

@@ -72,8 +72,8 @@ def copies_tags(items: AlignedItems) -> dict[str, str]:
 def copies_note(items: AlignedItems) -> str:
     """Say in a run's description which cells are copies, behind a blank; nothing where none is."""
     kinds = (("training", items.copies["train"]), ("test", items.copies["test"]))
-    told = [f" {_listed(group)} have the same {kind} items." for kind, groups in kinds for group in groups]
-    return "".join(told)
+    sentences = [f" {_listed(group)} have the same {kind} items." for kind, groups in kinds for group in groups]
+    return "".join(sentences)
 
 
 def _written(copies: Copies) -> str:

@@ -133,7 +133,7 @@ class Experiment:
         return Job(model, Source.of_cell(source), seed, finetune, self._evaluation_fingerprint(model, finetune), needs)
 
     def _cell_of_copy(self, source: Cell) -> dict[str, str]:
-        """What tells the adapters of copied cells apart; elsewhere, a cell decides nothing that its items do not."""
+        """What distinguishes the adapters of copied cells; elsewhere, a cell decides nothing that its items do not."""
         return {"cell": str(source)} if self.study.split.copies == "allow" and self.items.twins(source) else {}
 
     def training_texts(self, source: Cell) -> list[TrainingText]:

@@ -1,4 +1,4 @@
-"""What of a base's texts was read otherwise before, so that results recorded then do not count as the same.
+"""What earlier versions computed differently, so that results recorded then do not count as the same.
 
 Fingerprints hold what decides a result. Where earlier versions computed a base wrongly, the right way is a part of its
 fingerprints now; those of all other bases stay as they were, and their results are found again.

@@ -1,4 +1,4 @@
-"""What a study will take, told before its bases and items are at hand: from the catalogue and assumed figures.
+"""What a study will take while its base models and items are not here yet: from the catalogue and assumed figures.
 
 Assumed are numbers of tokens, a GPU where there is none, and the share of its rate that is reached. All are said with
 the estimate. Once bases and items are at hand, ``registry/planning/estimate.py`` counts and measures instead.
@@ -110,8 +110,8 @@ def _rate(precision: str) -> tuple[float, str]:
         share = f"{SHARE_OF_GEMM:.0%} of its measured matrix-product rate"
         return gemm_rate(precision) * SHARE_OF_GEMM, f"{torch.cuda.get_device_name()} at {share}"
     peak = GPU_RATE[precision]
-    told = f"one {GPU}, assumed: {UTILISATION:.0%} of the {peak / 1e12:g} TFLOP/s of its data sheet in {precision}"
-    return peak * UTILISATION, told
+    basis = f"one {GPU}, assumed: {UTILISATION:.0%} of the {peak / 1e12:g} TFLOP/s of its data sheet in {precision}"
+    return peak * UTILISATION, basis
 
 
 def _training_flop(outline: Outline, size: Sizes) -> float:

@@ -167,7 +167,7 @@ def _left(trained: bool, evaluated: bool, train_only: bool) -> Step | None:
     if train_only:
         return None if trained else Step.TRAIN
     if evaluated:
-        return None  # an evaluation tells all there is to know, even if its fine-tune's run was deleted since
+        return None  # an evaluation is all that an analysis needs, even if its fine-tune's run was deleted since
     if trained:
         return Step.EVALUATE
     return Step.TRAIN_AND_EVALUATE

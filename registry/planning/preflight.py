@@ -143,7 +143,7 @@ def _disk(needs: Iterable[_Need]) -> list[str]:
     disks: dict[int, list[_Need]] = {}
     for need in needs:
         disks.setdefault(_existing(need.folder).stat().st_dev, []).append(need)
-    return [told for together in disks.values() if (told := _too_small(together))]
+    return [problem for together in disks.values() if (problem := _too_small(together))]
 
 
 def _too_small(needs: Sequence[_Need]) -> str:
@@ -152,8 +152,8 @@ def _too_small(needs: Sequence[_Need]) -> str:
         return ""
     parts = " and ".join(f"{need.size / 1e9:.1f} GB {need.what} ({need.folder})" for need in needs)
     remedy = " or ".join(need.elsewhere for need in needs)
-    told = f"not enough disk: {parts} are needed, {free / 1e9:.1f} GB are free"
-    return f"{told}; free some, or set {remedy} to another disk"
+    shortage = f"not enough disk: {parts} are needed, {free / 1e9:.1f} GB are free"
+    return f"{shortage}; free some, or set {remedy} to another disk"
 
 
 def _existing(folder: Path) -> Path:

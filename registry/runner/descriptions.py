@@ -139,7 +139,7 @@ def _model(experiment_id: str, adapter: RegisteredAdapter) -> str:
 
 
 def _headline(job: Job, deltas: Mapping[str, float]) -> str:
-    """What tells a version from its neighbours in the first words: the registry's table shows no more of it."""
+    """What distinguishes a version in its first words: the registry's table shows no more of it."""
     means = (
         f"{regime} {value:+.1f}" for regime in Regime if (value := deltas.get(names.delta_mean(regime))) is not None
     )
@@ -194,8 +194,8 @@ def run(kind: Kind, experiment: Experiment, job: Job) -> str:
     cells = experiment.grid
     targets = f"{len(cells)} targets ({len(cells.tasks)} tasks x {len(cells.languages)} languages)"
     if job.source is None:
-        told = f"The untouched base **{job.model}** scored on {targets}: what every delta is measured against."
-        return f"{told}{copies_note(experiment.items)}"
+        text = f"The untouched base **{job.model}** scored on {targets}: what every delta is measured against."
+        return f"{text}{copies_note(experiment.items)}"
     if kind is Kind.FINETUNE:
         items = sum(len(experiment.items.train(cell)) for cell in job.source.cells)
         return f"{_fine_tune(experiment, job)} ({items} items), seed {job.seed}."

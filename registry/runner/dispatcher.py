@@ -40,20 +40,20 @@ class Dispatcher:
         at_once = maker_of(experiment.study).at_once(on_gpu=on_gpu)
         return cls(Schedule(plan.todo, costs=costs, at_once=at_once), board)
 
-    def deal(self) -> Iterator[tuple[int, list[Task]]]:
+    def assign(self) -> Iterator[tuple[int, list[Task]]]:
         """Yield every idle worker that there is something for, and its next tasks."""
         for worker in self.schedule.idle:
             if tasks := self.schedule.next(worker, self._aside.is_open):
                 self.board.started(worker, _label(tasks))
                 yield worker, tasks
 
-    def hear(self, worker: int, report: Report) -> None:
+    def enter(self, worker: int, report: Report) -> None:
         """Enter what a worker reports."""
         kind, *rest = report
         if kind == "moved":
             self.board.moved(worker, *rest)
             return
-        self._enter(worker, kind, *rest)
+        self._enter_result(worker, kind, *rest)
         if not self.schedule.tasks(worker):
             self.board.idle(worker)
 
@@ -74,16 +74,16 @@ class Dispatcher:
         if aside and not self.schedule.busy:
             self._aside.rest(aside)
 
-    def tell(self) -> None:
+    def note_waiting(self) -> None:
         """Say once that only jobs are left that other runners do, if that is so."""
         aside = self._set_aside()
         if aside and not self.schedule.busy:
-            self._aside.tell(aside)
+            self._aside.note_waiting(aside)
 
     def _set_aside(self) -> list[Job]:
         return [job for job, _ in self.schedule.left if not self._aside.is_open(job)]
 
-    def _enter(self, worker: int, kind: str, job: Job, reason: str = "", trace: str = "") -> None:
+    def _enter_result(self, worker: int, kind: str, job: Job, reason: str = "", trace: str = "") -> None:
         if kind == "done":
             self.schedule.done(worker, job)
             self.board.done(worker, job)
@@ -129,11 +129,11 @@ class SetAside:
 
     def rest(self, jobs: Iterable[Job]) -> None:
         """Sleep until one of some jobs may be asked for, and say once that there is nothing else to do."""
-        self.tell(jobs)
+        self.note_waiting(jobs)
         time.sleep(max(0.0, min(self._again.get(job, 0.0) for job in jobs) - time.monotonic()))
         self.board.refresh()
 
-    def tell(self, jobs: Iterable[Job]) -> None:
+    def note_waiting(self, jobs: Iterable[Job]) -> None:
         """Say once that only jobs are left that other runners do."""
         if not self._said:
             count = sum(job in self._again for job in jobs)

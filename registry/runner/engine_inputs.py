@@ -24,7 +24,7 @@ _GPU_WORTH = 4096  # tokens that a shared beginning must save: a pass of its own
 
 
 def loaded(study: Study, base: Base, *, device: str) -> PreTrainedModel:
-    """Load a base as a study wants it to lie in memory."""
+    """Load a base model as a study holds it in memory."""
     dtype = dtype_of(study.recipe.precision)
     return load_base(base, dtype=dtype, device=device, placement=study.placement, quantization=study.quantization)
 

@@ -38,7 +38,7 @@ __all__ = ["JobExecutor", "Progress"]
 
 _POLL_SECONDS = 1.0  # asking whether a baseline has come costs one query of the store
 
-#: Told what a job is doing and the share of it done, in [0, 1].
+#: Called with what a job is doing and the share of it done, in [0, 1].
 Progress = Callable[[str, float], None]
 
 

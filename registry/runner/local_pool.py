@@ -79,11 +79,11 @@ class InProcess:
         executor = new_executor(self.experiment, self.client, self.experiment_id, number=0)
         dispatcher.schedule.join(0)
         while dispatcher.schedule.unfinished:
-            for worker, tasks in dispatcher.deal():
+            for worker, tasks in dispatcher.assign():
                 for report in reports(
-                    executor, tasks, lambda phase, share: dispatcher.hear(0, ("moved", phase, share))
+                    executor, tasks, lambda phase, share: dispatcher.enter(0, ("moved", phase, share))
                 ):
-                    dispatcher.hear(worker, report)
+                    dispatcher.enter(worker, report)
             dispatcher.rest()
 
     def run_one(self, task: Task, board: Board) -> list[Failure]:
@@ -138,10 +138,10 @@ class ProcessPool:
             for number in range(self.count):
                 self._start(number)
             while self.dispatcher.schedule.unfinished:
-                for number, tasks in self.dispatcher.deal():
+                for number, tasks in self.dispatcher.assign():
                     with suppress(BrokenPipeError):  # it has just died, which is heard below
                         self._workers[number].pipe.send(tasks)
-                self.dispatcher.tell()
+                self.dispatcher.note_waiting()
                 self._listen()
         finally:
             self._stop()
@@ -169,7 +169,7 @@ class ProcessPool:
                 worker.ready, self._stillborn = True, 0
                 self.dispatcher.schedule.join(worker.number)
             else:
-                self.dispatcher.hear(worker.number, report)
+                self.dispatcher.enter(worker.number, report)
         self.dispatcher.board.refresh()
 
     def _died(self, worker: _WorkerProcess) -> None:

@@ -73,7 +73,7 @@ class Recorder:
         seconds_ago : float
             How long its work has been going on already.
         tags
-            What else is known of it: of an evaluation, what :meth:`scored` tells.
+            Further tags: of an evaluation, those of :meth:`scored`.
         """
         with recorded(
             self.client,
@@ -298,7 +298,7 @@ class Recorder:
         }
 
     def _facts(self, job: Job, folder: Path) -> Facts:
-        """What an adapter's card tells when it is registered."""
+        """What an adapter's card says when it is registered."""
         study = self.experiment.study
         tags = self._tags(job, job.finetune) | {Tag.DIGEST: weights_digest(folder)}
         return Facts(

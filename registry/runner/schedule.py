@@ -2,9 +2,9 @@
 
 Every runner asks here, on this machine and on a cluster, and so does the simulation of a study on many GPUs.
 
-1. A worker goes on with the base that it holds. Otherwise it goes to the base that nobody holds with the most left to
-   do, or else to the one with the longest tasks that would not be finished in time, if loading it there pays: if the
-   last task of that base would begin later without this worker.
+1. A worker keeps the base that it holds while there is work on it. Then it goes to the base that nobody holds with
+   the most left to do, or else to the one with the longest tasks that would not be finished in time, if loading it
+   there pays: if the last task of that base would begin later without this worker.
 2. What other jobs need goes first, such as a base's baseline. While it is scored elsewhere, adapters of that base are
    trained and scored already, and only wait to be measured against it; what is trained already, and only lacks its
    scores, waits for the baseline. A job whose parents are not made yet waits for them.

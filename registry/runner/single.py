@@ -118,7 +118,7 @@ class EvaluationResult(_Result):
 
 
 def _is_former_adapter(file: Path) -> bool:
-    """Whether a file was written before a list of them was kept: an MLmodel then lies beside it."""
+    """Whether a file was written before a list of them was kept: an MLmodel is then beside it."""
     return (file.parent / "MLmodel").is_file()
 
 
@@ -174,8 +174,8 @@ def _one(study: Study, kind: Kind, jobs: Callable[[Experiment], list[Job]]) -> t
     ready = prospect(study, workers=1, jobs=jobs, train_only=kind is Kind.FINETUNE)
     untrained = [job for job, step in ready.plan.todo if step is Step.TRAIN_AND_EVALUATE]
     if untrained:
-        told = f"no adapter of {untrained[0]} is registered in study {study.name!r}"
-        raise Refused(f"{told}; train it first: the same parameters with -e finetune")
+        missing = f"no adapter of {untrained[0]} is registered in study {study.name!r}"
+        raise Refused(f"{missing}; train it first: the same parameters with -e finetune")
     for failure in carry_out(ready):
         raise RuntimeError(f"{failure.job}: {failure.reason}")
     job = jobs(ready.experiment)[-1]

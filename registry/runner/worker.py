@@ -1,4 +1,4 @@
-"""What a worker does with the tasks it is given, whoever gives them: does them, and tells of each what came of it."""
+"""What a worker does with its tasks: does them, and reports what came of each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["ONE_THREAD", "Report", "new_executor", "reports"]
 #: ("failed", job, reason, trace).
 Report = tuple[Any, ...]
 
-_TOLD_SECONDS = 0.5  # between two words of the same phase
+_REPORT_SECONDS = 0.5  # between two reports of the same phase
 
 #: Environment in which a process uses one thread: two processes on busy cores can be ten times slower with more.
 ONE_THREAD = {
@@ -55,7 +55,7 @@ def new_executor(experiment: Experiment, client: MlflowClient, experiment_id: st
 def reports(resident: JobExecutor, tasks: Sequence[Task], progress: Progress) -> Iterator[Report]:
     """Do tasks of one base, and report each as it ends.
 
-    What goes wrong before any of them can be told apart is the reason of all that are left.
+    An error that concerns none of them alone is the reason of all that are left.
     """
     left = [job for job, _ in tasks]
     try:
@@ -68,14 +68,14 @@ def reports(resident: JobExecutor, tasks: Sequence[Task], progress: Progress) ->
 
 
 def _paced(progress: Progress) -> Progress:
-    """Tell of each phase when it begins, and then now and then: who listens may share the core with the work."""
-    told: tuple[str, float] = ("", 0.0)
+    """Report each phase when it begins, and then at intervals: the receiver may share the core with the work."""
+    last: tuple[str, float] = ("", 0.0)
 
     def paced(phase: str, share: float) -> None:
-        nonlocal told
+        nonlocal last
         now = time.monotonic()
-        if phase != told[0] or now - told[1] >= _TOLD_SECONDS:
-            told = (phase, now)
+        if phase != last[0] or now - last[1] >= _REPORT_SECONDS:
+            last = (phase, now)
             progress(phase, share)
 
     return paced

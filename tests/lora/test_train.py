@@ -77,7 +77,7 @@ def mean_loss(base, adapter: Adapter, examples: Sequence[Example], *, batch_size
     """Mean cross-entropy over all supervised tokens, in nats, as a validation computes it."""
     bank, batching = Bank(base, [adapter]), batching_of(base)
     with put_on(base, bank), reading(base, batching) as forward:
-        return microbatches.Passes(base, bank, forward, batching, None).losses([0], [examples], batch_size)[0]
+        return microbatches.Microbatches(base, bank, forward, batching, None).losses([0], [examples], batch_size)[0]
 
 
 def weights_of(model: PeftModel | Adapter) -> dict[str, Tensor]:

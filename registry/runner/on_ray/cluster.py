@@ -1,4 +1,4 @@
-"""A Ray cluster: reached or started here, its nodes looked at, and every reason told for which one cannot take part."""
+"""A Ray cluster: reached or started here, its nodes examined, and the reasons why one cannot take part."""
 
 from __future__ import annotations
 

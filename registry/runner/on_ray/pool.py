@@ -1,7 +1,7 @@
-"""Carrying a plan out on a Ray cluster: one resident worker per GPU, or per CPU core where no node has a GPU.
+"""Carrying a plan out on a Ray cluster: one worker per GPU, or per CPU core where no node has a GPU.
 
-Ray starts processes on nodes, carries messages, and tells when one is gone. Which worker does what is the schedule's to
-decide, as on one machine. Nodes that join get workers, those that leave are survived: what their workers had goes back.
+Ray starts processes on nodes, carries messages, and reports when one is gone. The schedule decides which worker does
+what, as on one machine. Nodes that join get workers; tasks of nodes that leave are given to others.
 """
 
 from __future__ import annotations
@@ -75,11 +75,11 @@ class RayPool:
         try:
             while self.dispatcher.schedule.unfinished:
                 self._staff()
-                for number, tasks in self.dispatcher.deal():
+                for number, tasks in self.dispatcher.assign():
                     worker = self._workers[number]
                     worker.actor.start.remote(tasks)
-                    worker.asked = worker.actor.hear.remote()
-                self.dispatcher.tell()
+                    worker.asked = worker.actor.poll.remote()
+                self.dispatcher.note_waiting()
                 self._listen()
         finally:
             self._stop()
@@ -157,8 +157,8 @@ class RayPool:
             self.dispatcher.schedule.join(worker.number)
             return
         for report in answer:
-            self.dispatcher.hear(worker.number, report)
-        worker.asked = worker.actor.hear.remote() if self.dispatcher.schedule.tasks(worker.number) else None
+            self.dispatcher.enter(worker.number, report)
+        worker.asked = worker.actor.poll.remote() if self.dispatcher.schedule.tasks(worker.number) else None
 
     def _lost(self, worker: _WorkerActor, error: Exception) -> None:
         """A worker is gone, or cannot be reached: put its tasks back. Another is placed when there is room."""

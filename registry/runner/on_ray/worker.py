@@ -121,13 +121,13 @@ class RayWorker:
         return worker_identity()
 
     def start(self, tasks: list[Task]) -> None:
-        """Begin with tasks; what comes of them is heard."""
+        """Begin with tasks; poll what comes of them."""
         self._given.put(tasks)
 
-    def hear(self) -> list[Report]:
+    def poll(self) -> list[Report]:
         """Return what there is to report since the last time, once there is something, or nothing after a while.
 
-        Of what a job is doing, only the latest is told.
+        Of a job's progress, only the latest is reported.
         """
         found: list[Report] = []
         try:
