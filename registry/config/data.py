@@ -4,19 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from registry.benchmarks.kinds import KINDS
-from registry.config.types import STRICT, Name
+from registry.config.types import STRICT, Name, one_of
 
-if TYPE_CHECKING:
-    BenchmarkKind = str
-else:
-    #: A kind of benchmark; see ``registry/benchmarks/kinds.py``.
-    BenchmarkKind = Literal[tuple(KINDS)]
+#: A kind of benchmark; see ``registry/benchmarks/kinds.py``.
+BenchmarkKind = one_of(KINDS)
 
 __all__ = ["BenchmarkSpec", "FilesTask", "Headline", "Quoting", "SplitSpec"]
 

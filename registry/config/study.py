@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import date
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 from pydantic.dataclasses import dataclass
@@ -16,7 +16,7 @@ from pydantic.dataclasses import dataclass
 from registry.config.data import BenchmarkSpec, SplitSpec
 from registry.config.promotion import PromotionPolicy, check_aliases
 from registry.config.tuning import TuneSpec
-from registry.config.types import STRICT, Fraction, Name, Positive
+from registry.config.types import STRICT, Fraction, Name, Positive, one_of
 from registry.recipes.maker import MAKERS
 
 __all__ = ["ALL_LINEAR", "CHAT_DATE", "BaseSpec", "LoraSpec", "Placement", "Quantization", "Recipe", "Study"]
@@ -31,11 +31,8 @@ Placement = Literal["one", "spread"]
 Quantization = Literal["8bit", "4bit"]
 
 
-if TYPE_CHECKING:
-    Method = str
-else:
-    #: A way of making adapters; see ``registry/recipes/maker.py``.
-    Method = Literal[tuple(MAKERS)]
+#: A way of making adapters; see ``registry/recipes/maker.py``.
+Method = one_of(MAKERS)
 
 #: Targets of an adapter on every linear layer but the LM head.
 ALL_LINEAR = ("all-linear",)

@@ -159,7 +159,7 @@ def train_adapters(
     ]
     with put_on(base, bank), reading(base, batching) as forward, _training(base, gradient_checkpointing):
         passes = Microbatches(base, bank, forward, batching, tokens_per_batch)
-        _go(states, passes, recipe, progress)
+        _run_together(states, passes, recipe, progress)
     return [state.result() for state in states]
 
 
@@ -202,17 +202,17 @@ def train_full(
         torch.manual_seed(seed)
         state = TrainingState(0, examples, seed, recipe, whole, device=device.type)
         with reading(base, batching) as forward, _training(base, gradient_checkpointing):
-            _go([state], Microbatches(base, whole, forward, batching, tokens_per_batch), recipe, progress)
+            _run_together([state], Microbatches(base, whole, forward, batching, tokens_per_batch), recipe, progress)
         result = state.result()
     if isinstance(result, FloatingPointError):
         raise result
     return result
 
 
-def _go(
+def _run_together(
     states: Sequence[TrainingState], passes: Microbatches, recipe: Recipe, progress: Callable[[float], None] | None
 ) -> None:
-    """Go every state to its end, step by step together."""
+    """Run several trainings to their ends, step by step together."""
     base = passes.base
     done, steps = 0, sum(state.steps_left for state in states)
     while active := [state for state in states if state.steps_left]:

@@ -32,7 +32,7 @@ class Training:
     adapter : Adapter or FullWeights
         The weights of the best epoch.
     losses, learning_rates : list of float
-        One per optimiser step; nats per supervised token.
+        One per optimiser step; nats per supervised token. Empty for an adapter that was made without training.
     validation_losses : list of float
         One per epoch, mean over all supervised tokens; empty when nothing was held out.
     kept_epoch : int
@@ -55,15 +55,15 @@ class Training:
     """
 
     adapter: Adapter | FullWeights
-    losses: list[float]
-    learning_rates: list[float]
-    validation_losses: list[float]
-    kept_epoch: int
-    tokens: int
-    validation_tokens: int
-    predictions: int
-    validation_predictions: int
-    seconds: float
+    losses: list[float] = field(default_factory=list)
+    learning_rates: list[float] = field(default_factory=list)
+    validation_losses: list[float] = field(default_factory=list)
+    kept_epoch: int = 0
+    tokens: int = 0
+    validation_tokens: int = 0
+    predictions: int = 0
+    validation_predictions: int = 0
+    seconds: float = 0.0
     skipped: int = 0
     validation_seconds: float = 0.0
     cut_texts: int = 0

@@ -216,9 +216,11 @@ def adapter(experiment: Experiment, job: Job, training: Training) -> str:
     """Description of a model version, or of a full fine-tune's model."""
     recipe = experiment.study.recipe
     size = maker_of(experiment.study).summary()
+    made = f"{_fine_tune(experiment, job)}, seed {job.seed}, study `{experiment.study.name}`: {size}"
+    if not training.losses:
+        return f"{made}, not trained."
     return (
-        f"{_fine_tune(experiment, job)}, seed {job.seed}, "
-        f"study `{experiment.study.name}`: {size}, learning rate {recipe.learning_rate:g}, "
+        f"{made}, learning rate {recipe.learning_rate:g}, "
         f"epoch {training.kept_epoch} of {recipe.epochs}, final training loss {training.losses[-1]:.3f}."
     )
 

@@ -134,7 +134,8 @@ class Recorder:
         """Record the curves of a training, what came of it and what each of its phases took."""
         recording.curves({names.TRAIN_LOSS: training.losses, names.LEARNING_RATE: training.learning_rates})
         recording.curves({names.VALIDATION_LOSS: training.validation_losses})
-        recording.metrics({names.FINAL_LOSS: training.losses[-1], names.KEPT_EPOCH: training.kept_epoch})
+        if training.losses:
+            recording.metrics({names.FINAL_LOSS: training.losses[-1], names.KEPT_EPOCH: training.kept_epoch})
         if training.cut_texts:
             recording.metrics({names.CUT_TEXTS: training.cut_texts})
             descriptions.warn_cut_texts(job, training.cut_texts, len(self.experiment.items.train(job.source_cell)))
