@@ -116,7 +116,7 @@ def schema() -> dict[str, Any]:
 def _nullable(part: dict[str, Any]) -> dict[str, Any]:
     """Return a schema without the titles and defaults that pydantic adds, which also takes null."""
     kept = {key: value for key, value in part.items() if key not in ("title", "default")}
-    if "additionalProperties" in kept:
+    if isinstance(kept.get("additionalProperties"), dict):  # True stands for any value
         kept["additionalProperties"] = _nullable(kept["additionalProperties"])
     if "patternProperties" in kept:
         kept["patternProperties"] = {name: _nullable(inner) for name, inner in kept["patternProperties"].items()}
@@ -159,6 +159,8 @@ def _kind(part: dict[str, Any], places: dict[str, str]) -> str:
         return " or ".join(f"`{one}`" for one in part["enum"])
     if part.get("type") == "array":
         return f"list of: {_kind(part['items'], places)}" if part["items"] else "list"
+    if part.get("additionalProperties") is True:
+        return "mapping"
     if part.get("type") == "object":
         inner = part.get("additionalProperties") or next(iter(part["patternProperties"].values()))
         return f"mapping of names to: {_kind(inner, places)}"
