@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false
 
-# An environment names its own folder in its commands. In a folder that was moved or copied it is made again.
+# The commands of a virtual environment contain its path, so it is made again in a folder that was moved or copied.
 ifeq ($(shell [ -f .venv/where.txt ] && [ "$$(cat .venv/where.txt)" != "$(CURDIR)" ] && echo moved),moved)
 $(info .venv was made in $(shell cat .venv/where.txt); it is made again here)
 $(shell rm -rf .venv)
@@ -12,83 +12,83 @@ endif
 .DEFAULT_GOAL := help
 .PHONY: help setup lock upgrade sbom audit demo ui server test test-slow ui-test test-architectures bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray scaling lint clean
 
-help:  ## what there is
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
+help:  ## list these targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
 
-setup: .venv/run-time.txt  ## a virtual environment in .venv with what requirements/run-time.txt and conda.yaml pin
+setup: .venv/run-time.txt  ## virtual environment in .venv with the packages that requirements/run-time.txt and conda.yaml pin
 
-demo: setup  ## the built-in study: 2 bases, 32 source cells, 2 seeds; then its analysis
+demo: setup  ## run the built-in study (2 base models, 32 source cells, 2 seeds) and analyse it
 	$(BIN)/python -m entrypoints.study --study demo
 	$(BIN)/python -m entrypoints.analyze --study demo
 
-ui: setup  ## MLflow's UI on what was recorded here, at http://127.0.0.1:5000
+ui: setup  ## MLflow's UI on the project's store, at http://127.0.0.1:5000
 	@echo "the UI opens in its GenAI view: choose an experiment, then 'Training runs'"
 	$(BIN)/mlflow ui --backend-store-uri sqlite:///mlflow.db --default-artifact-root mlartifacts
 
 PORT ?= 5001
 BACKEND ?= sqlite:///$(CURDIR)/server/mlflow.db
 server: export MLFLOW_BACKEND_STORE_URI = $(BACKEND)
-server: setup  ## a tracking server on this machine alone, to try one; docs/server.md tells how to run one for others
+server: setup  ## tracking server on this machine, for trying; docs/server.md explains one for a group
 	@mkdir -p server
 	@printf '%s\n' 'http://127.0.0.1:$(PORT)  (Ctrl-C ends it)' \
 	  'in another shell:  export MLFLOW_TRACKING_URI=http://127.0.0.1:$(PORT)'
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) \
 	  --artifacts-destination $(CURDIR)/server/artifacts --allowed-hosts localhost:$(PORT),127.0.0.1:$(PORT)
 
-test: .venv/test.txt  ## the tests, slow ones left out
+test: .venv/test.txt  ## run the tests, except the slow ones
 	$(BIN)/python -m pytest
 
-test-slow: .venv/test.txt .venv/ray.txt .venv/ui.txt  ## the slow tests alone
+test-slow: .venv/test.txt .venv/ray.txt .venv/ui.txt  ## run the slow tests alone
 	$(BIN)/python -m pytest -m slow
 
-test-architectures: .venv/test.txt  ## every causal architecture of transformers, made tiny, scored against plain transformers: minutes
+test-architectures: .venv/test.txt  ## score tiny models of all causal architectures and compare with plain transformers: minutes
 	$(ONE_THREAD) $(BIN)/python -m tests.architectures.sweep $(NAMES)
 
-ui-test: .venv/test.txt .venv/ui.txt  ## the UI in a real browser (Debian's chromium), pictures into tests/ui/screenshots
+ui-test: .venv/test.txt .venv/ui.txt  ## test the UI in a browser (Debian's chromium); screenshots in tests/ui/screenshots
 	$(BIN)/python -m pytest -m slow tests/ui
 
-# BENCH="--device cuda --shape 0.5b" runs them on a GPU; BENCH=--help tells the rest.
-bench-scoring: .venv/test.txt  ## scoring one adapter against merging it to disk and lm_eval: ten minutes on one core
+# BENCH="--device cuda --shape 0.5b" runs them on a GPU; BENCH=--help lists the options.
+bench-scoring: .venv/test.txt  ## scoring one adapter, compared with merging to disk and lm_eval: ten minutes on one core
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.scoring $(BENCH)
 
-bench-training: .venv/test.txt  ## training one adapter against Trainer on padded texts: ten minutes on one core
+bench-training: .venv/test.txt  ## training one adapter, compared with Trainer on padded texts: ten minutes on one core
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.training $(BENCH)
 
-bench-growth: .venv/test.txt  ## what twice the items, adapters and training texts cost: ten minutes on one core
+bench-growth: .venv/test.txt  ## how cost grows with the number of items, adapters and training texts: ten minutes on one core
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.growth $(BENCH)
 
-bench-tracking: .venv/test.txt  ## a store of 1,215 evaluations read back, what recording takes, and its share of a study: minutes
+bench-tracking: .venv/test.txt  ## reading 1,215 evaluations, recording, and the share of store calls in a study: minutes
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.tracking --share $(BENCH)
 
-bench-analysis: .venv/test.txt  ## the corrected analyses of a full grid, and its decomposition against statsmodels: minutes
+bench-analysis: .venv/test.txt  ## corrected analyses of a full grid, and variance components compared with statsmodels: minutes
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.analysis
 
-bench-published: .venv/test.txt  ## a table of the published study's size, imported and analysed: minutes on one core
+bench-published: .venv/test.txt  ## importing and analysing a table of the published study's size: minutes on one core
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.published $(BENCH)
 
-bench-ray: .venv/test.txt .venv/ray.txt  ## two nodes of a Ray cluster against two processes: minutes on two cores
+bench-ray: .venv/test.txt .venv/ray.txt  ## two nodes of a Ray cluster compared with two processes: minutes on two cores
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.on_ray $(BENCH)
 
-scaling: setup  ## the paper's grid on 1 to 512 GPUs, simulated; draws docs/images/scaling.svg
+scaling: setup  ## simulate the paper's grid on 1 to 512 GPUs; draws docs/images/scaling.svg
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.scaling $(BENCH)
 
-lint: .venv/lint.txt  ## ruff and mypy
+lint: .venv/lint.txt  ## run ruff and mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lock: .venv/supply/installed.txt  ## resolve the pins of conda.yaml and pyproject.toml anew into requirements/*.txt
+lock: .venv/supply/installed.txt  ## resolve the pins of conda.yaml and pyproject.toml into requirements/*.txt
 	$(SUPPLY)/python requirements/pins.py lock
 
-upgrade: .venv/supply/installed.txt  ## raise every pin to the newest that fits, and lock; docs/upgrading.md says what then
+upgrade: .venv/supply/installed.txt  ## raise every pin to the newest compatible version, and lock; then see docs/upgrading.md
 	$(SUPPLY)/python requirements/pins.py raise
 
-sbom: setup .venv/supply/installed.txt  ## sbom.json: every package in .venv, with licences (CycloneDX)
+sbom: setup .venv/supply/installed.txt  ## write sbom.json: every package in .venv, with licences (CycloneDX)
 	$(SUPPLY)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible --output-file sbom.json $(BIN)/python
 
 # --strict fails where a package cannot be looked up. One with two versions, by Python, has its second in another list:
 # pip-audit takes one version of each at a time.
-audit: .venv/supply/installed.txt  ## look every locked package up in PyPI's list of known vulnerabilities (needs network)
+audit: .venv/supply/installed.txt  ## check every locked package for known vulnerabilities (needs network)
 	@rm -f .venv/audit-*.txt
 	@{ grep -ho '^[a-z0-9.-]*==[^ ]*' requirements/*.txt; grep -o 'torch==[^ ]*' conda.yaml; } | sort -u | \
 	  awk -F== '{print > (".venv/audit-" ++seen[$$1] ".txt")}'
@@ -98,7 +98,7 @@ audit: .venv/supply/installed.txt  ## look every locked package up in PyPI's lis
 	done; [ -z "$$failed" ] || \
 	  { echo "audit NOT passed: above are the vulnerabilities found, or why they could not be looked up"; exit 1; }
 
-clean:  ## remove the environment and caches, nothing that was recorded
+clean:  ## remove the environment and caches; recorded results stay
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis
 
 .venv/bin/python:

@@ -31,35 +31,38 @@ class FilesTask:
     Attributes
     ----------
     train, test
-        File of each split, relative to the benchmark's folder, with ``{language}`` where the language stands;
-        ``.jsonl``, ``.tsv`` or ``.csv``.
+        File of the split, relative to the benchmark's folder, with ``{language}`` in place of the language. Its name
+        ends in ``.jsonl``, ``.tsv`` or ``.csv``.
     id
-        Column that is the same for an item in every language.
+        Column that holds an item's id, the same in every language.
     question
-        A column's name, or a template that holds columns in braces, each changed by operations where it names some:
-        ``"{premise|drop_last} {connective}"``. `registry.benchmarks.templates.OPERATIONS` are all there are.
+        A column's name, or a template with columns in braces, which may name operations:
+        ``"{premise|drop_last} {connective}"``. Operations: ``strip``, ``lower``, ``lower_first``, ``upper_first``,
+        ``drop_last``, ``drop_punctuation``.
     options
-        Columns that hold one option each, or the one column that holds them all as a list; likewise templates:
-        ``["{choice1|lower_first}", "{choice2|lower_first}"]``.
+        Columns or templates that hold one option each, such as ``["{choice1|lower_first}", "{choice2|lower_first}"]``,
+        or one column that holds all options as a list.
     choices
-        In place of ``options``: option texts that are the same for every item.
-    answer, answer_is
-        Column of the right option, or a template, and how it is given: the option's ``text``, its ``letter``, or its
-        ``index`` from 0.
+        Option texts that are the same for every item, in place of ``options``.
+    answer
+        Column of the right option, or a template.
+    answer_is
+        How the answer is given: the option's ``text``, its ``letter``, or its ``index`` from 0.
     words
-        Texts put in the place of a column's values in questions and options: column → value → language → text.
-        Operations of a template are applied to them.
+        Texts that replace a column's values in questions and options: column → value → language → text. Operations of
+        a template are applied to them.
     columns_from
-        Columns whose values are read from one language's file, by id: column → language. For what translations share,
-        such as a relation or a label, where some of the files have it wrong.
+        Columns whose values are read from one language's file, by id: column → language. For values that translations
+        share, such as a label, if some files have them wrong.
     prompt
-        Prompt style; see ``registry/benchmarks/prompts.py``.
+        Prompt style: ``text``, ``letter`` or ``continuation``, or that of a published data set: ``arc``, ``hellaswag``,
+        ``mmlu``, ``truthfulqa``. See ``registry/benchmarks/prompts.py``.
     headline
-        Which accuracy is the score, where it is not the prompt style's own.
+        Which accuracy is the task's score; by default the prompt style's own.
     quoting
-        How quotes in a ``.tsv`` or ``.csv`` file are read: ``none``, as text like any other, or ``minimal``, around
-        fields that hold a separator, a quote or a line break, those inside doubled (pandas, spreadsheets). By default
-        CSV is ``minimal``, and of TSV its own fields decide.
+        How quotes in a ``.tsv`` or ``.csv`` file are read. ``none``: as text. ``minimal``: as pandas and spreadsheets
+        write them, around fields that hold a separator, a quote or a line break, quotes inside doubled. By default CSV
+        is ``minimal``, and for TSV its own fields decide.
     """
 
     train: str
@@ -112,7 +115,10 @@ def _validated_headlines(value: object) -> Headline | dict[str, Headline]:
 
 
 #: A headline accuracy, or one for each task.
-Headlines = Annotated[Headline | dict[str, Headline], PlainValidator(_validated_headlines)]
+Headlines = Annotated[
+    Headline | dict[str, Headline],
+    PlainValidator(_validated_headlines, json_schema_input_type=Headline | dict[str, Headline]),
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -124,17 +130,21 @@ class BenchmarkSpec:
 
     Attributes
     ----------
+    kind
+        Which benchmark.
     path
-        Of ``files``, the folder. Of ``hub``, a folder that holds the data sets as ``<owner>/<name>``, read in place of
-        the hub. A relative one starts at the project's folder.
-    languages, tasks
-        Of ``files`` alone.
+        For ``files``, the folder of the data. For ``hub``, a folder that holds the data sets as ``<owner>/<name>`` and
+        is read in place of the hub. A relative path starts at the project's folder.
+    languages
+        For ``files``: the languages.
+    tasks
+        For ``files``: how the tables of each task become items.
     primer
-        Of ``hub`` alone: text file with what stands before every question of TruthfulQA; by default it is taken from
-        the installed lm-evaluation-harness.
+        For ``hub``: text file with the text that stands before every question of TruthfulQA; by default it is taken
+        from the installed lm-evaluation-harness.
     headline
-        Of ``demo`` and ``hub``, which accuracy is the score where it is not the prompt style's own: ``acc`` or
-        ``acc_norm`` for every task, or one for each task that it names. A task of ``files`` says it itself.
+        For ``demo`` and ``hub``: ``acc`` or ``acc_norm`` as the score of every task, or a mapping of tasks to one of
+        them; by default the prompt style's own. A task of ``files`` has its own ``headline``.
     options
         Of kinds that are added to ``registry/benchmarks/kinds.py``: what such a kind needs besides.
     """
@@ -174,7 +184,9 @@ def _validated_counts(value: object) -> int | dict[str, int]:
 
 
 #: A number of items, or one for each task.
-Counts = Annotated[int | dict[str, int], PlainValidator(_validated_counts)]
+Counts = Annotated[
+    int | dict[str, int], PlainValidator(_validated_counts, json_schema_input_type=_Count | dict[str, _Count])
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
@@ -184,20 +196,22 @@ class SplitSpec:
     Attributes
     ----------
     train, test
-        Items per cell, 0 for all; or a mapping of tasks to theirs, ``default`` standing for the tasks not named.
+        Items per cell, 0 for all; or a mapping of tasks to numbers, in which ``default`` counts for all other tasks.
+    seed
+        Seed of the draw.
     missing
-        What to do about ids that some language lacks: ``refuse`` the data, or ``drop`` these ids from every language.
-        By default a draw from the hub's data sets, which no user can correct, drops them; all else is refused.
+        If a language lacks some ids: ``refuse`` the data, or ``drop`` these ids from every language. By default ids
+        are dropped from the hub's data sets, which no user can correct, and other data are refused.
     differing
-        What to do about ids whose translations have another answer or number of options: ``refuse``, ``drop`` them
-        from every language, or ``allow`` them. The default is that of ``missing``, except where a data set numbers its
-        rows instead of naming them (TruthfulQA on the hub): these are allowed, with a warning.
+        If translations of an id have another answer or number of options: ``refuse``, ``drop`` these ids from every
+        language, or ``allow`` them. The default is that of ``missing``, except where a data set numbers its rows
+        instead of naming them (TruthfulQA on the hub): these are allowed, with a warning.
     overlap
-        What to do about a question that is in training and in test: ``refuse`` the data, ``drop`` its id in training
-        from every language, or ``allow`` it. The default is that of ``missing``; a manifest's ids are never dropped.
+        If a question is both in training and in test: ``refuse`` the data, ``drop`` its id in training from every
+        language, or ``allow`` it. The default is that of ``missing``; a manifest's ids are never dropped.
     copies
-        What to do where two cells that are trained on have the same training items: ``refuse`` the data, or ``allow``
-        it, each cell having adapters of its own. Cells that are only tested on are always allowed, with a warning.
+        If two source cells have the same training items: ``refuse`` the data, or ``allow`` it and train an adapter on
+        each. The default is to refuse. Copied test items are always allowed, with a warning.
     manifest
         Folder that holds ``<task>.csv`` with the header ``split,id``; a relative path starts at the project's folder.
     """

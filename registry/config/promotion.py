@@ -22,21 +22,24 @@ _ALIAS = re.compile(r"(?!latest$|v?\d+$)[A-Za-z0-9_-]{1,60}")
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class PromotionPolicy:
-    """What a version must show to carry one alias. Always: evaluated on every target of the study, weights intact.
+    """What a version must show to carry one alias.
+
+    In any case it must have been evaluated on every target of the study, and its weights must be intact.
 
     Attributes
     ----------
-    want, protect
-        Targets ``task/language``; ``*`` in place of either name stands for all of them, as in ``kind/*``. A target that
-        is wanted is not protected besides.
+    want
+        Targets ``task/language`` that must gain; ``*`` in place of either name stands for all, as in ``kind/*``.
+    protect
+        Targets, written likewise, that must not be harmed. A target that is in both lists counts as wanted.
     min_gain
-        Percentage points that every wanted target must have gained at least.
+        Percentage points that every wanted target must have gained.
     gain_by
-        What must reach ``min_gain``: ``delta`` as measured; ``low``, the lower end of its 95 % interval; or
-        ``shrunken``, the estimate of what its source truly gives, over all seeds.
+        What must reach ``min_gain``: ``delta`` as measured; ``low``, the lower end of its 95% interval; or
+        ``shrunken``, the estimate of the source's true effect over all seeds.
     harm_q
-        A protected target is harmed if its delta is negative and its p, adjusted after Benjamini and Hochberg over the
-        protected targets, is below this.
+        A protected target counts as harmed if its delta is negative and its p, adjusted by Benjamini and Hochberg over
+        the protected targets, is below this.
     """
 
     want: tuple[str, ...] = ()

@@ -40,10 +40,19 @@ ALL_LINEAR = ("all-linear",)
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class LoraSpec:
-    """Low-rank adaptation (arXiv 2106.09685): rank, scale ``alpha / rank``, dropout, and the projections adapted.
+    """Low-rank adaptation (arXiv 2106.09685).
 
-    ``targets`` are names of linear layers, or how their names end; ``[all-linear]`` is all but the LM head. Experts
-    that a base keeps in one tensor are no linear layers, and no adapter here goes on them.
+    Attributes
+    ----------
+    rank
+        Rank of the two matrices that are trained beside each adapted layer.
+    alpha
+        The adapter's product is scaled by ``alpha / rank``.
+    dropout
+        Share of an adapted layer's inputs that is set to zero in training.
+    targets
+        The linear layers adapted: their names, or the ends of their names. ``[all-linear]`` adapts every linear layer
+        except the LM head. Experts that a base model keeps in one tensor are not linear layers and are never adapted.
     """
 
     rank: Positive = 8
@@ -63,35 +72,48 @@ def _lengths(given: object) -> int | dict[str, int]:
 
 
 #: A number of tokens, or one for each task.
-Lengths = Annotated[int | dict[str, int], PlainValidator(_lengths)]
+Lengths = Annotated[
+    int | dict[str, int], PlainValidator(_lengths, json_schema_input_type=Positive | dict[str, Positive])
+]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Recipe:
     """How one model is fine-tuned.
 
-    Batch size, weight decay and clipping, of which "Donors and Recipients" says nothing, are Trainer's defaults.
+    "Donors and Recipients" does not state batch size, weight decay and clipping; their defaults are Trainer's.
 
     Attributes
     ----------
     method
-        ``lora`` trains an adapter, ``full`` every weight of the base, ``lora`` here then having no meaning. See
-        ``registry/lora/full.py``.
-    learning_rate, weight_decay, warmup, clip
-        AdamW, linear warm-up over the share ``warmup`` of all steps, then linear decay to zero; gradient norm clipped
-        at ``clip``. Norms and biases do not decay.
+        ``lora`` trains an adapter; ``full`` trains every weight of the base model and ignores ``lora``.
+    lora
+        Settings of the adapter.
+    learning_rate
+        Peak learning rate of AdamW. It decays linearly to zero after the warm-up.
+    epochs
+        Passes over the training items.
+    batch_size
+        Training texts per optimiser step.
+    warmup
+        Share of all steps in which the learning rate grows linearly from zero.
+    weight_decay
+        Weight decay of AdamW. Norms and biases do not decay.
+    clip
+        Largest norm of the gradient; a larger one is scaled down.
     validation
-        Share of the training items held out, by the fixed seed ``validation_seed``; the epoch with the lowest mean
-        validation loss per supervised token is kept. 0 keeps the last epoch.
+        Share of the training items that is held out. The epoch with the lowest mean validation loss per supervised
+        token is kept. 0 keeps the last epoch.
+    validation_seed
+        Seed that chooses the held-out items.
     max_length
-        Tokens; longer texts lose their left side. One number, or one for each task; a study that trains on a
-        task without its own is refused.
+        Longest training text in tokens; longer texts lose their left side. One number, or a mapping of tasks to
+        numbers, which must then name every task that is trained on.
     loss
-        ``as_prompted`` puts it where the task's prompt style says, ``whole_text`` on every token of every task's texts,
-        the prompt's too.
+        ``as_prompted`` computes the loss where the task's prompt style says; ``whole_text`` on every token of every
+        text, including the prompt.
     precision
-        Of the base and of what is computed; what is trained is float32. fp16 scales the loss, see
-        ``registry/lora/train.py``.
+        Number format of the base model and of the computation. Trained weights are float32. ``fp16`` scales the loss.
     """
 
     method: Method = "lora"
@@ -133,9 +155,20 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class BaseSpec:
-    """A base model: a built-in name, a hub id, or a local folder given as ``path``.
+    """A base model. A study file may write the name alone: ``models: [demo-wide]``.
 
-    ``family`` and ``size_b`` (billions of parameters) are looked up or read from the model where they are not given.
+    Attributes
+    ----------
+    name
+        A built-in name (``demo-wide``, ``demo-deep``), a hub id, or any name if ``path`` is given.
+    path
+        Folder that holds the model, as ``save_pretrained`` writes it.
+    revision
+        Commit, tag or branch on the hub; by default the newest commit, which is recorded.
+    family
+        Family for the analyses by family, such as ``llama``; by default looked up or read from the model.
+    size_b
+        Billions of parameters; by default looked up or counted.
     """
 
     name: Annotated[str, Field(min_length=1, max_length=120)]
@@ -147,26 +180,61 @@ class BaseSpec:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class Study:
-    """One transfer study: models × source cells × seeds, each adapter scored on every target cell.
+    """A transfer study: models × source cells × seeds, each adapter scored on every target cell.
 
-    ``tasks`` and ``languages`` choose from what the benchmark offers; empty takes all. ``sources`` narrows the cells
-    that are trained on (``task/language``), never the targets. ``chat_template`` puts every scored question into the
-    base's chat template, as the user's turn that the options answer; training texts stay plain. Templates that write
-    today's date write ``chat_template_date``, so that a prompt is the same on any day.
+    ``tokens_per_batch``, ``adapters_at_once``, ``gradient_checkpointing`` and ``placement`` decide speed and memory.
+    They change results by no more than rounding.
 
-    Three settings decide speed and memory, not results (beyond rounding): ``tokens_per_batch``, the most tokens that go
-    through a base at once, halved where memory does not suffice (by default 2,048 on a CPU, 32,768 on a GPU);
-    ``adapters_at_once``, how many adapters of one base train together (by default 1 on a CPU, 8 on a GPU, where a small
-    base is bound by launches); ``gradient_checkpointing``, whether activations are computed twice instead of kept.
-
-    ``placement`` is ``one``, the whole base on the worker's device, or ``spread``: accelerate places its layers over
-    all devices of the machine, and holds in the machine's memory what does not fit on them; results are the same up to
-    rounding. ``quantization`` loads the base's projections in 8 or 4 bits by bitsandbytes (LLM.int8(), arXiv
-    2208.07339; NF4, arXiv 2305.14314), the adapters staying in float32; it decides results.
-
-    ``tune`` says how the entry point ``tune`` searches for a recipe; see :class:`registry.config.tuning.TuneSpec`.
-    ``promotion`` says, for each alias, what an adapter must show to carry it; see
-    :class:`registry.config.promotion.PromotionPolicy`.
+    Attributes
+    ----------
+    name
+        Name under which the study is recorded; it is the name of the MLflow experiment.
+    description
+        Free text, shown in the report and in MLflow.
+    protocol
+        Name of the recipe, for telling variants apart in records; by default the study's name.
+    benchmark
+        Where the items come from. ``benchmark: demo`` is short for ``benchmark: {kind: demo}``.
+    models
+        The base models, each by name or as a mapping.
+    tasks
+        Tasks used, of those that the benchmark has; empty for all.
+    languages
+        Languages used, of those that the benchmark has; empty for all.
+    sources
+        Cells ``task/language`` that adapters are trained on; empty for all. Targets are always all cells.
+    seeds
+        Seeds of training. Every base model and source cell gets one adapter per seed.
+    split
+        How many items each cell has, and which.
+    recipe
+        How one adapter is trained.
+    chat_template
+        Whether scored questions are put into the base model's chat template, as the user's turn that the options
+        answer. Training texts stay plain.
+    chat_template_date
+        Date that a chat template writes where it would write today's, so that a prompt is the same on every day.
+    placement
+        ``one`` keeps the whole base model on the worker's device. ``spread`` lets accelerate place its layers on all
+        devices of the machine, and in the machine's memory what does not fit there.
+    quantization
+        Loads the base model's projections in 8 or 4 bits by bitsandbytes (LLM.int8(), arXiv 2208.07339; NF4, arXiv
+        2305.14314); adapters stay in float32. It changes results.
+    tokens_per_batch
+        Most tokens that pass through a base model at once; halved when memory does not suffice. By default 2,048 on a
+        CPU and 32,768 on a GPU.
+    adapters_at_once
+        How many adapters of one base model are trained together, with the same result as training each alone. By
+        default 1 on a CPU and 8 on a GPU.
+    gradient_checkpointing
+        Whether activations are computed twice instead of being kept.
+    trust_remote_code
+        Whether code from a model's repository may run.
+    tune
+        How the entry point ``tune`` searches for a recipe.
+    promotion
+        For each alias, what an adapter must show to carry it. The policy ``best`` holds for every alias
+        ``best-<task>-<language>``.
     """
 
     name: Name

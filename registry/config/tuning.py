@@ -30,8 +30,14 @@ class Dimension:
 
     Attributes
     ----------
+    low
+        Smallest value of a range.
+    high
+        Largest value of a range.
     log
         Whether a range is searched by orders of magnitude.
+    choices
+        The values, in place of a range.
     """
 
     low: float | None = None
@@ -69,10 +75,14 @@ def _choices(*values: object) -> Any:
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)
 class TuneSpace:
-    """What is searched; a name that a study file leaves out has the range that stands here.
+    """What is searched, each name a range or a list of choices; a name that a file leaves out is searched as here.
 
-    ``targets`` are the projections adapted, each choice a list of names: query and value alone (as in arXiv
-    2106.09685), all of attention, or every projection.
+    Attributes
+    ----------
+    learning_rate, rank, alpha, epochs, batch_size, dropout
+        As in ``recipe`` and ``recipe.lora``.
+    targets
+        The projections adapted, each choice a list of names.
     """
 
     learning_rate: Dimension = _range(1e-5, 1e-2, log=True)
@@ -106,22 +116,24 @@ class TuneSpec:
     Attributes
     ----------
     objective
-        ``validation_loss``, mean over the sources, to be minimised; or ``transfer``, what an adapter gives its own task
-        in other languages less what it costs other tasks, to be maximised. See ``registry/tuning/objective.py``.
+        ``validation_loss`` minimises the mean over the sources. ``transfer`` maximises the gain on the source's task in
+        other languages minus the harm to other tasks. See ``registry/tuning/objective.py``.
     harm_weight
-        How much one point of harm off the task weighs against one point of gain on it, in ``transfer``.
+        In ``transfer``: how much one point of harm to other tasks weighs against one point of gain.
     validation
         Share of each cell's *training* items on which trials are judged; test items are never read.
     sources
-        Cells (``task/language``) that trials are trained on; empty takes the first source of each of the study's tasks.
+        Cells ``task/language`` that trials are trained on; empty takes the first source of each task.
     trials
-        Trials in all, those of earlier and of other processes included.
+        Trials in all, including those of earlier and of other processes.
     timeout
-        Seconds after which a command starts no further trial; 0 for none.
+        Seconds after which a command starts no further trial; 0 for no limit.
     startup
-        Trials drawn at random before Optuna's sampler takes over, and finished ones before its pruner does.
+        Trials drawn at random before Optuna's sampler takes over; also the finished trials that its pruner waits for.
     pruner
         ``median`` stops a trial that is worse than the median of the others at the same point; ``none`` stops none.
+    space
+        The values searched.
     """
 
     objective: Literal["validation_loss", "transfer"] = "validation_loss"
