@@ -15,10 +15,11 @@ from registry.doctor.adapters import check_folders, check_unregistered
 from registry.doctor.examination import Examination, examine, mended
 from registry.doctor.findings import Finding, Level, Section
 from registry.doctor.records import read_records
-from registry.tracking import runs
+from registry.tracking import liveness
 from registry.tracking.liveness import worker_identity
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import sqlite_uri
+from tests.clock import Clock
 from tests.doctor.conftest import Book, answers
 
 _HOST, _, _PROCESS = worker_identity().rpartition(":")
@@ -100,8 +101,7 @@ def test_a_heartbeat_that_beats_again_while_it_is_watched_saves_its_run(whole: B
     silent, slow = (whole.run(Kind.EVALUATE, job, status="RUNNING", heartbeat="1", worker="far:1-1") for _ in range(2))
     beat = lambda _: whole.client.set_tag(slow.info.run_id, Tag.HEARTBEAT, "2")  # noqa: E731
     assert "2 runs of other machines" in only(whole).text
-    monkeypatch.setattr(runs, "_WATCH_SECONDS", 0.5)
-    monkeypatch.setattr("registry.tracking.runs.time.sleep", beat)
+    monkeypatch.setattr(liveness, "time", Clock(beat))
     repair(whole)
     assert (states(whole)[silent.info.run_id], states(whole)[slow.info.run_id]) == ("KILLED", "RUNNING")
 

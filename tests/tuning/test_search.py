@@ -12,11 +12,12 @@ from optuna.trial import TrialState
 from registry.config.files import load_study
 from registry.errors import Refused
 from registry.runner.session import prospect, run_study
-from registry.tracking import runs
+from registry.tracking import liveness
 from registry.tracking.names import Kind, Tag
 from registry.tuning import objective, storage
 from registry.tuning.search import run_search
 from registry.tuning.storage import open_storage, recipe_of, storage_url, suggested
+from tests.clock import Clock
 from tests.tuning.trials import RUNNING, runs_of, told, trials_of
 
 
@@ -109,7 +110,7 @@ def test_a_search_without_a_completed_trial_says_why(study, uri, tmp_path, monke
 
 
 def test_a_trial_whose_process_is_gone_is_tried_again(undisturbed, study, uri, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(runs, "_WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(liveness, "time", Clock())
     trials = trials_of(study, uri)
     tags = {Tag.KIND: Kind.TUNE, Tag.HEARTBEAT: "0", Tag.WORKER: "another-machine:1-1"}
     dead = trials.client.create_run(trials.experiment_id, tags=tags).info.run_id
