@@ -26,7 +26,7 @@ from registry.deploy.policy import Measured, Verdict
 from registry.deploy.resolve import Chosen
 from registry.errors import Refused
 from registry.evaluation.metrics import record_inputs
-from registry.tracking import names
+from registry.tracking import metric_names, names
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.names import Kind, Tag
 from registry.tracking.recording import Recording
@@ -174,7 +174,7 @@ def _record(recording: Recording, verdict: Verdict, chosen: Chosen) -> None:
     _record_link(recording, chosen)
     asked = (*verdict.terms.want, *verdict.terms.protect)
     found = [(cell, verdict.evidence.targets[cell]) for cell in asked if cell in verdict.evidence.targets]
-    values = {names.promoting(name, cell): getattr(one, name) for cell, one in found for name in _METRICS}
+    values = {metric_names.promoting(name, cell): getattr(one, name) for cell, one in found for name in _METRICS}
     recording.metrics({name: value for name, value in values.items() if value == value})
     with recording.folder() as folder:
         text = json.dumps(verdict.plain(), indent=1, ensure_ascii=False)

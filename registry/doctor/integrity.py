@@ -11,7 +11,8 @@ from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.lost import copy_back, found_elsewhere, restore
 from registry.doctor.records import Records, described, watched
 from registry.tracking.liveness import end_dead, is_silent, still_silent
-from registry.tracking.names import FINAL_LOSS, Artifact, Kind, Tag, is_of
+from registry.tracking.metric_names import FINAL_LOSS, is_of
+from registry.tracking.names import Artifact, Kind, Tag
 from registry.tracking.recording import local_folder
 
 __all__ = ["Expected", "check_dead", "check_finished", "check_plan"]

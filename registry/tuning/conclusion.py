@@ -20,7 +20,7 @@ from registry.config.types import LONGEST_NAME
 from registry.errors import Refused
 from registry.files.outputs import staged
 from registry.planning import design_files
-from registry.tracking.names import BEST_VALUE, importance, of_search, trials_in_state
+from registry.tracking.metric_names import BEST_VALUE, importance, of_search, trials_in_state
 from registry.tuning.storage import RUN, Trials, recipe_of
 
 __all__ = [

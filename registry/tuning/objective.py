@@ -35,7 +35,7 @@ from registry.models.loading import load_tokenizer
 from registry.models.projections import matched_modules
 from registry.planning.experiment import Experiment
 from registry.runner.laid_out import examples_of, loaded, questions_of, tokens_per_batch
-from registry.tracking import names
+from registry.tracking import metric_names
 
 __all__ = ["Measured", "Progress", "Report", "Workbench", "transfer_value"]
 
@@ -126,7 +126,7 @@ class Workbench:
         judged = replace(recipe, validation=self._spec.validation)
         self._train(judged, {source: told(source) for source in curves}, partial(progress, "train"))
         metrics = {
-            names.tuned("validation_loss", source): min(curve) if keeps_best else curve[-1]
+            metric_names.tuned("validation_loss", source): min(curve) if keeps_best else curve[-1]
             for source, curve in curves.items()
         }
         return Measured(standing(recipe.epochs), metrics)
@@ -142,7 +142,7 @@ class Workbench:
                 scores = self._scores(whole, partial(progress, f"{where} score"))
             value, gain, harm = transfer_value(source, scores, self._baseline, weight=self._spec.harm_weight)
             values.append(value)
-            metrics |= {names.tuned("gain", source): gain, names.tuned("harm", source): harm}
+            metrics |= {metric_names.tuned("gain", source): gain, metric_names.tuned("harm", source): harm}
             report(step, fmean(values))
         return Measured(fmean(values), metrics)
 

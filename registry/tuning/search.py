@@ -20,7 +20,8 @@ from tqdm import tqdm
 
 from registry.files.disks import disk_problem
 from registry.planning import design_files
-from registry.tracking.names import TRIAL_OBJECTIVE, TRIAL_VALUE, Kind, Tag, run_name
+from registry.tracking.metric_names import TRIAL_OBJECTIVE, TRIAL_VALUE
+from registry.tracking.names import Kind, Tag, run_name
 from registry.tracking.recording import Recording
 from registry.tracking.runs import recorded
 from registry.tuning.conclusion import Conclusion, conclude, place_files, write_files
