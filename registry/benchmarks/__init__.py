@@ -14,12 +14,12 @@ from registry.benchmarks.files import files_benchmark
 from registry.benchmarks.hub.benchmark import hub_benchmark
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS, Prompt
-from registry.benchmarks.splits import SPLITS, Manifest, Split
+from registry.benchmarks.splits import SPLITS, Split, SplitManifest
 from registry.cells import Grid
 from registry.config.data import BenchmarkSpec
 from registry.errors import unknown
 
-__all__ = ["SPLITS", "AlignedItems", "Benchmark", "Item", "Manifest", "Prompt", "Split", "align", "load_benchmark"]
+__all__ = ["SPLITS", "AlignedItems", "Benchmark", "Item", "Prompt", "Split", "SplitManifest", "align", "load_benchmark"]
 
 
 def load_benchmark(spec: BenchmarkSpec) -> Benchmark:

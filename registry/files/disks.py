@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or closed to this user: told in words, whichever library notices."""
+"""Errors of disks that are full, read-only or closed to this user, in words, whichever library raises them."""
 
 from __future__ import annotations
 

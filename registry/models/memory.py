@@ -1,4 +1,4 @@
-"""Whether a base's weights, and what training all of them takes, fit into memory: told before anything is loaded.
+"""Whether a base's weights, and what training all of them takes, fit into memory, known before anything is loaded.
 
 1 GB is 10⁹ bytes. What adapters, activations and logits take besides is reckoned in ``tests/needed_memory.py``, for
 the table in docs/performance.md.

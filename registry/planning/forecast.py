@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from registry.config.study import BaseSpec, Study
 from registry.models.base import base_folder, skeleton_of
 from registry.models.catalogue import PAPER
-from registry.models.hub import NotAtHand, cached_weights
+from registry.models.hub import HubUnavailable, cached_weights
 from registry.models.projections import adapter_parameters
 from registry.paths import located
 from registry.planning.estimate import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
@@ -66,7 +66,7 @@ def sizes_of(spec: BaseSpec, study: Study) -> Sizes | None:
 
     try:
         model = skeleton_of(spec, trust_remote_code=study.trust_remote_code)
-    except NotAtHand:
+    except HubUnavailable:
         return None
     size, parameters = Size.of(model), sum(weight.numel() for weight in model.parameters())
     trained = parameters if recipe.method == "full" else adapter_parameters(model, recipe.lora)

@@ -32,7 +32,7 @@ from registry.tracking.folders import FULL_LOADER, LOADER, check_places, digest_
 from registry.tracking.names import Tag, registered_model
 from registry.tracking.recording import Recording, local_folder, store_folder
 from registry.tracking.signature import SIGNATURE
-from registry.tracking.verification import Recorded, model_on_record, on_record, verify
+from registry.tracking.verification import AdapterRecord, model_on_record, on_record, verify
 
 __all__ = [
     "RESTORE",
@@ -206,7 +206,7 @@ def download_adapter(client: MlflowClient, adapter: RegisteredAdapter, folder: P
     return path
 
 
-def _on_record(client: MlflowClient, adapter: RegisteredAdapter, run: Run | None) -> tuple[Recorded, str]:
+def _on_record(client: MlflowClient, adapter: RegisteredAdapter, run: Run | None) -> tuple[AdapterRecord, str]:
     """Return what is recorded of an adapter, and the address of its files."""
     if not isinstance(adapter, RecordedModel):
         recorded = on_record(client, adapter.name, adapter.version, run=run)

@@ -14,10 +14,10 @@ lets go only after its run is FINISHED: nothing is done twice.
 
 A holder changes the heartbeat of its claims every few seconds. On this machine a claim is dead when its process is
 gone; elsewhere when its heartbeat was watched for 90 seconds by this process's own monotonic clock and did not change.
-No clock is compared with another. Taking over is claiming again, with the dead ignored: two that do so at once are told
-apart like any two. A runner that was only asleep finds its claim deleted and gives up before its run is FINISHED. What
-no lease can rule out: one that falls asleep for as long as its successor takes, between that look and the end of its
-run, leaves a second run with the same result.
+No clock is compared with another. Taking over is claiming again, with the dead ignored; if two do so at once, the
+smaller number decides as above. A runner that was only asleep finds its claim deleted and gives up before its run is
+FINISHED. What no lease can rule out: one that falls asleep for as long as its successor takes, between that look and
+the end of its run, leaves a second run with the same result.
 
 Rejected: an election by (start time, run id) among runs, since a clock that is behind wins late; a parameter of a
 shared run, written once, since that run needs an election itself and its parameters would be columns of MLflow's run
@@ -190,7 +190,7 @@ class Claims:
         return True
 
     def release(self, claim: Claim) -> None:
-        """Let go of a claim; a store that cannot be reached is told later."""
+        """Let go of a claim; if the store cannot be reached, this is repeated later."""
         with unbroken():
             with self._lock:
                 if claim not in self._held:

@@ -249,8 +249,8 @@ def _difference(first: Result, second: Result) -> str:
     if not differing:
         return ""
     name = differing[0]
-    told = f"{name} {_written(first.values, name)} and {_written(second.values, name)}"
-    return told + (f", and {len(differing) - 1} more values" if len(differing) > 1 else "")
+    text = f"{name} {_written(first.values, name)} and {_written(second.values, name)}"
+    return text + (f", and {len(differing) - 1} more values" if len(differing) > 1 else "")
 
 
 def _by_weight(name: str) -> tuple[bool, str]:

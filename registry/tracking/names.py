@@ -154,7 +154,7 @@ def run_name(kind: Kind, model: str, source: Cell | None = None, seed: int | Non
 def outcomes_file(model: str, source: Cell | None, seed: int | None) -> str:
     """Artifact of an import that holds the outcomes of a base (no source), or of an adapter, as Parquet.
 
-    Names that hold the separator ``--`` themselves are told apart by a digest.
+    A digest distinguishes names that hold the separator ``--`` themselves.
     """
     cell = () if source is None else (source.task, source.language)
     name = "baseline" if source is None else f"{source.task}--{source.language}--seed-{seed}"

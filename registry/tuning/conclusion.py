@@ -115,8 +115,8 @@ def _nothing(trials: Trials, failures: Sequence[str]) -> Refused:
     states = [trial.state for trial in trials.counted()]
     shown = ", ".join(f"{states.count(state)} {state.name.lower()}" for state in dict.fromkeys(states)) or "none begun"
     remedy = "lower tune.space.learning_rate, or raise trials or timeout; the same command then goes on from here"
-    told = f"no trial of {trials.search.name!r} was completed, so there is no best recipe ({shown}); {remedy}"
-    return Refused("\n".join([told, *failures[:3]]))
+    message = f"no trial of {trials.search.name!r} was completed, so there is no best recipe ({shown}); {remedy}"
+    return Refused("\n".join([message, *failures[:3]]))
 
 
 def place_files(found: Conclusion, trials: Trials) -> Conclusion:

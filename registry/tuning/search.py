@@ -25,7 +25,7 @@ from registry.tracking.names import Kind, Tag, run_name
 from registry.tracking.recording import Recording
 from registry.tracking.runs import recorded
 from registry.tuning.conclusion import Conclusion, conclude, place_files, write_files
-from registry.tuning.objective import Measured, Progress, Report, Workbench
+from registry.tuning.objective import Progress, Report, TrialOutcome, Workbench
 from registry.tuning.preparation import Search
 from registry.tuning.storage import RUN, Trials, recipe_of, suggested
 
@@ -88,9 +88,9 @@ class _Trying:
         ) as bar:
             while trial := self._next(began):
                 started = time.monotonic()
-                told = self._do(trial, bench, _Doing(bar, trial.number).moved)
+                outcome = self._do(trial, bench, _Doing(bar, trial.number).moved)
                 bar.update(1)
-                self._say(trial, told, time.monotonic() - started)
+                self._say(trial, outcome, time.monotonic() - started)
         return self.failures
 
     def _next(self, began: float) -> optuna.Trial | None:
@@ -100,7 +100,7 @@ class _Trying:
             return None
         return self.trials.claim(self.parent)
 
-    def _say(self, trial: optuna.Trial, told: str, seconds: float) -> None:
+    def _say(self, trial: optuna.Trial, outcome: str, seconds: float) -> None:
         done, of = len(self.trials.counted()), self.trials.search.spec.trials
         complete = self.trials.counted(TrialState.COMPLETE)
         best = ""
@@ -108,7 +108,7 @@ class _Trying:
             number, value = self.trials.study.best_trial.number, self.trials.study.best_value
             best = f"; best {value:.4g} (trial {number})"
         left = f", about {(of - done) * seconds:.0f} s to go" if done < of else ""
-        tqdm.write(f"trial {trial.number}: {told}, {seconds:.1f} s; {done}/{of}{best}{left}", file=sys.stderr)
+        tqdm.write(f"trial {trial.number}: {outcome}, {seconds:.1f} s; {done}/{of}{best}{left}", file=sys.stderr)
 
     def _do(self, trial: optuna.Trial, bench: Workbench, progress: Progress) -> str:
         """Do a trial, in a run of its own; an error of the recipe ends this trial alone.
@@ -136,7 +136,7 @@ class _Trying:
             self.failures.append(f"trial {trial.number}: {type(error).__name__}: {error}")
             return f"failed ({type(error).__name__}: {error})"
 
-    def _measure(self, trial: optuna.Trial, measure: Callable[[Report], Measured], recording: Recording) -> str:
+    def _measure(self, trial: optuna.Trial, measure: Callable[[Report], TrialOutcome], recording: Recording) -> str:
         def report(step: int, value: float) -> None:
             trial.report(value, step)
             recording.metrics({TRIAL_OBJECTIVE: value}, step=step)

@@ -64,8 +64,8 @@ def open_storage(url: str) -> RDBStorage:
         with FileLock(f"{file}.lock"):  # of several that make the tables at once, one would fail
             return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _LOCKED_SECONDS}})
     except (ImportError, OSError, RuntimeError, SQLAlchemyError) as error:
-        if told := disk_problem(error):
-            raise Refused(f"Optuna's storage {shown_uri(url)} cannot be opened: {told}") from None
+        if problem := disk_problem(error):
+            raise Refused(f"Optuna's storage {shown_uri(url)} cannot be opened: {problem}") from None
         reason = mask(str(error).splitlines()[0]).replace(url, shown_uri(url))
         remedy = "storage= takes a file, or an address such as postgresql+psycopg://user@host/name"
         raise Refused(f"Optuna's storage {shown_uri(url)} cannot be opened ({reason}); {remedy}") from None

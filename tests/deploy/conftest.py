@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from registry.benchmarks.prompts import PROMPTS
 from registry.cells import Cell, regime_of
 from registry.config.study import BaseSpec, LoraSpec
-from registry.deploy.resolve import Asked, Chosen, choose
+from registry.deploy.resolve import ChosenVersion, VersionQuery, choose
 from registry.evaluation.metrics import record_inputs
 from registry.lora.adapter import Adapter, fresh_adapter, save_adapter
 from registry.models.base import resolve_base
@@ -108,9 +108,9 @@ def evaluate(client: MlflowClient) -> Callable[..., str]:
 
 
 @pytest.fixture
-def chosen(client: MlflowClient) -> Callable[..., Chosen]:
+def chosen(client: MlflowClient) -> Callable[..., ChosenVersion]:
     """Choose a version as a user would ask for it."""
-    return lambda **asked: choose(client, Asked(**asked))
+    return lambda **asked: choose(client, VersionQuery(**asked))
 
 
 @pytest.fixture

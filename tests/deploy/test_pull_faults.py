@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 
 from registry.deploy.folder import Identity, is_same, placed, refresh_card, seal
 from registry.deploy.pull import pull
-from registry.deploy.resolve import Asked, choose
+from registry.deploy.resolve import VersionQuery, choose
 from registry.tracking.names import Tag
 from registry.tracking.store import open_store
 from tests.kill_at_write import Fault, kills, run_with_fault
@@ -22,7 +22,7 @@ FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors", "pulle
 def pull_into(uri: str, target: Path, *, overwrite: bool = False) -> None:
     """Pull the newest version into a folder; what another process of a test does."""
     client = open_store(uri)
-    pull(client, choose(client, Asked(name=NAME)), target, overwrite=overwrite)
+    pull(client, choose(client, VersionQuery(name=NAME)), target, overwrite=overwrite)
 
 
 def pull_over(uri: str, target: Path) -> None:

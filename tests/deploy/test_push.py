@@ -65,8 +65,8 @@ def test_what_others_put_into_a_pulled_folder_is_not_uploaded(hub, folder, monke
 @pytest.mark.parametrize(
     ("token", "told"),
     [
-        (None, r"knows no valid token \(HTTP 401\); make a token with write access"),
-        ("hf_read", r"the token may not write to 'me' \(HTTP 403\)"),
+        (None, r"does not accept the token \(HTTP 401\); make a token with write access"),
+        ("hf_read", r"does not let this token write there \(HTTP 403\)"),
     ],
 )
 def test_a_token_that_will_not_do_is_explained(hub: UploadHub, folder: Path, monkeypatch, token, told: str) -> None:

@@ -1,4 +1,4 @@
-"""Every fault that a study's records can have is found, told with what mends it, and mended only where that is safe."""
+"""Every fault that a study's records can have is found and reported, and repaired only where that is safe."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from registry.doctor.adapters import check_folders, check_unregistered
-from registry.doctor.examination import Examination, examine, mended
+from registry.doctor.examination import Examination, examine, repaired
 from registry.doctor.findings import Finding, Level, Section
 from registry.doctor.records import read_records
 from registry.tracking import liveness
@@ -39,7 +39,7 @@ def only(book: Book) -> Finding:
 
 
 def repair(book: Book) -> list[Finding]:
-    found = mended(Section("", book.findings())).findings
+    found = repaired(Section("", book.findings())).findings
     return [finding for finding in found if finding.text.startswith("mended")]
 
 
