@@ -17,7 +17,8 @@ from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import Prompt
 from registry.benchmarks.splits import SPLITS, Pools, Split, SplitManifest, draw_manifest, read_manifest, shown
 from registry.cells import Cell, Grid
-from registry.config.data import Headline, SplitSpec
+from registry.config.data import SplitSpec
+from registry.config.types import Headline
 from registry.errors import Refused, unknown
 from registry.paths import located
 

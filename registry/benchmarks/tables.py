@@ -12,7 +12,7 @@ from pathlib import Path
 
 from registry.benchmarks.separated import RecordError, quoting_of, records
 from registry.benchmarks.texts import is_visible, normalize_text
-from registry.config.data import Quoting
+from registry.config.types import Quoting
 from registry.errors import Refused
 
 __all__ = ["Problems", "Table", "TableRow", "read_table"]

@@ -9,15 +9,9 @@ from typing import Annotated, Literal
 from pydantic import Field, PlainValidator, TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from registry.config.types import STRICT, Name
+from registry.config.types import STRICT, Headline, Name, Quoting
 
-__all__ = ["BenchmarkSpec", "FilesTask", "Headline", "Quoting", "SplitSpec"]
-
-#: Which accuracy is a task's score: of the options' log-likelihoods as they are, or divided by lengths in characters.
-Headline = Literal["acc", "acc_norm"]
-
-#: How quotes in a table of separated fields are read; see ``FilesTask.quoting``.
-Quoting = Literal["minimal", "none"]
+__all__ = ["BenchmarkSpec", "FilesTask", "SplitSpec"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -16,19 +16,12 @@ from pydantic.dataclasses import dataclass
 from registry.config.data import BenchmarkSpec, SplitSpec
 from registry.config.promotion import PromotionPolicy, check_aliases
 from registry.config.tuning import TuneSpec
-from registry.config.types import STRICT, Fraction, Name, Positive
+from registry.config.types import STRICT, Fraction, Name, Placement, Positive, Quantization
 
-__all__ = ["ALL_LINEAR", "CHAT_DATE", "BaseSpec", "LoraSpec", "Placement", "Quantization", "Recipe", "Study"]
+__all__ = ["ALL_LINEAR", "CHAT_DATE", "BaseSpec", "LoraSpec", "Recipe", "Study"]
 
 #: What a chat template takes for today where a study does not say: what Llama-3's own writes if there is no clock.
 CHAT_DATE = date(2024, 7, 26)
-
-#: Where a base's weights lie; see :class:`Study`.
-Placement = Literal["one", "spread"]
-
-#: Bits per weight of a base's projections, where fewer than its precision has; see :class:`Study`.
-Quantization = Literal["8bit", "4bit"]
-
 
 #: Targets of an adapter on every linear layer but the LM head.
 ALL_LINEAR = ("all-linear",)

@@ -1,12 +1,12 @@
-"""What the fields of a study's sections have in common."""
+"""What the fields of a study's sections have in common, and the values that some of them are chosen from."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-__all__ = ["LONGEST_NAME", "STRICT", "Fraction", "Name", "Positive"]
+__all__ = ["LONGEST_NAME", "STRICT", "Fraction", "Headline", "Name", "Placement", "Positive", "Quantization", "Quoting"]
 
 #: A section refuses keys it does not have.
 STRICT = ConfigDict(extra="forbid")
@@ -17,3 +17,15 @@ LONGEST_NAME = 60
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=LONGEST_NAME)]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+#: Where a base model's weights are; see :class:`registry.config.study.Study`.
+Placement = Literal["one", "spread"]
+
+#: Bits per weight of a base model's projections, where fewer than its precision has; see there.
+Quantization = Literal["8bit", "4bit"]
+
+#: Which accuracy is a task's score: of the options' log-likelihoods as they are, or divided by lengths in characters.
+Headline = Literal["acc", "acc_norm"]
+
+#: How quotes in a table of separated fields are read; see :class:`registry.config.data.FilesTask`.
+Quoting = Literal["minimal", "none"]

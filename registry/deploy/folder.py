@@ -68,8 +68,9 @@ def is_same(target: Path, identity: Identity) -> bool:
     wanted = {name: digest for name, digest in manifest["files"].items() if name != CARD}
     if not identity.merged and wanted.get(WEIGHTS) != identity.sha256:
         return False
+    # A process that is killed while it writes one of the two leaves a file of such a name.
     there = {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()}
-    there -= {CARD, MANIFEST, *(f".{name}.new" for name in (CARD, MANIFEST))}  # the latter a killed process left
+    there = {name for name in there - {CARD, MANIFEST} if not name.startswith((f".{CARD}.", f".{MANIFEST}."))}
     return there == set(wanted) and all(_digest(target / name) == wanted[name] for name in wanted)
 
 

@@ -106,7 +106,7 @@ def pull(
             seal(new, identity)
             _check_alias(client, chosen)
     except OSError as error:
-        raise _failure(error, chosen.adapter) from error
+        raise _failure(error, chosen.adapter, target) from error
     return found
 
 
@@ -152,7 +152,7 @@ def _recorded(client: MlflowClient, chosen: ChosenVersion) -> AdapterRecord:
     try:
         return on_record(client, chosen.adapter.name, chosen.adapter.version)
     except MlflowException as error:
-        raise _failure(error, chosen.adapter) from error
+        raise _failure(error, chosen.adapter, Path()) from error
 
 
 def _is_as_recorded(client: MlflowClient, chosen: ChosenVersion, target: Path, identity: Identity) -> bool:
@@ -222,12 +222,12 @@ def _fetched(client: MlflowClient, adapter: RegisteredAdapter, folder: Path) -> 
     try:
         return download_adapter(client, adapter, folder)
     except MlflowException as error:
-        raise _failure(error, adapter) from error
+        raise _failure(error, adapter, folder) from error
 
 
-def _failure(error: Exception, adapter: RegisteredAdapter) -> Refused:
+def _failure(error: Exception, adapter: RegisteredAdapter, place: Path) -> Refused:
     """Say what a failed download or a full disk means."""
-    if problem := disk_problem(error):
+    if problem := disk_problem(error, place):
         return Refused(f"{adapter.uri} could not be pulled, and nothing was kept: {problem}")
     if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST" or isinstance(error, FileNotFoundError):
         return Refused(f"{adapter.uri}: the version or its files are gone from the store ({_brief(error)}); {RESTORE}")
@@ -273,7 +273,7 @@ def _serving(chosen: ChosenVersion) -> Mapping[str, Any]:
         try:
             path = mlflow.artifacts.download_artifacts(f"{chosen.adapter.uri}/MLmodel", dst_path=folder)
         except (MlflowException, OSError) as error:
-            raise _failure(error, chosen.adapter) from error
+            raise _failure(error, chosen.adapter, Path(folder)) from error
         try:
             return read_description(Path(path).parent)
         except Refused as error:

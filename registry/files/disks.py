@@ -40,18 +40,20 @@ _TEXTS = {
 _PATH = re.compile(r"'(/[^'\n]+)'")
 
 
-def disk_problem(error: BaseException) -> str | None:
+def disk_problem(error: BaseException, place: Path | None = None) -> str | None:
     """Return what an error says of a disk and what helps, None if neither it nor its causes are of a disk.
 
     Parameters
     ----------
     error
         As it ended a command, with the errors behind it.
+    place
+        What was written, if the error does not name it.
     """
     for one in _chain(error):
         kind = _kind(one)
         if kind is not None:
-            return _words(kind, _place(one))
+            return _words(kind, _place(one) or place)
     return None
 
 

@@ -185,8 +185,8 @@ def hub_errors(what: str, *, revision: str | None = None, remedy: str = "", writ
         if writing:
             raise Refused(f"{what}: the upload failed ({reason}){end}") from None
         if constants.is_offline_mode():
-            place = f"not, or not whole, in the hub's cache ({constants.HF_HUB_CACHE}), and offline mode is on"
-            raise HubUnavailable(f"{what} is {place}{end}", reason="offline mode is on") from None
+            place = f"is not in the hub's cache ({constants.HF_HUB_CACHE}), or not all of it, and offline mode is on"
+            raise HubUnavailable(f"{what} {place}{end}", reason="offline mode is on") from None
         message = f"{what}: the hub cannot be reached and its cache does not hold it ({reason}){end}"
         raise HubUnavailable(message, reason=reason) from None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from registry.config.study import Placement, Quantization
+from registry.config.types import Placement, Quantization
 from registry.errors import Refused
 from registry.models.architecture import auto_class, brief, keep_language
 from registry.models.base import Base

@@ -14,7 +14,7 @@ import ctypes
 import sys
 from typing import TYPE_CHECKING
 
-from registry.config.study import Placement, Quantization
+from registry.config.types import Placement, Quantization
 from registry.errors import Refused
 from registry.models.projections import body_weights
 

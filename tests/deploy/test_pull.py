@@ -326,7 +326,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(client, there, tmp_path: Path, m
     for place, name in ((mlflow.artifacts, "download_artifacts"), (Path, "write_text"), (Path, "rename")):
         with monkeypatch.context() as patch:
             patch.setattr(place, name, full)
-            with pytest.raises(Refused, match=r"(?s)nothing was kept: the disk is full.*\(\d+ MB free\)"):
+            with pytest.raises(Refused, match=r"(?s)nothing was kept: the disk is full.*\([\d,]+ MB free\)"):
                 pull(client, there, tmp_path / "made" / "here")
         assert_nothing_is_left(tmp_path)
 

@@ -20,6 +20,7 @@ from registry.tracking.liveness import worker_identity
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import sqlite_uri
 from tests.clock import Clock
+from tests.closed_stores import close_store
 from tests.doctor.conftest import Book, answers
 
 _HOST, _, _PROCESS = worker_identity().rpartition(":")
@@ -253,8 +254,7 @@ def test_folders_that_another_database_may_own_are_moved_not_removed(whole: Book
 
 def test_a_moved_study_is_repaired_and_then_examined(whole: Book, tmp_path: Path, command, monkeypatch) -> None:
     folder, moved = whole.folder.parents[1], tmp_path / "moved 100%"
-    for store in (whole.client._tracking_client.store, whole.client._get_registry_client().store):
-        store.engine.dispose()
+    close_store(whole.client)
     shutil.move(folder, moved)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_uri(moved / "mlflow.db"))
     code, output, _ = command("doctor", "--study", whole.file)
