@@ -60,7 +60,8 @@ def test_no_two_metrics_of_a_grid_share_a_name() -> None:
 
 @pytest.fixture(scope="module")
 def run(new_store) -> tuple[MlflowClient, str]:
-    client = MlflowClient(new_store())
+    address = new_store()
+    client = MlflowClient(address, address)
     return client, client.create_run("0").info.run_id
 
 
