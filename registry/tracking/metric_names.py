@@ -6,6 +6,7 @@ last slash of a metric's name, hence the order ``quantity/regime/task/language``
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from registry.cells import Cell, Regime
@@ -56,39 +57,24 @@ def on_target(quantity: str, cell: Cell) -> str:
     return f"{quantity}/{cell}"
 
 
-def score(cell: Cell) -> str:
-    """Metric of the headline score on a target, a proportion in [0, 1]."""
-    return on_target("score", cell)
+#: Metric of the headline score on a target, a proportion in [0, 1].
+score = partial(on_target, "score")
 
+#: Metrics of plain accuracy on a target, and of length-normalised accuracy.
+acc = partial(on_target, "acc")
+acc_norm = partial(on_target, "acc_norm")
 
-def acc(cell: Cell) -> str:
-    """Metric of plain accuracy on a target."""
-    return on_target("acc", cell)
+#: Metric of the expected score of guessing, the mean of 1 / number of options over the target's items.
+chance = partial(on_target, "chance")
 
+#: Metric of a baseline: the exact one-sided p-value of a score so low, or lower, by guessing.
+chance_p = partial(on_target, "chance_p")
 
-def acc_norm(cell: Cell) -> str:
-    """Metric of length-normalised accuracy on a target."""
-    return on_target("acc_norm", cell)
+#: Metric of how many of a target's questions lost their left side to fit the base model's longest input.
+cut_questions = partial(on_target, "cut_questions")
 
-
-def chance(cell: Cell) -> str:
-    """Metric of the expected score of guessing, the mean of 1 / number of options over the target's items."""
-    return on_target("chance", cell)
-
-
-def chance_p(cell: Cell) -> str:
-    """Metric of a baseline: the exact one-sided p-value of a score so low, or lower, by guessing."""
-    return on_target("chance_p", cell)
-
-
-def cut_questions(cell: Cell) -> str:
-    """Metric of how many of a target's questions lost their left side to fit the base's longest input."""
-    return on_target("cut_questions", cell)
-
-
-def indistinct(cell: Cell) -> str:
-    """Metric of the share of a target's questions, in [0, 1], with options that no model can tell apart."""
-    return on_target("indistinct", cell)
+#: Metric of the share of a target's questions, in [0, 1], with options that no model can tell apart.
+indistinct = partial(on_target, "indistinct")
 
 
 def delta(regime: Regime, cell: Cell) -> str:
