@@ -20,7 +20,7 @@ from registry.cells import Cell, Grid
 from registry.config.data import SplitSpec
 from registry.config.types import Headline
 from registry.errors import Refused, unknown
-from registry.paths import located
+from registry.paths import resolved_path
 
 __all__ = ["AlignedItems", "Benchmark", "align"]
 
@@ -207,7 +207,7 @@ def _manifest(benchmark: Benchmark, task: str, pools: Pools, split: SplitSpec) -
     differing = split.differing or differing
     if split.manifest:
         broken = {part: {one: benchmark.broken(Cell(task, one), part) for one in pools[part]} for part in SPLITS}
-        manifest = read_manifest(task, located(split.manifest), pools, broken=broken, drop=missing == "drop")
+        manifest = read_manifest(task, resolved_path(split.manifest), pools, broken=broken, drop=missing == "drop")
     else:
         kept = agreeing(task, pools) if differing == "drop" else pools
         if (split.overlap or default) == "drop":

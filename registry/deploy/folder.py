@@ -22,11 +22,11 @@ __all__ = [
     "check_target",
     "is_ours",
     "is_same",
-    "placed",
     "pulled_files",
     "refresh_card",
-    "seal",
-    "tidy",
+    "remove_leftovers",
+    "replacing_folder",
+    "write_manifest",
 ]
 
 MANIFEST = "pulled.json"
@@ -85,7 +85,7 @@ def pulled_files(target: Path) -> list[str]:
     return sorted(manifest["files"]) if manifest else []
 
 
-def seal(folder: Path, identity: Identity) -> None:
+def write_manifest(folder: Path, identity: Identity) -> None:
     """Write down what a folder holds, readable by whoever may read the folder: a server may run as someone else."""
     for path in folder.rglob("*"):
         if path.is_file():
@@ -113,7 +113,7 @@ def refresh_card(target: Path, text: str) -> bool:
 
 
 @contextmanager
-def placed(target: Path) -> Iterator[Path]:
+def replacing_folder(target: Path) -> Iterator[Path]:
     """Give a new folder beside the target, which takes the target's place when the block ends without an error.
 
     Whatever goes wrong before, the target is as it was and the new folder is gone. A process that is killed leaves its
@@ -159,7 +159,7 @@ def _replace(new: Path, target: Path) -> None:
     shutil.rmtree(old)
 
 
-def tidy(target: Path) -> None:
+def remove_leftovers(target: Path) -> None:
     """Remove what killed processes left beside a folder that is whole."""
     for suffix in ("", _REPLACED):
         remove_unfinished(target.parent, _MAKING, suffix=suffix)

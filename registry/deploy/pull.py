@@ -17,7 +17,17 @@ from registry.cards.base_model import Dtype, auto_class, base_dtype, find_base, 
 from registry.cards.card import Facts, card
 from registry.cards.results import results_of
 from registry.cards.vllm import cautions, objections, serve_adapter, serve_merged
-from registry.deploy.folder import CARD, Identity, check_target, is_ours, is_same, placed, refresh_card, seal, tidy
+from registry.deploy.folder import (
+    CARD,
+    Identity,
+    check_target,
+    is_ours,
+    is_same,
+    refresh_card,
+    remove_leftovers,
+    replacing_folder,
+    write_manifest,
+)
 from registry.deploy.resolve import ChosenVersion
 from registry.deploy.versions import alias_target
 from registry.errors import Refused
@@ -25,7 +35,7 @@ from registry.files.adapter import CONFIG, WEIGHTS, config_text, read_config
 from registry.files.disks import disk_problem
 from registry.tracking.adapters import RESTORE, RegisteredAdapter, download_adapter
 from registry.tracking.folders import read_description
-from registry.tracking.verification import AdapterRecord, check_recipe, on_record, run_of
+from registry.tracking.verification import AdapterRecord, check_recipe, run_of, version_record
 
 __all__ = ["PulledFolder", "default_folder", "pull", "usage"]
 
@@ -99,11 +109,11 @@ def pull(
             return _with_base(_kept(client, chosen, run, target, identity, say), chosen, base, say)
         _refuse_replacing(target, identity, overwrite=overwrite)
     try:
-        with placed(target) as new:
+        with replacing_folder(target) as new:
             facts = _made(client, chosen, run, new, merged=merged, base=base, say=say)
             found = _with_base(PulledFolder(target, facts, kept=False), chosen, base, say)
             (new / CARD).write_text(_card(client, chosen, facts, say), encoding="utf-8")
-            seal(new, identity)
+            write_manifest(new, identity)
             _check_alias(client, chosen)
     except OSError as error:
         raise _failure(error, chosen.adapter, target) from error
@@ -150,7 +160,7 @@ def _refuse_replacing(target: Path, identity: Identity, *, overwrite: bool) -> N
 def _recorded(client: MlflowClient, chosen: ChosenVersion) -> AdapterRecord:
     """Look up what is recorded of the version; one that was deleted since it was chosen is refused."""
     try:
-        return on_record(client, chosen.adapter.name, chosen.adapter.version)
+        return version_record(client, chosen.adapter.name, chosen.adapter.version)
     except MlflowException as error:
         raise _failure(error, chosen.adapter, Path()) from error
 
@@ -176,7 +186,7 @@ def _kept(
 ) -> PulledFolder:
     """Leave a folder as it is, but for results that its card does not tell yet."""
     facts = _facts(chosen, run, _serving(chosen), identity.merged)
-    tidy(target)
+    remove_leftovers(target)
     try:
         refreshed = refresh_card(target, _card(client, chosen, facts, say))
     except OSError as error:  # the adapter is there all the same

@@ -14,7 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.lost import copy_back, found_elsewhere, move_aside, restore
-from registry.doctor.records import StudyRecords, watched
+from registry.doctor.records import StudyRecords, with_progress
 from registry.errors import Refused
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.folders import FilesMissing, check_places
@@ -44,7 +44,7 @@ def check_adapters(records: StudyRecords, *, download: bool, hashing: bool = Tru
     models = {model.model_id: model for model in records.models}
     faults: dict[str, list[str]] = {}
     compared = 0
-    for version in watched(records.versions, "looking at adapters"):
+    for version in with_progress(records.versions, "looking at adapters"):
         fault, read = _fault(records, version, models, download=download, hashing=hashing)
         compared += read
         if fault:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mlflow.entities import Run
 
 from registry.doctor.findings import Finding, good, note, wrong
-from registry.doctor.records import StudyRecords, described, watched
+from registry.doctor.records import StudyRecords, described, with_progress
 from registry.tracking.duplicates import Resolution, resolve_runs
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import quoted
@@ -91,6 +91,6 @@ def _named_by_version(records: StudyRecords, run: Run, counting: Run) -> bool:
 
 
 def _delete(records: StudyRecords, runs: Sequence[Run]) -> str:
-    for run in watched(runs, "deleting runs"):
+    for run in with_progress(runs, "deleting runs"):
         records.client.delete_run(run.info.run_id)
     return f"{len(runs)} runs are deleted; `mlflow runs restore --run-id <id>` brings one back"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from registry.config.study import BaseSpec, Study
 from registry.doctor.findings import Finding, good, note, wrong
-from registry.doctor.records import watched
+from registry.doctor.records import with_progress
 from registry.errors import Refused
 from registry.models.base import base_folder
 from registry.models.hub import GatedRepository, HubUnavailable, cached_weights, listing
@@ -44,7 +44,7 @@ def check_hub(study: Study | None, *, named: str = "") -> Iterator[Finding]:
     )
     cached = {spec.name for spec in bases if cached_weights(spec.name, spec.revision)}
     away = ""
-    for spec in watched(bases, "asking the hub"):
+    for spec in with_progress(bases, "asking the hub"):
         if not away:
             try:
                 yield _base(spec, cached=spec.name in cached)

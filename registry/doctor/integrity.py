@@ -9,7 +9,7 @@ from mlflow.entities import Run
 
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.lost import copy_back, found_elsewhere, restore
-from registry.doctor.records import StudyRecords, described, watched
+from registry.doctor.records import StudyRecords, described, with_progress
 from registry.tracking.liveness import end_dead, is_silent, still_silent
 from registry.tracking.metric_names import FINAL_LOSS, is_of
 from registry.tracking.names import Artifact, Kind, Tag
@@ -112,7 +112,7 @@ def check_finished(records: StudyRecords, expected: ExpectedRecords | None) -> I
     """Find finished runs that lack what every one of their kind has."""
     kinds = (Kind.BASELINE, Kind.FINETUNE, Kind.EVALUATE)
     runs = [run for kind in kinds for run in records.finished(kind)]
-    faults = {run.info.run_id: _faults(records, run, expected) for run in watched(runs, "looking at runs")}
+    faults = {run.info.run_id: _faults(records, run, expected) for run in with_progress(runs, "looking at runs")}
     lacking = [run for run in runs if faults[run.info.run_id]]
     if not lacking:
         yield good(f"{len(runs):,} finished baselines, fine-tunes and evaluations are whole")

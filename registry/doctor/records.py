@@ -15,7 +15,7 @@ from registry.tracking.liveness import is_silent
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import all_runs, pages
 
-__all__ = ["StudyRecords", "read_records", "watched"]
+__all__ = ["StudyRecords", "read_records", "with_progress"]
 
 Entity = TypeVar("Entity")
 
@@ -69,7 +69,7 @@ def read_records(client: MlflowClient, experiment: Experiment, study: str) -> St
     return StudyRecords(client, experiment, study, runs, _deleted(client, experiment), list(models), list(versions))
 
 
-def watched(entities: Iterable[Entity], what: str) -> Iterator[Entity]:
+def with_progress(entities: Iterable[Entity], what: str) -> Iterator[Entity]:
     """Yield entities, with a progress bar once that takes over two seconds."""
     yield from tqdm(entities, desc=f"  {what}", unit="", delay=2, leave=False, dynamic_ncols=True)
 

@@ -20,7 +20,7 @@ from registry.models.architecture import UNLIMITED, auto_class, brief, longest_i
 from registry.models.catalogue import PAPER
 from registry.models.hub import HubUnavailable, cached_weights, commit_of
 from registry.models.weight_files import folder_files, folder_weights
-from registry.paths import PROJECT, located
+from registry.paths import PROJECT, resolved_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -235,7 +235,7 @@ def base_folder(spec: BaseSpec) -> Path | None:
         If the folder holds no model, or a name without a folder is neither built in nor a hub id ``owner/name``.
     """
     if spec.path is not None:
-        folder = located(spec.path)
+        folder = resolved_path(spec.path)
     elif spec.name in BUILT_IN:
         folder = PROJECT / BUILT_IN[spec.name]
     elif "/" in spec.name:

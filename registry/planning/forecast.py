@@ -13,7 +13,7 @@ from registry.models.base import base_folder, skeleton_of
 from registry.models.catalogue import PAPER
 from registry.models.hub import HubUnavailable, cached_weights
 from registry.models.projections import adapter_parameters
-from registry.paths import located
+from registry.paths import resolved_path
 from registry.planning.estimate import ITEM_BYTES, OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
 from registry.planning.outline import NOTHING, Outline
 
@@ -143,7 +143,7 @@ def _items(outline: Outline, split: str, task: str) -> int:
     """Items of a cell: as the study says, else as its manifest has, else as many as the paper's."""
     spec = outline.study.split
     if spec.manifest:
-        path = located(spec.manifest) / f"{task}.csv"
+        path = resolved_path(spec.manifest) / f"{task}.csv"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return sum(line.startswith(f"{split},") for line in lines) or ITEMS[split]
     return spec.count("train" if split == "train" else "test", task) or ITEMS[split]

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from registry.config.study import Study
 from registry.planning.experiment import Experiment, prepare
 from registry.planning.plan import Plan
-from registry.process import end_by, usable_cores
+from registry.process import end_on_signal, usable_cores
 from registry.runner.dispatcher import Dealer
 from registry.runner.progress import Board
 from registry.runner.schedule import Failure
@@ -172,7 +172,7 @@ def _one_thread() -> Iterator[None]:
 def _work(number: int, study: Study, uri: str, experiment_id: str, pipe: Connection) -> None:
     """What a worker process does: prepare, then one task after another until it is told to end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    end_by(signal.SIGTERM, _exit)
+    end_on_signal(signal.SIGTERM, _exit)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     resident = new_resident(prepare(study), open_store(uri, patient=True), experiment_id, number=number)
     pipe.send(("ready",))

@@ -36,7 +36,7 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from registry.process import unbroken
+from registry.process import defer_signals
 from registry.tracking.liveness import (
     BEAT_SECONDS,
     STALE_SECONDS,
@@ -135,7 +135,7 @@ class Claims:
         """Claim a fingerprint; None where another runner holds it."""
         if fingerprint in self._others and self.is_taken(fingerprint):
             return None
-        with unbroken():  # a claim that was made and is not known here would keep others waiting
+        with defer_signals():  # a claim that was made and is not known here would keep others waiting
             claim = self._taken(fingerprint)
         if claim is not None:
             self._heartbeat.start()
@@ -170,7 +170,7 @@ class Claims:
         claims: dict[str, Claim] = {}
         try:
             for fingerprint in fingerprints:
-                with unbroken():
+                with defer_signals():
                     if claim := self.take(fingerprint):
                         claims[fingerprint] = claim
             yield claims
@@ -191,7 +191,7 @@ class Claims:
 
     def release(self, claim: Claim) -> None:
         """Let go of a claim; if the store cannot be reached, this is repeated later."""
-        with unbroken():
+        with defer_signals():
             with self._lock:
                 if claim not in self._held:
                     return

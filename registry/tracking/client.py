@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from registry.files.disks import disk_problem
 from registry.masking import mask
-from registry.process import unbroken
+from registry.process import defer_signals
 
 __all__ = ["PatientClient", "first_line", "retry_unavailable"]
 
@@ -39,7 +39,7 @@ def retry_unavailable(call: _Call) -> _Call:
     A signal takes effect after the call has returned, so no answer of the database is lost.
     """
 
-    call = unbroken()(call)
+    call = defer_signals()(call)
 
     @wraps(call)
     def repeated(*arguments: Any, **named: Any) -> Any:

@@ -21,7 +21,7 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from registry.masking import mask
-from registry.process import unbroken
+from registry.process import defer_signals
 from registry.tracking.duplicates import refuse_conflicts, resolve_runs
 from registry.tracking.liveness import Heartbeat, running_runs, worker_identity
 from registry.tracking.names import Kind, Tag
@@ -79,7 +79,7 @@ def recorded(
     }
     opened, status = None, RunStatus.FINISHED
     try:
-        with unbroken():  # a run that was made and is not known here would be left RUNNING
+        with defer_signals():  # a run that was made and is not known here would be left RUNNING
             run = client.create_run(
                 experiment_id,
                 start_time=int((time.time() - seconds_ago) * 1000),
@@ -100,7 +100,7 @@ def recorded(
         raise
     finally:
         if opened is not None:
-            with unbroken():
+            with defer_signals():
                 opened.end(status)
 
 

@@ -40,11 +40,11 @@ __all__ = [
     "WeightsChanged",
     "check_folder",
     "check_recipe",
-    "model_on_record",
-    "on_record",
+    "model_record",
     "run_of",
     "verify",
     "verify_as_found",
+    "version_record",
 ]
 
 _log = logging.getLogger(__name__)
@@ -104,7 +104,7 @@ class AdapterRecord:
         return digest
 
 
-def on_record(client: MlflowClient, name: str, version: str, *, run: Run | None = None) -> AdapterRecord:
+def version_record(client: MlflowClient, name: str, version: str, *, run: Run | None = None) -> AdapterRecord:
     """Look up what is recorded of a registered version.
 
     Parameters
@@ -130,7 +130,7 @@ def on_record(client: MlflowClient, name: str, version: str, *, run: Run | None 
     return AdapterRecord(uri, found.tags, trained.data.tags, trained.data.params)
 
 
-def model_on_record(client: MlflowClient, model_id: str, *, full: bool, run: Run | None = None) -> AdapterRecord:
+def model_record(client: MlflowClient, model_id: str, *, full: bool, run: Run | None = None) -> AdapterRecord:
     """Look up what is recorded of a LoggedModel: a full fine-tune, or an adapter that is loaded by its model's address.
 
     Parameters
@@ -156,7 +156,7 @@ def verify_as_found(folder: Path, client: MlflowClient, *, full: bool = False) -
     check_folder(folder, full=full)
     _, content = read_yaml(folder / DESCRIPTION)
     try:
-        recorded = model_on_record(client, str(content.get("model_id")), full=full)
+        recorded = model_record(client, str(content.get("model_id")), full=full)
     except MlflowException:  # a folder that was carried away from its store
         return
     verify(folder, recorded)

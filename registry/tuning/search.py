@@ -27,7 +27,7 @@ from registry.tracking.runs import recorded
 from registry.tuning.conclusion import Conclusion, conclude, place_files, write_files
 from registry.tuning.objective import Progress, Report, TrialOutcome, Workbench
 from registry.tuning.preparation import Search
-from registry.tuning.storage import RUN, Trials, recipe_of, suggested
+from registry.tuning.storage import RUN, Trials, recipe_of, suggest_values
 
 __all__ = ["run_search"]
 
@@ -44,7 +44,7 @@ def run_search(trials: Trials, output: str) -> Conclusion:
     Refused
         If no trial could be completed.
     """
-    if not trials.left and not trials.unmarked:
+    if not trials.remaining and not trials.unmarked:
         return place_files(conclude(trials, output), trials)
     search = trials.search
     with recorded(
@@ -56,7 +56,7 @@ def run_search(trials: Trials, output: str) -> Conclusion:
         params=_params(search),
         description=_description(search),
     ) as recording:
-        failures = _Trying(trials, recording.run_id).go()
+        failures = _TrialLoop(trials, recording.run_id).go()
         found = replace(conclude(trials, output, failures), run_id=recording.run_id)
         with recording.folder() as folder:
             write_files(replace(found, folder=folder), trials)
@@ -67,7 +67,7 @@ def run_search(trials: Trials, output: str) -> Conclusion:
 
 
 @dataclass
-class _Trying:
+class _TrialLoop:
     """One process's trials."""
 
     trials: Trials
@@ -77,7 +77,7 @@ class _Trying:
     def go(self) -> list[str]:
         """Claim and do trials until enough are begun or the time is up; return why some failed."""
         spec, began = self.trials.search.spec, time.monotonic()
-        begun, bench = len(self.trials.counted()), _workbench(self.trials.search)
+        begun, bench = len(self.trials.valid()), _workbench(self.trials.search)
         with tqdm(
             total=spec.trials,
             initial=begun,
@@ -88,7 +88,7 @@ class _Trying:
         ) as bar:
             while trial := self._next(began):
                 started = time.monotonic()
-                outcome = self._do(trial, bench, _Doing(bar, trial.number).moved)
+                outcome = self._do(trial, bench, _TrialProgress(bar, trial.number).moved)
                 bar.update(1)
                 self._say(trial, outcome, time.monotonic() - started)
         return self.failures
@@ -101,8 +101,8 @@ class _Trying:
         return self.trials.claim(self.parent)
 
     def _say(self, trial: optuna.Trial, outcome: str, seconds: float) -> None:
-        done, of = len(self.trials.counted()), self.trials.search.spec.trials
-        complete = self.trials.counted(TrialState.COMPLETE)
+        done, of = len(self.trials.valid()), self.trials.search.spec.trials
+        complete = self.trials.valid(TrialState.COMPLETE)
         best = ""
         if complete:
             number, value = self.trials.study.best_trial.number, self.trials.study.best_value
@@ -116,7 +116,7 @@ class _Trying:
         A full disk or a store that is away is no fault of the recipe: it ends the search, which tries the trial again.
         """
         search = self.trials.search
-        values = suggested(trial, search.spec.space)
+        values = suggest_values(trial, search.spec.space)
         study = replace(search.study, recipe=recipe_of(search.study.recipe, values))
         try:
             with recorded(
@@ -169,7 +169,7 @@ def _is_of_storage(error: Exception) -> bool:
 
 
 @dataclass
-class _Doing:
+class _TrialProgress:
     """What one trial is doing: on the bar of a terminal, elsewhere in a line now and then."""
 
     bar: tqdm[NoReturn]

@@ -24,7 +24,7 @@ from peft import PeftModel
 
 from registry.deploy import folder as folder_module
 from registry.deploy import pull as pulling
-from registry.deploy.folder import placed
+from registry.deploy.folder import replacing_folder
 from registry.deploy.promotion import weights_problem
 from registry.deploy.pull import default_folder, pull
 from registry.errors import Refused
@@ -357,7 +357,7 @@ def test_a_failed_exchange_puts_the_old_folder_back(tmp_path: Path, monkeypatch)
         return rename(self, other)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(PermissionError), placed(target) as new:
+    with pytest.raises(PermissionError), replacing_folder(target) as new:
         (new / "new").write_text("")
     assert names(target) == ["old"]
     assert names(tmp_path) == ["adapter"]
@@ -366,8 +366,8 @@ def test_a_failed_exchange_puts_the_old_folder_back(tmp_path: Path, monkeypatch)
 KILLED = """
 import sys, time
 from pathlib import Path
-from registry.deploy.folder import placed
-with placed(Path(sys.argv[1])) as new:
+from registry.deploy.folder import replacing_folder
+with replacing_folder(Path(sys.argv[1])) as new:
     (new / "half").write_text("")
     print("there", flush=True)
     time.sleep(60)
@@ -383,7 +383,7 @@ def test_what_a_killed_process_left_is_gone_with_the_next_one(tmp_path: Path) ->
     process.communicate()
     assert not target.exists()
     assert len(list(tmp_path.iterdir())) == 1
-    with placed(target) as new:
+    with replacing_folder(target) as new:
         (new / "whole").write_text("")
     assert names(tmp_path) == ["adapter"]
     assert names(target) == ["whole"]
@@ -391,7 +391,7 @@ def test_what_a_killed_process_left_is_gone_with_the_next_one(tmp_path: Path) ->
 
 def test_two_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     target = tmp_path / "adapter"
-    with placed(target) as first, placed(tmp_path / "other") as second:
+    with replacing_folder(target) as first, replacing_folder(tmp_path / "other") as second:
         (first / "a").write_text("")
         (second / "b").write_text("")
     assert (names(target), names(tmp_path / "other")) == (["a"], ["b"])

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from registry.deploy.folder import Identity, is_same, placed, refresh_card, seal
+from registry.deploy.folder import Identity, is_same, refresh_card, replacing_folder, write_manifest
 from registry.deploy.pull import pull
 from registry.deploy.resolve import VersionQuery, choose
 from registry.tracking.names import Tag
@@ -103,11 +103,11 @@ def test_killed_while_a_card_is_replaced(client, uri, register, evaluate, places
 def test_what_was_being_replaced_goes_only_once_there_is_something_new(tmp_path: Path) -> None:
     left = tmp_path / f".pulling-{socket.gethostname()}-{2**22 + 5}-01234567.old"
     left.mkdir()
-    with pytest.raises(KeyboardInterrupt), placed(tmp_path / "adapter"):
+    with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "adapter"):
         raise KeyboardInterrupt
     assert left.is_dir()
-    with placed(tmp_path / "adapter") as new:
-        seal(new, Identity("models:/x/1", "0"))
+    with replacing_folder(tmp_path / "adapter") as new:
+        write_manifest(new, Identity("models:/x/1", "0"))
     assert names(tmp_path) == ["adapter"]
 
 

@@ -18,7 +18,7 @@ from registry.benchmarks.splits import Split, shown, warn
 from registry.cells import Cell, Grid
 from registry.config.data import BenchmarkSpec
 from registry.errors import Refused
-from registry.paths import located
+from registry.paths import resolved_path
 
 __all__ = ["HubPool", "hub_benchmark", "read_primer"]
 
@@ -34,7 +34,7 @@ def hub_benchmark(spec: BenchmarkSpec) -> Benchmark:
     Refused
         If the study names a mirror's folder and it is not there.
     """
-    mirror = located(spec.path) if spec.path else None
+    mirror = resolved_path(spec.path) if spec.path else None
     if mirror and not mirror.is_dir():
         remedy = "name a folder that holds <owner>/<name> of each data set, or leave path out to ask the hub"
         raise Refused(f"benchmark.path: the folder {mirror} is not there; {remedy}")
@@ -126,7 +126,7 @@ def read_primer(path: str | None) -> str:
     """
     if path is None:
         return _harness_primer()
-    file = located(path)
+    file = resolved_path(path)
     try:
         text = file.read_text(encoding="utf-8-sig").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:
