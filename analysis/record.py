@@ -22,7 +22,8 @@ from analysis.reading.outcomes import StoredOutcomes, read_study, study_outcomes
 from analysis.report.figures.draw import RAW
 from registry.errors import Refused
 from registry.files.outputs import Staging, staged
-from registry.tracking.names import Kind, Tag, analyzed, headlines_tag, run_name
+from registry.tracking.metric_names import analyzed
+from registry.tracking.names import Kind, Tag, headlines_tag, run_name
 from registry.tracking.runs import describe_study, recorded
 from registry.tracking.store import experiment_id
 

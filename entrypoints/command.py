@@ -156,12 +156,12 @@ def require_output(folder: Path) -> None:
 def run_command(command: Callable[[], int]) -> NoReturn:
     """Run an entry point and exit: 2 and one message for a mistake of the user's, 130 or 143 for an interrupt."""
     from entrypoints.caller import stand_with_caller
-    from registry.process import collect_rarely, end_by
+    from registry.process import collect_rarely, end_on_signal
 
     _use_project_environment()
     collect_rarely()
-    end_by(signal.SIGTERM, _terminated)
-    end_by(signal.SIGINT, _interrupted)
+    end_on_signal(signal.SIGTERM, _terminated)
+    end_on_signal(signal.SIGINT, _interrupted)
     stand_with_caller()
     with masked_output():
         _quiet()

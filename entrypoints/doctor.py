@@ -33,15 +33,15 @@ def main() -> None:
 
     def doctor() -> int:
         from entrypoints.caller import pasted
-        from registry.doctor.examination import Examination, examine, mended
-        from registry.doctor.findings import Level, told
+        from registry.doctor.examination import Examination, examine, repaired
+        from registry.doctor.findings import Level, format_findings
         from registry.tracking.runs import launching_run
 
         launching_run()
         faults = repairable = 0
         for section in examine(Examination(given.study, given.data, given.digests)):
-            found = mended(section) if given.repair else section
-            print(pasted("\n".join([found.title, *told(found.findings)])), flush=True)
+            found = repaired(section) if given.repair else section
+            print(pasted("\n".join([found.title, *format_findings(found.findings)])), flush=True)
             faults += sum(finding.level is Level.WRONG for finding in found.findings)
             repairable += sum(finding.repair is not None for finding in found.findings)
         print(_summary(faults, repairable))

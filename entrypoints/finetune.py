@@ -28,7 +28,7 @@ def main() -> None:
         from entrypoints.caller import pasted
         from registry.config.files import load_study
         from registry.runner.single import finetune_one, narrowed
-        from registry.tracking.names import FINAL_LOSS
+        from registry.tracking.metric_names import FINAL_LOSS
         from registry.tracking.runs import annotate_launch, launching_run
 
         launch = launching_run()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # slow to import, and --help has no need of them
     from registry.cells import Cell, Grid
     from registry.config.study import Study
     from registry.deploy.policy import Evidence, Terms
-    from registry.deploy.resolve import Chosen
+    from registry.deploy.resolve import ChosenVersion
 
 _WHICH = ("name", "version", "model", "task", "language", "seed", "best_for")
 _HISTORY = 5  # how many moves are shown
@@ -68,7 +68,7 @@ def _add_arguments(arguments: argparse.ArgumentParser) -> None:
 def _promote(study: Study, grid: Grid, given: argparse.Namespace, launch: str | None) -> int:
     from registry.deploy.policy import judge, terms_of
     from registry.deploy.promotion import as_text, carriers, promote
-    from registry.deploy.resolve import Asked, choose
+    from registry.deploy.resolve import VersionQuery, choose
     from registry.errors import Refused
     from registry.tracking.names import Tag
     from registry.tracking.runs import annotate_launch
@@ -76,7 +76,7 @@ def _promote(study: Study, grid: Grid, given: argparse.Namespace, launch: str | 
 
     terms = terms_of(study.promotion, _alias(given, grid), grid.cells, study=study.name)
     client = open_store()
-    chosen = choose(client, Asked(study=study.name, **{part: getattr(given, part) for part in _WHICH}))
+    chosen = choose(client, VersionQuery(study=study.name, **{part: getattr(given, part) for part in _WHICH}))
     adapter, of_study = chosen.adapter, chosen.tags.get(Tag.STUDY)
     if of_study != study.name:
         raise Refused(f"{adapter.uri} is of study {of_study}, not {study.name}, whose policy was asked")
@@ -101,7 +101,7 @@ def _promote(study: Study, grid: Grid, given: argparse.Namespace, launch: str | 
 
 def _demote(client: MlflowClient, study: Study, given: argparse.Namespace, launch: str | None) -> int:
     from registry.deploy.promotion import carriers, demote
-    from registry.deploy.resolve import Asked, choose
+    from registry.deploy.resolve import VersionQuery, choose
     from registry.errors import Refused
     from registry.tracking.runs import annotate_launch
     from registry.tracking.store import experiment_id
@@ -109,7 +109,7 @@ def _demote(client: MlflowClient, study: Study, given: argparse.Namespace, launc
     if given.best_for:
         raise Refused("demote takes an alias from one adapter: name it, with alias=, in place of best_for")
     asked = {part: getattr(given, part) for part in _WHICH} | _carrying(given)
-    chosen = choose(client, Asked(**asked))
+    chosen = choose(client, VersionQuery(**asked))
     alias, adapter = given.alias or "champion", chosen.adapter
     before = carriers(client, alias, name=adapter.name)
     if given.dry_run:
@@ -154,7 +154,7 @@ def _alias(given: argparse.Namespace, grid: Grid) -> str:
     return given.alias or best_alias(target)
 
 
-def _evidence(client: MlflowClient, study: Study, chosen: Chosen, terms: Terms) -> Evidence:
+def _evidence(client: MlflowClient, study: Study, chosen: ChosenVersion, terms: Terms) -> Evidence:
     """Gather what is known of a version."""
     import math
 
@@ -163,7 +163,7 @@ def _evidence(client: MlflowClient, study: Study, chosen: Chosen, terms: Terms) 
     from analysis.reading.frame import load
     from analysis.recommend.evidence import version_evidence
     from registry.cells import Cell, Regime
-    from registry.deploy.policy import Evidence, Measured
+    from registry.deploy.policy import Evidence, TargetEffect
     from registry.deploy.promotion import weights_problem
     from registry.tracking.names import Tag
 
@@ -179,10 +179,10 @@ def _evidence(client: MlflowClient, study: Study, chosen: Chosen, terms: Terms) 
         questions={cell.task: study.split.count("test", cell.task) or QUESTIONS for cell in terms.every},
         cache=cache_root(),
     )
-    targets: dict[Cell, Measured] = {}
+    targets: dict[Cell, TargetEffect] = {}
     for name, row in found.table.to_dict("index").items():
         numbers = {key: math.nan if value is None else float(value) for key, value in row.items() if key != "regime"}
-        targets[Cell.parse(str(name))] = Measured(regime=Regime(row["regime"]), **numbers)
+        targets[Cell.parse(str(name))] = TargetEffect(regime=Regime(row["regime"]), **numbers)
     weights = weights_problem(client, chosen.adapter)
     return Evidence(found.run_id, targets, found.noise, chosen.tags.get(Tag.DIGEST, ""), weights)
 

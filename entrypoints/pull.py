@@ -21,7 +21,7 @@ def main() -> None:
         from registry.config.names import recorded_name
         from registry.deploy.pull import default_folder, pull, usage
         from registry.deploy.push import check_repository, push
-        from registry.deploy.resolve import Asked, choose
+        from registry.deploy.resolve import VersionQuery, choose
         from registry.tracking.names import Tag
         from registry.tracking.runs import annotate_launch, launching_run
         from registry.tracking.store import open_store
@@ -32,7 +32,7 @@ def main() -> None:
         client = open_store()
         which = ("name", "version", "model", "task", "language", "seed", "best_for")
         study = recorded_name(given.study)
-        chosen = choose(client, Asked(study=study, **{part: getattr(given, part) for part in which}))
+        chosen = choose(client, VersionQuery(study=study, **{part: getattr(given, part) for part in which}))
         merged = given.dtype if given.merged else None
         target = Path(given.output) if given.output else default_folder(chosen, merged)
         require_output(target)

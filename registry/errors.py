@@ -40,8 +40,8 @@ def _apart(name: str, near: str, limit: int = 3) -> str:
     pairs = [(name[a:b], near[c:d]) for kind, a, b, c, d in parts if kind != "equal"]
     if all((ours + theirs).isascii() and (ours + theirs).isprintable() for ours, theirs in pairs):
         return ""
-    told = [f"{_spelled(ours)} here is {_spelled(theirs)} there" for ours, theirs in pairs[:limit]]
-    return f" ({', '.join(told)}{', …' if len(pairs) > limit else ''})"
+    differences = [f"{_spelled(ours)} here is {_spelled(theirs)} there" for ours, theirs in pairs[:limit]]
+    return f" ({', '.join(differences)}{', …' if len(pairs) > limit else ''})"
 
 
 def _spelled(text: str) -> str:

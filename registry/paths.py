@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # a package that is missing is for `doctor` to report
 __all__ = [
     "PROJECT",
     "checkpoint",
-    "located",
+    "resolved_path",
     "user_cache",
 ]
 
@@ -23,7 +23,7 @@ _log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parent.parent
 
 
-def located(path: str) -> Path:
+def resolved_path(path: str) -> Path:
     """Return where a study file's path points: a relative one starts at the project's folder.
 
     What is not there is looked for from the caller's folder, which is another one where the project was fetched from

@@ -13,21 +13,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 
-__all__ = ["collect_rarely", "end_by", "unbroken", "usable_cores"]
+__all__ = ["collect_rarely", "defer_signals", "end_on_signal", "usable_cores"]
 
 _ends: dict[int, Callable[[], object]] = {}
 _came: list[int] = []
 _inside = 0  # calls of the main thread, which alone hears signals
 
 
-def end_by(number: int, end: Callable[[], object]) -> None:
-    """Have a signal call what raises the exception that ends this process, though not inside :func:`unbroken`."""
+def end_on_signal(number: int, end: Callable[[], object]) -> None:
+    """Have a signal call what raises the exception that ends this process, though not inside :func:`defer_signals`."""
     _ends[number] = end
     signal.signal(number, _hear)
 
 
 @contextmanager
-def unbroken() -> Iterator[None]:
+def defer_signals() -> Iterator[None]:
     """Have signals wait for the end of what is done inside; a second Ctrl-C does not wait."""
     global _inside
     if current_thread() is not main_thread():

@@ -29,6 +29,7 @@ from registry.cells import Cell
 from registry.config.files import load_study
 from registry.config.study import Study
 from registry.tracking.store import open_store
+from tests.closed_stores import close_store
 
 torch.set_num_threads(1)
 
@@ -136,7 +137,7 @@ def empty_database(tmp_path_factory) -> Path:
     """A SQLite store with its tables made: making them takes seconds, copying them none."""
     file = tmp_path_factory.mktemp("empty") / "mlflow.db"
     client = open_store(f"sqlite:///{file}")
-    client._tracking_client.store.engine.dispose()
+    close_store(client)
     return file
 
 

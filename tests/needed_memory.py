@@ -13,7 +13,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from registry.config.study import LoraSpec, Quantization
+from registry.config.study import LoraSpec
+from registry.config.types import Quantization
 from registry.models.memory import full_bytes, weight_bytes
 from registry.models.projections import adapter_parameters, projections
 

@@ -12,7 +12,7 @@ import pytest
 
 from entrypoints import caller
 from entrypoints.caller import _address, pasted, project_address
-from registry.paths import PROJECT, located
+from registry.paths import PROJECT, resolved_path
 from registry.tracking.store import all_runs, experiment_id, open_store, sqlite_uri
 
 #: What `mlflow run` does: starts a shell in the project's folder with a run's id in its environment.
@@ -87,11 +87,11 @@ def test_a_relative_path_of_a_study_is_found_in_the_project_or_with_the_caller(m
     (tmp_path / "registry").mkdir()
     (tmp_path / "data 100%").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert located("registry/studies") == PROJECT / "registry" / "studies"
-    assert located("data 100%") == tmp_path / "data 100%"
-    assert located(str(tmp_path / "data 100%")) == tmp_path / "data 100%"
+    assert resolved_path("registry/studies") == PROJECT / "registry" / "studies"
+    assert resolved_path("data 100%") == tmp_path / "data 100%"
+    assert resolved_path(str(tmp_path / "data 100%")) == tmp_path / "data 100%"
     assert caplog.text == ""
-    located("registry")
+    resolved_path("registry")
     assert f"{PROJECT}/registry is read, and {tmp_path}/registry is not" in caplog.text
 
 

@@ -11,7 +11,7 @@ import torch
 from registry.config.study import BaseSpec
 from registry.errors import Refused
 from registry.models.base import resolve_base
-from registry.models.hub import Gated, NotAtHand, cached_weights, commit_of, listing, offline
+from registry.models.hub import GatedRepository, HubUnavailable, cached_weights, commit_of, listing, offline
 from registry.models.loading import load_base, load_tokenizer
 from tests.fake_hub import COMMIT, FakeHub, Repository, fake_hub, unreachable
 
@@ -44,7 +44,7 @@ def test_its_size_is_counted_from_its_files_or_taken_from_the_study(hub: FakeHub
 
 
 def test_what_is_cached_needs_no_hub_and_what_is_not_is_said(hub: FakeHub) -> None:
-    with offline(), pytest.raises(NotAtHand, match="'mine/tiny' is not in the hub's cache"):
+    with offline(), pytest.raises(HubUnavailable, match="'mine/tiny' is not in the hub's cache"):
         commit_of("mine/tiny", None)
     load_base(resolve_base(BaseSpec(name="mine/tiny")), dtype=torch.float32, device="cpu")
     asked = len(hub.asked)
@@ -78,7 +78,9 @@ def test_weights_in_parts_are_cached_when_all_parts_are(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("ask", [commit_of, listing])
 def test_what_the_hub_refuses_is_told_with_the_remedy(hub: FakeHub, ask, monkeypatch) -> None:
-    with pytest.raises(Gated, match=r"'mine/gated' is gated: accept its licence .* `hf auth login` or set HF_TOKEN"):
+    with pytest.raises(
+        GatedRepository, match=r"'mine/gated' is gated: accept its licence .* `hf auth login` or set HF_TOKEN"
+    ):
         ask("mine/gated", None)
     with pytest.raises(Refused, match=r"'mine/none' is not on the hub \(or is private: set HF_TOKEN\)"):
         ask("mine/none", None)
@@ -90,5 +92,5 @@ def test_what_the_hub_refuses_is_told_with_the_remedy(hub: FakeHub, ask, monkeyp
 
 @pytest.mark.parametrize("ask", [commit_of, listing])
 def test_a_hub_out_of_reach_is_told(tmp_path: Path, ask) -> None:
-    with unreachable(tmp_path), pytest.raises(NotAtHand, match="the hub cannot be reached and its cache does not"):
+    with unreachable(tmp_path), pytest.raises(HubUnavailable, match="the hub cannot be reached and its cache does not"):
         ask("mine/tiny", None)

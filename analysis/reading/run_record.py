@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from registry.cells import Cell, Regime, regime_of
 from registry.errors import Refused
-from registry.tracking import names
+from registry.tracking import metric_names
 from registry.tracking.names import Kind, Tag
 
 __all__ = [
@@ -78,7 +78,7 @@ class Record:
 
     def by_target(self, quantity: str) -> dict[Cell, float]:
         """Return the metrics of one quantity, such as ``score``, by target."""
-        found = ((names.parse_cell(metric, quantity), value) for metric, value in self.metrics.items())
+        found = ((metric_names.parse_cell(metric, quantity), value) for metric, value in self.metrics.items())
         return {cell: value for cell, value in found if cell is not None}
 
 
@@ -111,7 +111,7 @@ def observations_of(evaluation: Record, baseline: Mapping[Cell, float] | None) -
         "fingerprint": evaluation.tag(Tag.FINGERPRINT),
         "started": evaluation.started,
     }
-    deltas = ((names.parse_delta(metric), value) for metric, value in evaluation.metrics.items())
+    deltas = ((metric_names.parse_delta(metric), value) for metric, value in evaluation.metrics.items())
     return [
         common | _on_target(evaluation, source, *named, delta, baseline) for named, delta in deltas if named is not None
     ]
@@ -123,11 +123,11 @@ def _on_target(
     """Return what an evaluation says of one target."""
     if regime is not regime_of(source, target):
         raise InconsistentRunError(
-            f"{evaluation}: {names.delta(regime, target)} is misnamed: from {source} the regime is "
+            f"{evaluation}: {metric_names.delta(regime, target)} is misnamed: from {source} the regime is "
             f"{regime_of(source, target)}"
         )
     metrics = evaluation.metrics
-    score = metrics.get(names.score(target), math.nan)
+    score = metrics.get(metric_names.score(target), math.nan)
     if abs(score) >= _ENDLESS or abs(delta) >= _ENDLESS:  # databases keep infinity as their largest number
         raise InconsistentRunError(f"{evaluation}: score {score:.6g} and delta {delta:.6g} pp on {target} are no such")
     reference = math.nan if baseline is None else baseline.get(target, math.nan)
@@ -137,8 +137,8 @@ def _on_target(
         "target_language": target.language,
         "regime": str(regime),
         "score": score,
-        "acc": metrics.get(names.acc(target), math.nan),
-        "acc_norm": metrics.get(names.acc_norm(target), math.nan),
+        "acc": metrics.get(metric_names.acc(target), math.nan),
+        "acc_norm": metrics.get(metric_names.acc_norm(target), math.nan),
         "baseline": reference,
         "delta": delta,
     }

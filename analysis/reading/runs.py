@@ -21,7 +21,7 @@ from analysis.reading.over_api import changes_over_api
 from analysis.reading.over_sql import SchemaError, changes_over_sql
 from analysis.reading.run_record import Changes, InconsistentRunError, Known, Record, Stated, observations_of
 from registry.cells import Cell, Regime
-from registry.tracking import names
+from registry.tracking import metric_names
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import is_database
 
@@ -122,9 +122,9 @@ class StoredRuns:
         metrics: dict[str, float] = {}
         for place, (task, language, regime) in enumerate(zip(row["task"], row["language"], row["regime"], strict=True)):
             target = Cell(task, language)
-            spelled = {quantity: names.on_target(quantity, target) for quantity in _NUMBERS}
+            spelled = {quantity: metric_names.on_target(quantity, target) for quantity in _NUMBERS}
             if regime:
-                spelled["delta"] = names.delta(Regime(regime), target)
+                spelled["delta"] = metric_names.delta(Regime(regime), target)
             metrics |= {spelled[q]: row[q][place] for q in _NUMBERS if not math.isnan(row[q][place])}
         return Record(row["run_id"], row["name"], "FINISHED", row["started"], json.loads(row["tags"]), metrics)
 

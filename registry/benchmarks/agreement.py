@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from registry.benchmarks.items import Item
-from registry.benchmarks.splits import SPLITS, Manifest, Pools, Split, shown, warn
+from registry.benchmarks.splits import SPLITS, Pools, Split, SplitManifest, shown, warn
 from registry.cells import Cell
 from registry.errors import Refused
 
@@ -25,7 +25,7 @@ def agreeing(task: str, pools: Pools) -> Pools:
         common = set.intersection(*(set(items) for items in languages.values()))
         wrong = set().union(*_differing(languages, sorted(common)).values())
         if wrong:
-            warn(f"{task} {split}: {_told(wrong, len(common))} and are left out of every language")
+            warn(f"{task} {split}: {_message(wrong, len(common))} and are left out of every language")
         kept[split] = {
             language: {id: item for id, item in items.items() if id not in wrong}
             for language, items in languages.items()
@@ -34,8 +34,8 @@ def agreeing(task: str, pools: Pools) -> Pools:
 
 
 def settle(
-    task: str, pools: Pools, manifest: Manifest, differing: Literal["refuse", "drop", "allow"], *, numbered: bool
-) -> Manifest:
+    task: str, pools: Pools, manifest: SplitManifest, differing: Literal["refuse", "drop", "allow"], *, numbered: bool
+) -> SplitManifest:
     """Refuse, drop or allow the chosen ids whose translations have another answer or number of options.
 
     Parameters
@@ -56,11 +56,11 @@ def settle(
         if wrong and differing == "refuse":
             raise _refusal(f"{task} {split}", next(iter(pools[split])), found)
         if wrong:
-            warn(f"{task} {split}: {_told(wrong, len(ids))}{_consequence(differing, numbered)}")
+            warn(f"{task} {split}: {_message(wrong, len(ids))}{_consequence(differing, numbered)}")
         kept[split] = tuple(id for id in ids if id not in wrong) if differing == "drop" else ids
         if not kept[split]:
             raise Refused(f"{task} {split}: no items are left; say split.differing: allow to use them as they are")
-    return Manifest(**kept)
+    return SplitManifest(**kept)
 
 
 def _differing(languages: _Languages, ids: Iterable[str]) -> dict[str, list[str]]:
@@ -76,7 +76,7 @@ def _shape(item: Item) -> tuple[int, int]:
     return len(item.options), item.answer
 
 
-def _told(wrong: set[str], of: int) -> str:
+def _message(wrong: set[str], of: int) -> str:
     return f"{len(wrong)} of {of} ids have another answer or number of options in some language"
 
 
@@ -91,9 +91,9 @@ def _consequence(differing: str, numbered: bool) -> str:
 
 def _refusal(where: str, first: str, found: Mapping[str, list[str]]) -> Refused:
     language, wrong = next(iter(found.items()))
-    told = f"{where}: {len(wrong)} ids have another answer or number of options in {language} than in {first}"
+    message = f"{where}: {len(wrong)} ids have another answer or number of options in {language} than in {first}"
     remedy = "correct the files, leave the ids out by a manifest or by split.differing: drop, or say allow"
-    return Refused(f"{told}: {shown(wrong)}; {remedy}")
+    return Refused(f"{message}: {shown(wrong)}; {remedy}")
 
 
 def disjoint(task: str, pools: Pools, *, one_pool: bool) -> Pools:

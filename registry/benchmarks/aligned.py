@@ -15,11 +15,12 @@ from registry.benchmarks.agreement import agreeing, check_disjoint, disjoint, se
 from registry.benchmarks.copies import Copies, Overlap, find_copies, find_overlaps
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import Prompt
-from registry.benchmarks.splits import SPLITS, Manifest, Pools, Split, draw_manifest, read_manifest, shown
+from registry.benchmarks.splits import SPLITS, Pools, Split, SplitManifest, draw_manifest, read_manifest, shown
 from registry.cells import Cell, Grid
-from registry.config.data import Headline, SplitSpec
+from registry.config.data import SplitSpec
+from registry.config.types import Headline
 from registry.errors import Refused, unknown
-from registry.paths import located
+from registry.paths import resolved_path
 
 __all__ = ["AlignedItems", "Benchmark", "align"]
 
@@ -95,7 +96,7 @@ class AlignedItems:
 
     grid: Grid
     prompts: Mapping[str, Prompt]
-    manifests: Mapping[str, Manifest]
+    manifests: Mapping[str, SplitManifest]
     _items: Mapping[tuple[Cell, Split], tuple[Item, ...]] = field(repr=False)
     _digests: Mapping[tuple[Cell, Split], str] = field(repr=False)
     headlines: Mapping[str, Headline] = field(default_factory=dict)
@@ -108,7 +109,7 @@ class AlignedItems:
         """Test items of a cell, in the manifest's order."""
         return self._items[self._known(cell), "test"]
 
-    def manifest(self, task: str) -> Manifest:
+    def manifest(self, task: str) -> SplitManifest:
         """The ids of a task's items."""
         if task not in self.manifests:
             raise unknown("task", task, self.manifests)
@@ -168,7 +169,7 @@ def align(benchmark: Benchmark, grid: Grid, split: SplitSpec) -> AlignedItems:
     """
     _check_counts(benchmark, split)
     styles = {task: benchmark.prompts[task] for task in grid.tasks}
-    chosen: dict[str, Manifest] = {}
+    chosen: dict[str, SplitManifest] = {}
     items: dict[tuple[Cell, Split], tuple[Item, ...]] = {}
     with tqdm(total=len(grid), desc="reading items", unit="cell", delay=2, leave=False, disable=None) as bar:
         for task in grid.tasks:
@@ -198,7 +199,7 @@ def _check_counts(benchmark: Benchmark, split: SplitSpec) -> None:
                 raise unknown("task", task, (*benchmark.grid.tasks, "default"), where=f"split.{part}")
 
 
-def _manifest(benchmark: Benchmark, task: str, pools: Pools, split: SplitSpec) -> Manifest:
+def _manifest(benchmark: Benchmark, task: str, pools: Pools, split: SplitSpec) -> SplitManifest:
     """Draw or read a task's items, what the study does not say about faults being settled by the benchmark."""
     default = _default(benchmark, split)
     missing = split.missing or default
@@ -206,7 +207,7 @@ def _manifest(benchmark: Benchmark, task: str, pools: Pools, split: SplitSpec) -
     differing = split.differing or differing
     if split.manifest:
         broken = {part: {one: benchmark.broken(Cell(task, one), part) for one in pools[part]} for part in SPLITS}
-        manifest = read_manifest(task, located(split.manifest), pools, broken=broken, drop=missing == "drop")
+        manifest = read_manifest(task, resolved_path(split.manifest), pools, broken=broken, drop=missing == "drop")
     else:
         kept = agreeing(task, pools) if differing == "drop" else pools
         if (split.overlap or default) == "drop":

@@ -18,7 +18,7 @@ from registry.benchmarks.texts import normalize_text
 from registry.cells import Cell, Grid
 from registry.config.data import BenchmarkSpec, FilesTask
 from registry.errors import Refused, unknown
-from registry.paths import located
+from registry.paths import resolved_path
 
 __all__ = ["FilesPool", "files_benchmark"]
 
@@ -31,7 +31,7 @@ def files_benchmark(spec: BenchmarkSpec) -> Benchmark:
     Refused
         If the folder is not there or the mapping of a task contradicts itself.
     """
-    folder = located(spec.path or "")
+    folder = resolved_path(spec.path or "")
     if not folder.is_dir():
         raise Refused(f"the data folder {folder} is not there; put the data in it, or name theirs: -P data=<folder>")
     for name, task in spec.tasks.items():

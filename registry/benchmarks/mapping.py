@@ -10,7 +10,7 @@ from functools import cache
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS
 from registry.benchmarks.splits import warn
-from registry.benchmarks.tables import Problems, Row, Table
+from registry.benchmarks.tables import Problems, Table, TableRow
 from registry.benchmarks.templates import Template
 from registry.benchmarks.texts import cell_id, cell_text, code_points, emptiness, find_text, is_visible, normalize_text
 from registry.config.data import FilesTask
@@ -57,7 +57,7 @@ def _templates(task: FilesTask) -> Iterator[tuple[str, str]]:
 
 @cache
 def _template(text: str) -> Template:
-    return Template.parse(text, repr(text))  # its place was told by `check_task` if it is broken
+    return Template.parse(text, repr(text))  # `check_task` has reported a broken one with its place
 
 
 def _columns(text: str) -> tuple[str, ...]:
@@ -106,11 +106,11 @@ def _warn_of_printed_nan(table: Table, task: FilesTask) -> None:
     columns = [normalize_text(column) for column in columns_of(task)]
     lines = [row.line for row in table.rows if any(row.values.get(column) in _PRINTED_NAN for column in columns)]
     if lines:
-        told = f"{table.path}:{lines[0]}: {len(lines)} rows hold the text 'nan', which stands for a missing value in"
-        warn(f"{told} data frames; if it does here, leave the cell empty")
+        message = f"{table.path}:{lines[0]}: {len(lines)} rows hold the text 'nan', which stands for a missing value in"
+        warn(f"{message} data frames; if it does here, leave the cell empty")
 
 
-def _lent(row: Row, task: FilesTask, borrowed: Mapping[str, Mapping[str, object]]) -> Mapping[str, object]:
+def _lent(row: TableRow, task: FilesTask, borrowed: Mapping[str, Mapping[str, object]]) -> Mapping[str, object]:
     """Return a row's values with the borrowed columns put in."""
     id = id_of(row.values, task.id)
     for column, values in borrowed.items():

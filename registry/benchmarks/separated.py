@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from registry.config.data import Quoting
+from registry.config.types import Quoting
 
 __all__ = ["RecordError", "quoting_of", "records"]
 

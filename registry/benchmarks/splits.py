@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from registry.benchmarks.items import Item
-from registry.benchmarks.tables import Problems, Row, read_table
+from registry.benchmarks.tables import Problems, TableRow, read_table
 from registry.benchmarks.texts import cell_id
 from registry.config.data import SplitSpec
 from registry.errors import Refused, unknown
 
-__all__ = ["SPLITS", "Broken", "Manifest", "Pools", "Split", "draw_manifest", "read_manifest", "shown", "warn"]
+__all__ = ["SPLITS", "Broken", "Pools", "Split", "SplitManifest", "draw_manifest", "read_manifest", "shown", "warn"]
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ Broken = Mapping[Split, Mapping[str, Mapping[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class SplitManifest:
     """The ids of one task's training and test items, in the order in which every language has them."""
 
     train: tuple[str, ...]
@@ -69,7 +69,7 @@ def warn(text: str) -> None:
         _log.warning(text)
 
 
-def draw_manifest(task: str, pools: Pools, spec: SplitSpec, *, one_pool: bool = False) -> Manifest:
+def draw_manifest(task: str, pools: Pools, spec: SplitSpec, *, one_pool: bool = False) -> SplitManifest:
     """Draw a task's items from the ids that every language has.
 
     The ids of a split are sorted as texts, shuffled by ``random.Random(spec.seed)``, and the first ones taken: the same
@@ -89,7 +89,7 @@ def draw_manifest(task: str, pools: Pools, spec: SplitSpec, *, one_pool: bool = 
     if one_pool:
         return _divide(task, _shuffled(task, pools["train"], spec), **wanted)
     ids = {split: _shuffled(f"{task} {split}", pools[split], spec) for split in SPLITS}
-    return Manifest(**{split: _first(f"{task} {split}", ids[split], wanted[split]) for split in SPLITS})
+    return SplitManifest(**{split: _first(f"{task} {split}", ids[split], wanted[split]) for split in SPLITS})
 
 
 def _shuffled(where: str, languages: Mapping[str, Mapping[str, Item]], spec: SplitSpec) -> tuple[str, ...]:
@@ -105,14 +105,14 @@ def _first(where: str, ids: tuple[str, ...], count: int) -> tuple[str, ...]:
     return ids[: count or None]
 
 
-def _divide(task: str, ids: tuple[str, ...], train: int, test: int) -> Manifest:
+def _divide(task: str, ids: tuple[str, ...], train: int, test: int) -> SplitManifest:
     """Divide the ids of one pool; the split of which all items are asked for gets what the other leaves."""
     asked = f"{train or 'all'} to train on and {test or 'all'} to test on"
     train, test = train or len(ids) - test, test or len(ids) - train
     if not (train > 0 and test > 0 and train + test <= len(ids)):
         remedy = "give split.train or split.test, together at most as many"
         raise Refused(f"{task}: {asked} of the {len(ids)} items that both come from; {remedy}")
-    return Manifest(ids[:train], ids[-test:])
+    return SplitManifest(ids[:train], ids[-test:])
 
 
 def _common_ids(where: str, languages: Mapping[str, Mapping[str, Item]], spec: SplitSpec) -> set[str]:
@@ -122,19 +122,19 @@ def _common_ids(where: str, languages: Mapping[str, Mapping[str, Item]], spec: S
     if common == every:
         return common
     lacking = {language: sorted(every - set(items)) for language, items in languages.items()}
-    told = f"{where}: {len(every - common)} ids are not in every language"
+    message = f"{where}: {len(every - common)} ids are not in every language"
     if spec.missing == "drop":
         counts = ", ".join(f"{language} {len(ids)}" for language, ids in lacking.items() if ids)
-        warn(f"{told} and are left out, {len(common)} stay; lacking: {counts}")
+        warn(f"{message} and are left out, {len(common)} stay; lacking: {counts}")
         return common
     lines = [f"  {language} lacks {len(ids)}: {shown(ids)}" for language, ids in lacking.items() if ids]
     remedy = f"complete the files, leave languages out, or use the {len(common)} common ids by split.missing: drop"
-    raise Refused("\n".join([f"{told}; {remedy}", *lines]))
+    raise Refused("\n".join([f"{message}; {remedy}", *lines]))
 
 
 def read_manifest(
     task: str, folder: Path, pools: Pools, *, broken: Broken | None = None, drop: bool = False
-) -> Manifest:
+) -> SplitManifest:
     """Read ``<task>.csv`` of a manifest folder and hold it against what the languages have.
 
     Parameters
@@ -158,7 +158,7 @@ def read_manifest(
     return _manifest(path, table.rows, _Offer(pools, broken or {}), drop=drop)
 
 
-def _manifest(path: Path, rows: tuple[Row, ...], offer: _Offer, *, drop: bool) -> Manifest:
+def _manifest(path: Path, rows: tuple[TableRow, ...], offer: _Offer, *, drop: bool) -> SplitManifest:
     problems = Problems(path)
     lines: dict[tuple[str, str], int] = {}
     dropped: list[str] = []
@@ -180,7 +180,7 @@ def _manifest(path: Path, rows: tuple[Row, ...], offer: _Offer, *, drop: bool) -
     for split in SPLITS:
         if not ids[split]:
             raise Refused(f"{path}: no row has the split {split!r}; a study needs items to train on and to test on")
-    return Manifest(**ids)
+    return SplitManifest(**ids)
 
 
 @dataclass(frozen=True, slots=True)

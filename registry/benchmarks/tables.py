@@ -1,6 +1,6 @@
 """Tables on disk: JSON lines, TSV and CSV read into rows that know their line.
 
-Everything wrong with a file is told with its line, several faults at once. No row is skipped; only blank lines are.
+Everything wrong with a file is reported with its line, several faults at once. No row is skipped; only blank lines are.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from pathlib import Path
 
 from registry.benchmarks.separated import RecordError, quoting_of, records
 from registry.benchmarks.texts import is_visible, normalize_text
-from registry.config.data import Quoting
+from registry.config.types import Quoting
 from registry.errors import Refused
 
-__all__ = ["Problems", "Row", "Table", "read_table"]
+__all__ = ["Problems", "Table", "TableRow", "read_table"]
 
 #: Faults of one file that are spelled out; the rest is counted.
 SHOWN = 10
@@ -46,7 +46,7 @@ class Problems:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class TableRow:
     """One row: column → value, and the line of the file (from 1) on which it starts.
 
     Columns go by their names as :func:`registry.benchmarks.texts.normalize_text` makes them.
@@ -62,7 +62,7 @@ class Table:
 
     path: Path
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
 
 
 def read_table(path: Path, *, quoting: Quoting | None = None) -> Table:
@@ -106,7 +106,7 @@ def _text(path: Path) -> str:
         raise Refused(f"{path}:{line}: not UTF-8 (byte {raw[error.start]:#04x}); {remedy}") from None
 
 
-def _json_rows(text: str, problems: Problems) -> Iterator[Row]:
+def _json_rows(text: str, problems: Problems) -> Iterator[TableRow]:
     # Not str.splitlines: it also breaks at U+2028 and U+0085, which may stand inside a text.
     for line, content in enumerate(text.split("\n"), start=1):
         if not content.strip():
@@ -120,7 +120,7 @@ def _json_rows(text: str, problems: Problems) -> Iterator[Row]:
             named = [normalize_text(column) for column in values]
             if len(set(named)) < len(named):
                 problems.add(line, "two columns have names that look the same; name each once")
-            yield Row(line, dict(zip(named, values.values(), strict=True)))
+            yield TableRow(line, dict(zip(named, values.values(), strict=True)))
         else:
             problems.add(line, f"a JSON {type(values).__name__}, not an object; each line holds {{column: value, …}}")
 
@@ -133,7 +133,7 @@ def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return found
 
 
-def _separated_rows(text: str, separator: str, quoting: Quoting | None, problems: Problems) -> Iterator[Row]:
+def _separated_rows(text: str, separator: str, quoting: Quoting | None, problems: Problems) -> Iterator[TableRow]:
     try:
         found = quoting or ("minimal" if separator == "," else quoting_of(text))
         yield from _rows(records(text, separator=separator, quoting=found), problems)
@@ -141,7 +141,7 @@ def _separated_rows(text: str, separator: str, quoting: Quoting | None, problems
         problems.add(error.line, error)
 
 
-def _rows(records: Iterator[tuple[int, list[str]]], problems: Problems) -> Iterator[Row]:
+def _rows(records: Iterator[tuple[int, list[str]]], problems: Problems) -> Iterator[TableRow]:
     head, columns = next(records, (1, []))
     columns = [normalize_text(column) for column in columns]
     for column in dict.fromkeys(columns):
@@ -149,7 +149,7 @@ def _rows(records: Iterator[tuple[int, list[str]]], problems: Problems) -> Itera
             problems.add(head, f"the header names column {column!r} {columns.count(column)} time(s); name each once")
     for line, fields in records:
         if len(fields) == len(columns):
-            yield Row(line, dict(zip(columns, fields, strict=True)))
+            yield TableRow(line, dict(zip(columns, fields, strict=True)))
         else:
             remedy = "look for a separator too few or too many"
             problems.add(line, f"{len(fields)} column(s) where the header has {len(columns)}; {remedy}")

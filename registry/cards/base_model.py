@@ -8,7 +8,7 @@ from typing import Any, Literal
 from registry.models.base import Base, trained_base
 from registry.tracking.names import Tag
 
-__all__ = ["Dtype", "auto_class", "find_base", "held_dtype", "imports", "load_arguments"]
+__all__ = ["Dtype", "auto_class", "base_dtype", "find_base", "imports", "load_arguments"]
 
 _DTYPES: Mapping[str, Dtype] = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
@@ -34,7 +34,7 @@ def find_base(serving: Mapping[str, Any], tags: Mapping[str, str], folder: str) 
     return trained_base(trained["name"], trained["revision"], folder, hint=hint, remedy="name its folder with -P base=")
 
 
-def held_dtype(serving: Mapping[str, Any]) -> Dtype:
+def base_dtype(serving: Mapping[str, Any]) -> Dtype:
     """Return the data type that the study held the base in, and computed in."""
     return _DTYPES[str(serving.get("precision", "fp32"))]  # adapters registered before there was the choice have none
 
@@ -56,7 +56,7 @@ def load_arguments(serving: Mapping[str, Any], revision: str | None) -> str:
 
     Without a data type transformers takes that of the file, which need not be the study's.
     """
-    dtype = held_dtype(serving)
+    dtype = base_dtype(serving)
     pinned = f", revision={revision!r}" if revision else ""
     if not _quantised(serving):
         return f'{pinned}, dtype="{dtype}"'

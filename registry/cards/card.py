@@ -10,11 +10,12 @@ from typing import Any
 
 import yaml
 
-from registry.cards.base_model import auto_class, held_dtype, imports, load_arguments
+from registry.cards.base_model import auto_class, base_dtype, imports, load_arguments
 from registry.cards.licences import Licence, adapter_licence, base_licence, data_licence
-from registry.cards.results import Results, TargetResult
+from registry.cards.results import AdapterResults, TargetResult
 from registry.cards.vllm import RANKS, cautions, max_lora_rank
 from registry.cells import HARM_PP, Cell, Regime
+from registry.files.markdown import code_block, code_span, escaped, markdown_table, one_line
 from registry.models.base import hub_revision
 from registry.tracking.names import Tag, headlines_of, registered_model
 
@@ -76,7 +77,7 @@ class Facts:
         return hub_revision(str(self.serving["base"]["revision"]))
 
 
-def card(facts: Facts, results: Results | None) -> str:
+def card(facts: Facts, results: AdapterResults | None) -> str:
     """Write an adapter's card.
 
     Parameters
@@ -87,7 +88,7 @@ def card(facts: Facts, results: Results | None) -> str:
     base, data = base_licence(facts.base), data_licence(facts.benchmark, facts.source)
     parts = [
         f"---\n{_metadata(facts, base, data)}---",
-        f"# {_escaped(facts.name)}",
+        f"# {escaped(facts.name)}",
         _about(facts),
         "## How it was made",
         _made(facts),
@@ -96,8 +97,8 @@ def card(facts: Facts, results: Results | None) -> str:
         "## How to load it",
         _loading(facts),
         "## Licences",
-        f"- base {_code(facts.base)}: {base.name}\n- training data: {data.name}"
-        + (f" ({', '.join(map(_code, data.data_sets))})" if data.data_sets else "")
+        f"- base {code_span(facts.base)}: {base.name}\n- training data: {data.name}"
+        + (f" ({', '.join(map(code_span, data.data_sets))})" if data.data_sets else "")
         + "\n\nThe adapter is made from both, so both apply.",
     ]
     return "\n\n".join(parts) + "\n"
@@ -124,13 +125,13 @@ def _metadata(facts: Facts, base: Licence, data: Licence) -> str:
 
 
 def _about(facts: Facts) -> str:
-    what = f"A LoRA adapter of {_code(facts.base)}"
+    what = f"A LoRA adapter of {code_span(facts.base)}"
     if facts.merged:
-        what = f"{_code(facts.base)} with a LoRA adapter merged in (weights in {facts.merged}, rounded once)"
+        what = f"{code_span(facts.base)} with a LoRA adapter merged in (weights in {facts.merged}, rounded once)"
     return (
-        f"{what}, fine-tuned on the cell {_code(facts.source)}, that is on task {_code(facts.source.task)} in language "
-        f"{_code(facts.source.language)}, with seed {_code(facts.tags.get(Tag.SEED, ''))}, in study "
-        f"{_code(facts.tags.get(Tag.STUDY, ''))}."
+        f"{what}, fine-tuned on the cell {code_span(facts.source)}, that is on task {code_span(facts.source.task)} in "
+        f"language {code_span(facts.source.language)}, with seed {code_span(facts.tags.get(Tag.SEED, ''))}, in study "
+        f"{code_span(facts.tags.get(Tag.STUDY, ''))}."
     )
 
 
@@ -138,52 +139,53 @@ def _made(facts: Facts) -> str:
     rows = [("base", facts.base), ("base revision", facts.serving["base"]["revision"]), ("source", str(facts.source))]
     rows += [(name, facts.parameters[name]) for name in _RECIPE if facts.parameters.get(name) not in (None, "None", "")]
     rows.append(("SHA-256 of the adapter's weights", facts.tags.get(Tag.DIGEST, "")))
-    table = _table(("", ""), [(_escaped(name), _code(value)) for name, value in rows if value])
+    table = markdown_table(("", ""), [(escaped(name), code_span(value)) for name, value in rows if value])
     prompt = dict(facts.serving.get("prompt", {}))
     if prompt and (headline := headlines_of(facts.tags).get(facts.source.task)):
         prompt["headline"] = headline  # as the version was last evaluated
     style = yaml.safe_dump(prompt, sort_keys=False, allow_unicode=True).rstrip()
-    return f"{table}\n\nPrompt style (use the same, or expect other results):\n\n{_fenced(style, 'yaml')}"
+    return f"{table}\n\nPrompt style (use the same, or expect other results):\n\n{code_block(style, 'yaml')}"
 
 
-def _results(results: Results) -> str:
+def _results(results: AdapterResults) -> str:
     """Write every target's result, the harmed ones named first."""
-    left_out = "".join(f"\n\nNot taken into account: {_escaped(note)}." for note in results.notes)
+    left_out = "".join(f"\n\nNot taken into account: {escaped(note)}." for note in results.notes)
     if not results.targets:
         return f"None that can be believed.{left_out}"
     harmed = [result for result in results.targets if result.harmed]
     said = (
-        f"{len(results.targets)} targets, evaluation run {_code(results.run_id)} in study {_code(results.study)}. "
+        f"{len(results.targets)} targets, evaluation run {code_span(results.run_id)} in study "
+        f"{code_span(results.study)}. "
         "Delta is score minus the untouched base's, in percentage points: one measurement each, on finitely many "
         "questions."
     )
     scored = {result.target.task: results.headlines.get(result.target.task) for result in results.targets}
     for name in dict.fromkeys(filter(None, scored.values())):
-        tasks = ", ".join(_code(task) for task, headline in scored.items() if headline == name)
-        said += f" The score of {tasks} is {_code(name)}."
+        tasks = ", ".join(code_span(task) for task, headline in scored.items() if headline == name)
+        said += f" The score of {tasks} is {code_span(name)}."
     if results.evaluations > 1:
         said += f" The newest of {results.evaluations} evaluations."
     known = "**Known harm** (delta at or below " + f"{HARM_PP:g} pp): " + (_listed(harmed) if harmed else "none.")
     below = sorted(results.below_chance)
     if below:
-        known += f"\n\nThe untouched base is below chance on {', '.join(map(_code, below))}: distrust these deltas."
+        known += f"\n\nThe untouched base is below chance on {', '.join(map(code_span, below))}: distrust these deltas."
     if results.indistinct:
-        told = ", ".join(f"{_code(cell)} ({share:.0%})" for cell, share in sorted(results.indistinct.items()))
+        affected = ", ".join(f"{code_span(cell)} ({share:.0%})" for cell, share in sorted(results.indistinct.items()))
         known += (
-            f"\n\nThe base's tokenizer makes the same tokens of different options in {told} of the questions: no model "
-            "can choose there, and these scores and deltas mean little."
+            f"\n\nThe base's tokenizer makes the same tokens of different options in {affected} of the questions: no "
+            "model can choose there, and these scores and deltas mean little."
         )
     rows = [
-        (_code(result.target), result.regime, f"{result.score:.3f}", f"{result.delta:+.2f}", "harm" * result.harmed)
+        (code_span(result.target), result.regime, f"{result.score:.3f}", f"{result.delta:+.2f}", "harm" * result.harmed)
         for result in results.targets
     ]
-    table = _table(("target", "regime", "score", "delta, pp", ""), rows)
+    table = markdown_table(("target", "regime", "score", "delta, pp", ""), rows)
     return f"{said}\n\n{known}\n\n{_regimes(results.targets)}\n\n{table}{left_out}"
 
 
 def _listed(harmed: Sequence[TargetResult]) -> str:
     worst = sorted(harmed, key=lambda result: result.delta)
-    return ", ".join(f"{_code(result.target)} {result.delta:+.2f}" for result in worst) + "."
+    return ", ".join(f"{code_span(result.target)} {result.delta:+.2f}" for result in worst) + "."
 
 
 def _regimes(targets: Sequence[TargetResult]) -> str:
@@ -194,13 +196,12 @@ def _regimes(targets: Sequence[TargetResult]) -> str:
             mean = sum(result.delta for result in found) / len(found)
             rows.append((regime, str(len(found)), f"{mean:+.2f}", str(sum(result.harmed for result in found))))
     meaning = "MT and CT: matched and cross task; ML and CL: matched and cross language; MT-ML is the source itself."
-    return f"{meaning}\n\n{_table(('regime', 'targets', 'mean delta, pp', 'harmed'), rows)}"
+    return f"{meaning}\n\n{markdown_table(('regime', 'targets', 'mean delta, pp', 'harmed'), rows)}"
 
 
 def _loading(facts: Facts) -> str:
-    told = facts.serving["base"]
     pinned = f", revision={facts.hub_revision!r}" if facts.hub_revision else ""
-    base = facts.base if facts.hub_revision else f"<folder of {_flat(facts.base)}>"
+    base = facts.base if facts.hub_revision else f"<folder of {one_line(facts.base)}>"
     if facts.merged:
         code = [
             f"from transformers import {auto_class(facts.serving)}, AutoTokenizer",
@@ -209,9 +210,9 @@ def _loading(facts: Facts) -> str:
             'tokenizer = AutoTokenizer.from_pretrained("<this folder>")',
         ]
         return (
-            _fenced("\n".join(code), "python")
+            code_block("\n".join(code), "python")
             + "\n\n"
-            + _fenced(f"vllm serve <this folder> --dtype {facts.merged}", "console")
+            + code_block(f"vllm serve <this folder> --dtype {facts.merged}", "console")
         )
     loader, arguments = auto_class(facts.serving), load_arguments(facts.serving, facts.hub_revision)
     code = [
@@ -222,42 +223,16 @@ def _loading(facts: Facts) -> str:
         'model = PeftModel.from_pretrained(base, "<this folder>")',
         f"tokenizer = AutoTokenizer.from_pretrained({base!r}{pinned})  # the base's own, unchanged",
     ]
-    text = _fenced("\n".join(code), "python")
+    text = code_block("\n".join(code), "python")
     rank = int(facts.parameters.get("lora.rank", 0))
     if 0 < rank <= RANKS[-1]:
         where = shlex.quote(base) + (f" --revision {shlex.quote(facts.hub_revision)}" if facts.hub_revision else "")
-        dtype = held_dtype(facts.serving)
-        module = f"--dtype {dtype} --enable-lora --lora-modules {shlex.quote(_flat(facts.name))}=<this folder>"
-        text += "\n\n" + _fenced(f"vllm serve {where} {module} --max-lora-rank {max_lora_rank(rank)}", "console")
-        text += "\n\n" + "\n".join(f"- {_escaped(caution)}" for caution in cautions(dtype))
-    if not facts.hub_revision and told["reference"] != facts.base:
-        text += f"\n\nThe base lies in the project that made the adapter: {_code(told['reference'])}."
+        dtype = base_dtype(facts.serving)
+        module = f"--dtype {dtype} --enable-lora --lora-modules {shlex.quote(one_line(facts.name))}=<this folder>"
+        text += "\n\n" + code_block(f"vllm serve {where} {module} --max-lora-rank {max_lora_rank(rank)}", "console")
+        text += "\n\n" + "\n".join(f"- {escaped(caution)}" for caution in cautions(dtype))
+    if not facts.hub_revision and facts.serving["base"]["reference"] != facts.base:
+        text += (
+            f"\n\nThe base lies in the project that made the adapter: {code_span(facts.serving['base']['reference'])}."
+        )
     return text
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
-
-
-def _flat(text: object) -> str:
-    """Write a text in one line."""
-    return " ".join(str(text).split())
-
-
-def _escaped(text: str) -> str:
-    """Write a text in Markdown so that it is read as it is."""
-    plain = _flat(text).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*_\[\]>|~#$])", r"\\\1", plain)
-
-
-def _code(text: object) -> str:
-    """Write a text as code, in tables too; the fence is longer than any in the text."""
-    plain = _flat(text).replace("|", "\\|") or " "
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", plain)), default=0))
-    return f"{fence}{plain}{fence}" if "`" not in plain else f"{fence} {plain} {fence}"
-
-
-def _fenced(text: str, language: str) -> str:
-    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", text)), default=0))
-    return f"{fence}{language}\n{text}\n{fence}"

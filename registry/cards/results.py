@@ -12,7 +12,7 @@ from registry.cells import HARM_PP, Cell, Regime, parse_cells, regime_of
 from registry.tracking.evaluations import Evaluation, evaluations_of
 from registry.tracking.names import Tag, headlines_of
 
-__all__ = ["Results", "TargetResult", "results_of"]
+__all__ = ["AdapterResults", "TargetResult", "results_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class TargetResult:
 
 
 @dataclass(frozen=True)
-class Results:
+class AdapterResults:
     """The newest finished evaluation of an adapter.
 
     Attributes
@@ -43,7 +43,7 @@ class Results:
     indistinct
         Share of questions, by target, whose options the base's tokenizer makes the same tokens of.
     evaluations
-        How many finished evaluations there are; the newest is told.
+        Number of finished evaluations; the card shows the newest.
     headlines
         Task → the accuracy that its score is; empty where the run does not say.
     notes
@@ -60,7 +60,7 @@ class Results:
     notes: tuple[str, ...] = ()
 
 
-def results_of(client: MlflowClient, version: str) -> Results | None:
+def results_of(client: MlflowClient, version: str) -> AdapterResults | None:
     """Return what was found for a version, written ``name/number``, or None if no evaluation of it has finished.
 
     Of evaluations in other experiments than its study's, and of such as contradict the version, nothing is taken.
@@ -68,10 +68,10 @@ def results_of(client: MlflowClient, version: str) -> Results | None:
     name, _, number = version.rpartition("/")
     found = evaluations_of(client, client.get_model_version(name, number))
     if not found.found:
-        return Results("", "", (), frozenset(), 0, notes=found.notes) if found.notes else None
+        return AdapterResults("", "", (), frozenset(), 0, notes=found.notes) if found.notes else None
     newest = found.found[-1]
     tags = newest.run.data.tags
-    return Results(
+    return AdapterResults(
         newest.run.info.run_id,
         tags.get(Tag.STUDY, ""),
         () if found.conflicts else _targets(newest),

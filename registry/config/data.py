@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import PurePath
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator, TypeAdapter
 from pydantic.dataclasses import dataclass
 
 from registry.benchmarks.kinds import KINDS
-from registry.config.types import STRICT, Name, one_of
+from registry.config.types import STRICT, Headline, Name, Quoting, one_of
 
-#: A kind of benchmark; see ``registry/benchmarks/kinds.py``.
-BenchmarkKind = one_of(KINDS)
+if TYPE_CHECKING:
+    BenchmarkKind = str
+else:
+    #: A kind of benchmark; see ``registry/benchmarks/kinds.py``.
+    BenchmarkKind = one_of(KINDS)
 
-__all__ = ["BenchmarkSpec", "FilesTask", "Headline", "Quoting", "SplitSpec"]
-
-#: Which accuracy is a task's score: of the options' log-likelihoods as they are, or divided by lengths in characters.
-Headline = Literal["acc", "acc_norm"]
-
-#: How quotes in a table of separated fields are read; see ``FilesTask.quoting``.
-Quoting = Literal["minimal", "none"]
+__all__ = ["BenchmarkSpec", "FilesTask", "SplitSpec"]
 
 
 @dataclass(frozen=True, kw_only=True, config=STRICT)

@@ -1,4 +1,4 @@
-"""Study files: YAML read into a :class:`registry.config.study.Study`, mistakes told with their line.
+"""Study files: YAML read into a :class:`registry.config.study.Study`, mistakes reported with their line.
 
 A file may say ``extends: <study>`` and then only what it has otherwise than that one. A file with ``variants`` holds
 several studies that differ in what each variant says: a comparison, run by one command. Each is a study of its own,
@@ -160,7 +160,7 @@ def _inherited(parent: object, path: Path, extending: tuple[Path, ...]) -> dict[
     if found.resolve() in extending:
         raise Refused(f"{path}: extends leads back to {found.name}; one of these files must stand alone")
     file = _read(found, extending)
-    file.study()  # its mistakes are told with its own lines
+    file.study()  # its mistakes are reported with its own lines
     return {key: value for key, value in file.content.items() if key != "name"}
 
 
@@ -246,7 +246,7 @@ def _overridden(study: Study, given: dict[str, Any]) -> Study:
     return validated(_expand(content | given), where=f"study {study.name}, as given")
 
 
-# --- what a search looks for, as a study file and the command say it; light, so that a mistake is told at once
+# --- what a search looks for, as a study file and the command say it; light, so that mistakes are reported at once
 
 
 #: Objective → the direction in which Optuna goes.

@@ -1,4 +1,4 @@
-"""What is wrong with a study's content, told with file, line, key and remedy."""
+"""Messages about mistakes in a study's content, with file, line, key and remedy."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _OF_FILES = ("extends", "variants")
 
 # Characters of a value that a message repeats, and mistakes that are spelled out.
 _LONGEST = 200
-_TOLD = 20
+_MOST = 20
 
 _NOTHING_INHERITED = "; null takes away what is inherited, and nothing is here: give a value, or leave the key out"
 
@@ -72,11 +72,11 @@ def validated(content: dict[str, Any], *, where: str, text: str | None = None, i
         return TypeAdapter(Study).validate_python(content)
     except ValidationError as error:
         found = error.errors()
-    # A list whose entries are wrong is also told to be too short; the entries are the story.
+    # A list whose entries are wrong is also reported as too short; only the entries matter.
     inner = {problem["loc"][:depth] for problem in found for depth in range(len(problem["loc"]))}
-    told = [_explain(problem, where, text, inside) for problem in found if problem["loc"] not in inner]
-    more = [f"and {len(told) - _TOLD:,} more mistakes"] if len(told) > _TOLD else []
-    raise Refused("\n".join([*told[:_TOLD], *more]))
+    mistakes = [_explain(problem, where, text, inside) for problem in found if problem["loc"] not in inner]
+    more = [f"and {len(mistakes) - _MOST:,} more mistakes"] if len(mistakes) > _MOST else []
+    raise Refused("\n".join([*mistakes[:_MOST], *more]))
 
 
 def _explain(problem: Any, where: str, text: str | None, inside: Location) -> str:

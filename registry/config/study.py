@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from datetime import date
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, PlainValidator
 from pydantic.dataclasses import dataclass
@@ -16,23 +16,19 @@ from pydantic.dataclasses import dataclass
 from registry.config.data import BenchmarkSpec, SplitSpec
 from registry.config.promotion import PromotionPolicy, check_aliases
 from registry.config.tuning import TuneSpec
-from registry.config.types import STRICT, Fraction, Name, Positive, one_of
+from registry.config.types import STRICT, Fraction, Name, Placement, Positive, Quantization, one_of
 from registry.recipes.maker import MAKERS
 
-__all__ = ["ALL_LINEAR", "CHAT_DATE", "BaseSpec", "LoraSpec", "Placement", "Quantization", "Recipe", "Study"]
+__all__ = ["ALL_LINEAR", "CHAT_DATE", "BaseSpec", "LoraSpec", "Recipe", "Study"]
 
 #: What a chat template takes for today where a study does not say: what Llama-3's own writes if there is no clock.
 CHAT_DATE = date(2024, 7, 26)
 
-#: Where a base's weights lie; see :class:`Study`.
-Placement = Literal["one", "spread"]
-
-#: Bits per weight of a base's projections, where fewer than its precision has; see :class:`Study`.
-Quantization = Literal["8bit", "4bit"]
-
-
-#: A way of making adapters; see ``registry/recipes/maker.py``.
-Method = one_of(MAKERS)
+if TYPE_CHECKING:
+    Method = str
+else:
+    #: A way of making adapters; see ``registry/recipes/maker.py``.
+    Method = one_of(MAKERS)
 
 #: Targets of an adapter on every linear layer but the LM head.
 ALL_LINEAR = ("all-linear",)

@@ -46,8 +46,8 @@ def read_yaml(path: Path) -> tuple[str, Any]:
     except yaml.YAMLError as error:
         raise Refused(f"{path} is not YAML: {error}") from None
     except (ValueError, KeyError, AttributeError, IndexError) as error:  # of dates and numbers that there are not
-        told = str(error)[:_LONGEST]
-        raise Refused(f"{path} is not YAML of plain values ({told}); quote what is meant as a text") from None
+        reason = str(error)[:_LONGEST]
+        raise Refused(f"{path} is not YAML of plain values ({reason}); quote what is meant as a text") from None
 
 
 def _require_small(root: yaml.Node | None, path: Path) -> None:

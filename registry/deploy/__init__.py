@@ -1,5 +1,5 @@
 """From the registry to where an adapter is used: which version is meant, its folder, its card, merged, on the hub.
 
->>> chosen = choose(client, Asked(name="demo-wide--kind--tr", version="champion"))
+>>> chosen = choose(client, VersionQuery(name="demo-wide--kind--tr", version="champion"))
 >>> pull(client, chosen, Path("adapters/kind-tr"))
 """

@@ -23,7 +23,7 @@ __all__ = [
     "PASSED",
     "PENDING",
     "REFUSED",
-    "Difference",
+    "AliasDifference",
     "complete",
     "differences",
     "history",
@@ -40,7 +40,7 @@ _RUN = re.compile(r"\brun ([0-9a-f]{32})\b")
 
 
 @dataclass(frozen=True)
-class Difference:
+class AliasDifference:
     """An alias that stands elsewhere than its recorded moves say.
 
     Attributes
@@ -84,7 +84,7 @@ def history(client: MlflowClient, experiment_id: str, name: str, alias: str) -> 
     return lines[::-1]
 
 
-def differences(aliases: Mapping[str, Mapping[str, str]], runs: Sequence[Run]) -> list[Difference]:
+def differences(aliases: Mapping[str, Mapping[str, str]], runs: Sequence[Run]) -> list[AliasDifference]:
     """Compare the aliases of registered names with what promotions recorded of them.
 
     Parameters
@@ -101,7 +101,7 @@ def differences(aliases: Mapping[str, Mapping[str, str]], runs: Sequence[Run]) -
             stands, wanted = there.get(alias), recorded.get((name, alias))
             if stands != wanted:
                 cut_short = _interrupted(runs, name, alias, stands)
-                found.append(Difference(name, alias, stands, wanted, cut_short, (name, alias) in recorded))
+                found.append(AliasDifference(name, alias, stands, wanted, cut_short, (name, alias) in recorded))
     return found
 
 

@@ -37,7 +37,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class _Measured:
+class _TargetEvaluation:
     """One adapter's newest evaluation on the target; ``delta`` in pp."""
 
     run: Run
@@ -69,8 +69,8 @@ def best_for(client: MlflowClient, target: Cell, *, model: str = "", study: str 
         raise unknown("evaluated target", str(target), offered, where=f"best_for, base {' and '.join(bases)}")
     bases = _bases(measured.run for measured in ranked)
     if len(bases) > 1:
-        told = f"best_for={target}: adapters of {len(bases)} bases were evaluated on it"
-        raise Refused(f"{told}; add {' or '.join(f'-P model={base}' for base in bases)}")
+        message = f"best_for={target}: adapters of {len(bases)} bases were evaluated on it"
+        raise Refused(f"{message}; add {' or '.join(f'-P model={base}' for base in bases)}")
     _require_one_headline(ranked, target)
     for place, measured in enumerate(ranked, 1):
         name, _, number = measured.version.rpartition("/")
@@ -94,22 +94,22 @@ def _nothing(client: MlflowClient, model: str, study: str, notes: Sequence[str])
     where = f"study {study}" if study else "the store"
     if model and bases:
         return unknown("base with evaluated adapters", model, bases, where=where)
-    told = f"{where} holds no finished evaluation of an adapter; run -e evaluate, or -e study, first"
-    return Refused("\n".join([told, *notes]))
+    message = f"{where} holds no finished evaluation of an adapter; run -e evaluate, or -e study, first"
+    return Refused("\n".join([message, *notes]))
 
 
-def _ranked(found: Sequence[Evaluation], target: Cell) -> list[_Measured]:
+def _ranked(found: Sequence[Evaluation], target: Cell) -> list[_TargetEvaluation]:
     """Return the newest evaluation of every adapter on the target, the highest delta first."""
-    newest: dict[str, _Measured] = {}
+    newest: dict[str, _TargetEvaluation] = {}
     for one in found:  # the oldest first
         if target in one.deltas:
             regime = regime_of(one.source, target)
-            newest[one.version] = _Measured(one.run, one.version, one.source, regime, one.deltas[target])
+            newest[one.version] = _TargetEvaluation(one.run, one.version, one.source, regime, one.deltas[target])
     # Where two are equal the name decides, so that the same question has the same answer.
     return sorted(newest.values(), key=lambda measured: (-measured.delta, measured.version))
 
 
-def _require_one_headline(ranked: Sequence[_Measured], target: Cell) -> None:
+def _require_one_headline(ranked: Sequence[_TargetEvaluation], target: Cell) -> None:
     """Refuse to rank deltas of different accuracies."""
     studies: dict[str, set[str]] = {}
     for measured in ranked:
@@ -117,14 +117,14 @@ def _require_one_headline(ranked: Sequence[_Measured], target: Cell) -> None:
         if headline := headlines_of(tags).get(target.task):
             studies.setdefault(headline, set()).add(tags.get(Tag.STUDY, ""))
     if len(studies) > 1:
-        told = ", ".join(f"{name} in {' and '.join(sorted(names))}" for name, names in sorted(studies.items()))
+        headlines = ", ".join(f"{name} in {' and '.join(sorted(names))}" for name, names in sorted(studies.items()))
         raise Refused(
-            f"best_for={target}: its score is not the same accuracy in all evaluations ({told});"
+            f"best_for={target}: its score is not the same accuracy in all evaluations ({headlines});"
             "\nadd -P study=<one of them>, or evaluate all by one: mlflow run . -e study --env-manager local -P study=…"
         )
 
 
-def _notes(target: Cell, ranked: Sequence[_Measured], place: int) -> list[str]:
+def _notes(target: Cell, ranked: Sequence[_TargetEvaluation], place: int) -> list[str]:
     best = ranked[place - 1]
     same = [found.delta for found in ranked if found.source == best.source]
     notes = [
@@ -141,7 +141,7 @@ def _notes(target: Cell, ranked: Sequence[_Measured], place: int) -> list[str]:
     return notes
 
 
-def _shrunken_note(client: MlflowClient, best: _Measured, target: Cell) -> list[str]:
+def _shrunken_note(client: MlflowClient, best: _TargetEvaluation, target: Cell) -> list[str]:
     """Say the shrunken estimate of the chosen source on the target, if the study's newest analysis wrote one."""
     wanted = f"tags.{Tag.KIND} = '{Kind.ANALYZE}' AND attributes.status = 'FINISHED'"
     analyses = all_runs(client, [best.run.info.experiment_id], wanted)
@@ -152,8 +152,8 @@ def _shrunken_note(client: MlflowClient, best: _Measured, target: Cell) -> list[
     try:
         value = _shrunken(client, newest.info.run_id, model, best.source, target)
     except (MlflowException, OSError, ValueError) as error:  # damaged, or not there any more
-        told = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        return [f"no shrunken estimate: {_TABLE} of the analysis {newest.info.run_id} cannot be read ({told})"]
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        return [f"no shrunken estimate: {_TABLE} of the analysis {newest.info.run_id} cannot be read ({reason})"]
     if value is None:
         return []
     mean, deviation = value

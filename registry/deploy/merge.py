@@ -85,8 +85,8 @@ def _stored_dtype(base: Base) -> torch.dtype:
     """Return the data type that a base's weights lie in, so that loading them rounds nothing."""
     if base.hub_revision:
         config, _ = PretrainedConfig.get_config_dict(base.location, revision=base.hub_revision)
-        told = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
-        return DTYPES.get(told, torch.float32)
+        dtype = str(config.get("dtype") or config.get("torch_dtype") or "float32").removeprefix("torch.")
+        return DTYPES.get(dtype, torch.float32)
     found = set()
     for file in folder_weights(Path(base.location), base.name):
         with safe_open(file, framework="pt") as tensors:

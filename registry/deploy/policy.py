@@ -12,7 +12,7 @@ from registry.config.promotion import BEST, PromotionPolicy
 from registry.errors import Refused, unknown
 from registry.tracking.chance import CHANCE_Q, chance_q
 
-__all__ = ["Check", "Evidence", "Measured", "Terms", "Verdict", "best_alias", "judge", "terms_of"]
+__all__ = ["Check", "Evidence", "TargetEffect", "Terms", "Verdict", "best_alias", "judge", "terms_of"]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Terms:
 
 
 @dataclass(frozen=True)
-class Measured:
+class TargetEffect:
     """A version on one target; NaN for what is not known.
 
     Attributes
@@ -87,7 +87,7 @@ class Evidence:
     """
 
     run_id: str
-    targets: Mapping[Cell, Measured]
+    targets: Mapping[Cell, TargetEffect]
     noise: str
     digest: str
     weights: str
@@ -223,9 +223,9 @@ def _gain(terms: Terms, evidence: Evidence) -> Check:
     values = {cell: getattr(evidence.targets[cell], by) for cell in terms.want if cell in evidence.targets}
     # Written as "not at least" so that NaN fails too; deltas are rounded to 1e-9 where they are recorded.
     short = [cell for cell in terms.want if not values.get(cell, math.nan) >= least]
-    told = _listed([f"{cell} {_pp(values.get(cell, math.nan))}" for cell in short or terms.want])
+    text = _listed([f"{cell} {_pp(values.get(cell, math.nan))}" for cell in short or terms.want])
     word = {"delta": "delta", "low": "lower limit of delta", "shrunken": "shrunken estimate"}[by]
-    return Check("gain on wanted targets", not short, f"{word} {told}; asked {_pp(least)} pp")
+    return Check("gain on wanted targets", not short, f"{word} {text}; asked {_pp(least)} pp")
 
 
 def _harm(terms: Terms, evidence: Evidence) -> Check:
@@ -234,13 +234,13 @@ def _harm(terms: Terms, evidence: Evidence) -> Check:
     unsure = [cell for cell in terms.protect if cell not in found or math.isnan(found[cell].q)]
     harmed = [cell for cell, one in found.items() if one.delta < 0 and one.q < limit]
     if harmed:
-        told = _listed([f"{cell} {_pp(found[cell].delta)} pp (q {found[cell].q:.2g})" for cell in harmed])
-        return Check("no significant harm", False, told)
+        text = _listed([f"{cell} {_pp(found[cell].delta)} pp (q {found[cell].q:.2g})" for cell in harmed])
+        return Check("no significant harm", False, text)
     if unsure:
         return Check("no significant harm", False, f"cannot be tested: {_listed(list(map(str, unsure)))}")
     worst = min(found, key=lambda cell: found[cell].delta)
-    told = f"none of {len(found)} with q < {limit:g}; worst {worst} {_pp(found[worst].delta)} pp"
-    return Check("no significant harm", True, f"{told} (q {found[worst].q:.2g}, 95 % from {_pp(found[worst].low)})")
+    text = f"none of {len(found)} with q < {limit:g}; worst {worst} {_pp(found[worst].delta)} pp"
+    return Check("no significant harm", True, f"{text} (q {found[worst].q:.2g}, 95 % from {_pp(found[worst].low)})")
 
 
 def _listed(texts: Sequence[str], most: int = 8) -> str:
@@ -251,6 +251,6 @@ def _pp(value: float) -> str:
     return "not known" if math.isnan(value) else f"{value:+.2f}"
 
 
-def _plain(found: Measured) -> dict[str, Any]:
+def _plain(found: TargetEffect) -> dict[str, Any]:
     fields = asdict(found) | {"regime": str(found.regime)}
     return {name: None if isinstance(value, float) and math.isnan(value) else value for name, value in fields.items()}

@@ -11,7 +11,7 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +22,12 @@ from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE, MLFLOW_US
 
 from registry.cells import Cell
 from registry.deploy.alias_history import DEMOTED, DEMOTING, PASSED, PENDING, REFUSED
-from registry.deploy.policy import Measured, Verdict
-from registry.deploy.resolve import Chosen
+from registry.deploy.policy import TargetEffect, Verdict
+from registry.deploy.resolve import ChosenVersion
 from registry.errors import Refused
 from registry.evaluation.metrics import record_inputs
-from registry.tracking import names
+from registry.files.markdown import markdown_table
+from registry.tracking import metric_names, names
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.names import Kind, Tag
 from registry.tracking.recording import Recording
@@ -64,7 +65,7 @@ def carriers(client: MlflowClient, alias: str, *, name: str, base: str = "") -> 
     return Carriers(alias, {model.name: str(model.aliases[alias]) for model in models if alias in model.aliases}, base)
 
 
-def promote(client: MlflowClient, experiment_id: str, chosen: Chosen, verdict: Verdict, before: Carriers) -> str:
+def promote(client: MlflowClient, experiment_id: str, chosen: ChosenVersion, verdict: Verdict, before: Carriers) -> str:
     """Record a verdict on a version and, if it passed, give it the alias; return the id of the run.
 
     Parameters
@@ -78,7 +79,7 @@ def promote(client: MlflowClient, experiment_id: str, chosen: Chosen, verdict: V
         If the alias has moved since then. Whatever is raised, alias and version are as they were.
     """
     decided = PASSED if verdict.passed else REFUSED
-    told = as_markdown(verdict)
+    table = as_markdown(verdict)
     with _run(client, experiment_id, chosen, before, PENDING) as recording:
         _record(recording, verdict, chosen)
         with ExitStack() as undo:
@@ -86,13 +87,13 @@ def promote(client: MlflowClient, experiment_id: str, chosen: Chosen, verdict: V
                 _check_unmoved(client, chosen, before)
                 _give(client, chosen, before, undo)
             reasons = f": {'; '.join(verdict.reasons)}" if verdict.reasons else ""
-            _note(client, recording, chosen, before.alias, decided + reasons, told, undo)
-            _decide(recording, chosen, before, decided, told)
+            _note(client, recording, chosen, before.alias, decided + reasons, table, undo)
+            _decide(recording, chosen, before, decided, table)
             undo.pop_all()
     return recording.run_id
 
 
-def demote(client: MlflowClient, experiment_id: str, chosen: Chosen, before: Carriers) -> str:
+def demote(client: MlflowClient, experiment_id: str, chosen: ChosenVersion, before: Carriers) -> str:
     """Take an alias from the version that carries it; return the id of the run that says so.
 
     Raises
@@ -103,8 +104,8 @@ def demote(client: MlflowClient, experiment_id: str, chosen: Chosen, before: Car
     adapter, alias = chosen.adapter, before.alias
     if before.versions.get(adapter.name) != adapter.version:
         carried = before.versions.get(adapter.name)
-        told = f"version {carried} does" if carried else "no version of it does"
-        raise Refused(f"{adapter.name} version {adapter.version} does not carry the alias {alias!r}; {told}")
+        carrier = f"version {carried} does" if carried else "no version of it does"
+        raise Refused(f"{adapter.name} version {adapter.version} does not carry the alias {alias!r}; {carrier}")
     with _run(client, experiment_id, chosen, before, DEMOTING) as recording:
         _record_link(recording, chosen)
         with ExitStack() as undo:
@@ -133,7 +134,7 @@ def weights_problem(client: MlflowClient, adapter: RegisteredAdapter) -> str:
 
 
 def _run(
-    client: MlflowClient, experiment_id: str, chosen: Chosen, before: Carriers, pending: str
+    client: MlflowClient, experiment_id: str, chosen: ChosenVersion, before: Carriers, pending: str
 ) -> AbstractContextManager[Recording]:
     """Open the run of a decision, which says what was decided when that stands."""
     adapter, alias = chosen.adapter, before.alias
@@ -149,39 +150,39 @@ def _run(
         kind=Kind.PROMOTE,
         name=_title(chosen, alias, pending),
         tags=tags,
-        description=_told(chosen, before, pending),
+        description=_headline(chosen, before, pending),
     )
 
 
-def _decide(recording: Recording, chosen: Chosen, before: Carriers, decided: str, told: str) -> None:
+def _decide(recording: Recording, chosen: ChosenVersion, before: Carriers, decided: str, table: str) -> None:
     """Say in the run what was decided, all in one write."""
-    text = f"{_told(chosen, before, decided)}\n\n{told}"
+    text = f"{_headline(chosen, before, decided)}\n\n{table}"
     title = _title(chosen, before.alias, decided)
     recording.tags({Tag.VERDICT: decided, MLFLOW_RUN_NAME: title, MLFLOW_RUN_NOTE: text})
 
 
-def _title(chosen: Chosen, alias: str, decided: str) -> str:
+def _title(chosen: ChosenVersion, alias: str, decided: str) -> str:
     return f"{Kind.PROMOTE} {chosen.adapter.name}/{chosen.adapter.version} to {alias}: {decided}"
 
 
-def _told(chosen: Chosen, before: Carriers, decided: str) -> str:
+def _headline(chosen: ChosenVersion, before: Carriers, decided: str) -> str:
     carried = f"`{before}`" if before.versions else "none"
     return f"Alias `{before.alias}` of `{chosen.adapter.uri}`: **{decided}**. Carried before by: {carried}."
 
 
-def _record(recording: Recording, verdict: Verdict, chosen: Chosen) -> None:
+def _record(recording: Recording, verdict: Verdict, chosen: ChosenVersion) -> None:
     """Record what a verdict rests on: numbers as metrics, and all of it as a file."""
     _record_link(recording, chosen)
     asked = (*verdict.terms.want, *verdict.terms.protect)
     found = [(cell, verdict.evidence.targets[cell]) for cell in asked if cell in verdict.evidence.targets]
-    values = {names.promoting(name, cell): getattr(one, name) for cell, one in found for name in _METRICS}
+    values = {metric_names.promoting(name, cell): getattr(one, name) for cell, one in found for name in _METRICS}
     recording.metrics({name: value for name, value in values.items() if value == value})
     with recording.folder() as folder:
         text = json.dumps(verdict.plain(), indent=1, ensure_ascii=False)
         (folder / "verdict.json").write_text(text, encoding="utf-8")
 
 
-def _record_link(recording: Recording, chosen: Chosen) -> None:
+def _record_link(recording: Recording, chosen: ChosenVersion) -> None:
     """Show the run on the page of the version's model."""
     no_items: dict[str, list[Cell]] = {}
     record_inputs(recording, no_items, benchmark="", digests={}, model_id=chosen.adapter.model_id or None)
@@ -190,10 +191,10 @@ def _record_link(recording: Recording, chosen: Chosen) -> None:
 def _note(
     client: MlflowClient,
     recording: Recording,
-    chosen: Chosen,
+    chosen: ChosenVersion,
     alias: str,
     decided: str,
-    told: str,
+    table: str,
     undo: ExitStack,
 ) -> None:
     """Say on the version what was decided: a tag, and a section of its description for each alias."""
@@ -205,7 +206,7 @@ def _note(
     tag = names.promotion(alias)
     _undo_tag(client, name, version, tag, now.tags.get(tag), undo)
     client.set_model_version_tag(name, version, tag, f"{decided} ({origin})")
-    section = f"### Alias `{alias}`: {decided.partition(':')[0]}\n\n{origin}.\n\n{told}"
+    section = f"### Alias `{alias}`: {decided.partition(':')[0]}\n\n{origin}.\n\n{table}"
     undo.callback(client.update_model_version, name, version, now.description or "")
     client.update_model_version(name, version, with_section(now.description or "", alias, section))
 
@@ -226,7 +227,7 @@ def with_section(description: str, alias: str, section: str) -> str:
 # --- the alias itself
 
 
-def _check_unmoved(client: MlflowClient, chosen: Chosen, before: Carriers) -> None:
+def _check_unmoved(client: MlflowClient, chosen: ChosenVersion, before: Carriers) -> None:
     now = carriers(client, before.alias, name=chosen.adapter.name, base=before.base)
     if now.versions != before.versions:
         raise Refused(
@@ -235,7 +236,7 @@ def _check_unmoved(client: MlflowClient, chosen: Chosen, before: Carriers) -> No
         )
 
 
-def _give(client: MlflowClient, chosen: Chosen, before: Carriers, undo: ExitStack) -> None:
+def _give(client: MlflowClient, chosen: ChosenVersion, before: Carriers, undo: ExitStack) -> None:
     """Set the alias on the version, and take it from adapters of other sources where they share it."""
     name, alias = chosen.adapter.name, before.alias
     undo.callback(_put_back, client, name, alias, before.versions.get(name))
@@ -284,21 +285,21 @@ def as_markdown(verdict: Verdict) -> str:
     return "\n\n".join(
         [
             f"Policy: {asked}. Evaluation run `{verdict.evidence.run_id}`.",
-            _table(("check", "passed", "found"), checks),
-            _table((*_HEAD, ""), rows),
+            markdown_table(("check", "passed", "found"), checks),
+            markdown_table((*_HEAD, ""), rows),
             f"Deltas in pp, q over the {len(verdict.terms.protect)} protected targets (Benjamini–Hochberg). Errors: "
             f"{verdict.evidence.noise}.",
         ]
     )
 
 
-def _asked(verdict: Verdict) -> list[tuple[Cell, Measured]]:
+def _asked(verdict: Verdict) -> list[tuple[Cell, TargetEffect]]:
     """Return the targets that the policy names and that were measured, the wanted first."""
     targets = verdict.evidence.targets
     return [(cell, targets[cell]) for cell in (*verdict.terms.want, *verdict.terms.protect) if cell in targets]
 
 
-def _row(cell: Cell, found: Measured, *more: str) -> tuple[str, ...]:
+def _row(cell: Cell, found: TargetEffect, *more: str) -> tuple[str, ...]:
     shares = (_share(value) for value in (found.baseline, found.chance, found.score))
     interval = _DASH if math.isnan(found.low) else f"{found.low:+.2f} to {found.high:+.2f}"
     shrunken = _DASH if math.isnan(found.shrunken) else f"{found.shrunken:+.2f} (SD {found.shrunken_sd:.2f})"
@@ -311,8 +312,3 @@ _DASH = "–"
 
 def _share(value: float) -> str:
     return _DASH if math.isnan(value) else f"{100 * value:.1f} %"
-
-
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
-    return "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -14,24 +13,35 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from registry.cards.base_model import Dtype, auto_class, find_base, held_dtype, imports, load_arguments
+from registry.cards.base_model import Dtype, auto_class, base_dtype, find_base, imports, load_arguments
 from registry.cards.card import Facts, card
 from registry.cards.results import results_of
 from registry.cards.vllm import cautions, objections, serve_adapter, serve_merged
-from registry.deploy.folder import CARD, Identity, check_target, is_ours, is_same, placed, refresh_card, seal, tidy
-from registry.deploy.resolve import Chosen
+from registry.deploy.folder import (
+    CARD,
+    Identity,
+    check_target,
+    is_ours,
+    is_same,
+    refresh_card,
+    remove_leftovers,
+    replacing_folder,
+    write_manifest,
+)
+from registry.deploy.resolve import ChosenVersion
 from registry.deploy.versions import alias_target
 from registry.errors import Refused
 from registry.files.adapter import CONFIG, WEIGHTS, config_text, read_config
+from registry.files.disks import disk_problem
 from registry.tracking.adapters import RESTORE, RegisteredAdapter, download_adapter
 from registry.tracking.folders import read_description
-from registry.tracking.verification import Recorded, check_recipe, on_record, run_of
+from registry.tracking.verification import AdapterRecord, check_recipe, run_of, version_record
 
-__all__ = ["Pulled", "default_folder", "pull", "usage"]
+__all__ = ["PulledFolder", "default_folder", "pull", "usage"]
 
 
 @dataclass(frozen=True)
-class Pulled:
+class PulledFolder:
     """A folder with an adapter, or with a merged model.
 
     Attributes
@@ -55,7 +65,7 @@ class Pulled:
     base_missing: str = ""
 
 
-def default_folder(chosen: Chosen, merged: Dtype | None) -> Path:
+def default_folder(chosen: ChosenVersion, merged: Dtype | None) -> Path:
     """Return where a version is put if nothing else is said: ``adapters/<name>/<version>``, merged beside it."""
     adapter = chosen.adapter
     return Path("adapters") / adapter.name / (f"{adapter.version}-{merged}" if merged else adapter.version)
@@ -63,14 +73,14 @@ def default_folder(chosen: Chosen, merged: Dtype | None) -> Path:
 
 def pull(
     client: MlflowClient,
-    chosen: Chosen,
+    chosen: ChosenVersion,
     target: Path,
     *,
     merged: Dtype | None = None,
     base: str = "",
     overwrite: bool = False,
     say: Callable[[str], None] = lambda _: None,
-) -> Pulled:
+) -> PulledFolder:
     """Put a registered adapter into a folder that PEFT and vLLM load as it is, or merged into one of its own.
 
     Parameters
@@ -99,18 +109,18 @@ def pull(
             return _with_base(_kept(client, chosen, run, target, identity, say), chosen, base, say)
         _refuse_replacing(target, identity, overwrite=overwrite)
     try:
-        with placed(target) as new:
+        with replacing_folder(target) as new:
             facts = _made(client, chosen, run, new, merged=merged, base=base, say=say)
-            found = _with_base(Pulled(target, facts, kept=False), chosen, base, say)
+            found = _with_base(PulledFolder(target, facts, kept=False), chosen, base, say)
             (new / CARD).write_text(_card(client, chosen, facts, say), encoding="utf-8")
-            seal(new, identity)
+            write_manifest(new, identity)
             _check_alias(client, chosen)
     except OSError as error:
-        raise _told(error, chosen.adapter, target) from error
+        raise _failure(error, chosen.adapter, target) from error
     return found
 
 
-def _with_base(pulled: Pulled, chosen: Chosen, folder: str, say: Callable[[str], None]) -> Pulled:
+def _with_base(pulled: PulledFolder, chosen: ChosenVersion, folder: str, say: Callable[[str], None]) -> PulledFolder:
     """Add where the base of an adapter is; a folder is held against the digest that was trained on.
 
     Raises
@@ -147,15 +157,15 @@ def _refuse_replacing(target: Path, identity: Identity, *, overwrite: bool) -> N
         )
 
 
-def _recorded(client: MlflowClient, chosen: Chosen) -> Recorded:
+def _recorded(client: MlflowClient, chosen: ChosenVersion) -> AdapterRecord:
     """Look up what is recorded of the version; one that was deleted since it was chosen is refused."""
     try:
-        return on_record(client, chosen.adapter.name, chosen.adapter.version)
+        return version_record(client, chosen.adapter.name, chosen.adapter.version)
     except MlflowException as error:
-        raise _told(error, chosen.adapter, Path()) from error
+        raise _failure(error, chosen.adapter, Path()) from error
 
 
-def _is_as_recorded(client: MlflowClient, chosen: Chosen, target: Path, identity: Identity) -> bool:
+def _is_as_recorded(client: MlflowClient, chosen: ChosenVersion, target: Path, identity: Identity) -> bool:
     """Whether an adapter's configuration, in a folder that an earlier version may have pulled, is the recorded one."""
     if identity.merged:
         return True
@@ -168,26 +178,26 @@ def _is_as_recorded(client: MlflowClient, chosen: Chosen, target: Path, identity
 
 def _kept(
     client: MlflowClient,
-    chosen: Chosen,
+    chosen: ChosenVersion,
     run: Run | None,
     target: Path,
     identity: Identity,
     say: Callable[[str], None],
-) -> Pulled:
+) -> PulledFolder:
     """Leave a folder as it is, but for results that its card does not tell yet."""
     facts = _facts(chosen, run, _serving(chosen), identity.merged)
-    tidy(target)
+    remove_leftovers(target)
     try:
         refreshed = refresh_card(target, _card(client, chosen, facts, say))
     except OSError as error:  # the adapter is there all the same
         say(f"its card could not be brought up to date: {_brief(error)}")
         refreshed = False
-    return Pulled(target, facts, kept=True, refreshed=refreshed)
+    return PulledFolder(target, facts, kept=True, refreshed=refreshed)
 
 
 def _made(
     client: MlflowClient,
-    chosen: Chosen,
+    chosen: ChosenVersion,
     run: Run | None,
     new: Path,
     *,
@@ -222,14 +232,13 @@ def _fetched(client: MlflowClient, adapter: RegisteredAdapter, folder: Path) -> 
     try:
         return download_adapter(client, adapter, folder)
     except MlflowException as error:
-        raise _told(error, adapter, folder) from error
+        raise _failure(error, adapter, folder) from error
 
 
-def _told(error: Exception, adapter: RegisteredAdapter, place: Path) -> Refused:
+def _failure(error: Exception, adapter: RegisteredAdapter, place: Path) -> Refused:
     """Say what a failed download or a full disk means."""
-    if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
-        free = shutil.disk_usage(next(parent for parent in (place, *place.parents) if parent.exists())).free
-        return Refused(f"{adapter.uri}: the disk of {place} is full ({free / 1e6:.0f} MB free); nothing was kept")
+    if problem := disk_problem(error, place):
+        return Refused(f"{adapter.uri} could not be pulled, and nothing was kept: {problem}")
     if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST" or isinstance(error, FileNotFoundError):
         return Refused(f"{adapter.uri}: the version or its files are gone from the store ({_brief(error)}); {RESTORE}")
     return Refused(f"{adapter.uri} could not be pulled, and nothing was kept: {_brief(error)}")
@@ -239,7 +248,7 @@ def _brief(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
 
 
-def _check_alias(client: MlflowClient, chosen: Chosen) -> None:
+def _check_alias(client: MlflowClient, chosen: ChosenVersion) -> None:
     """Refuse what was pulled for an alias that stands for another version by now."""
     if not chosen.alias:
         return
@@ -249,14 +258,14 @@ def _check_alias(client: MlflowClient, chosen: Chosen) -> None:
         raise Refused(f"{moved} meanwhile; nothing was kept, pull again")
 
 
-def _card(client: MlflowClient, chosen: Chosen, facts: Facts, say: Callable[[str], None]) -> str:
+def _card(client: MlflowClient, chosen: ChosenVersion, facts: Facts, say: Callable[[str], None]) -> str:
     results = results_of(client, f"{chosen.adapter.name}/{chosen.adapter.version}")
     for note in results.notes if results else ():
         say(f"not on its card: {note}")
     return card(facts, results)
 
 
-def _facts(chosen: Chosen, run: Run | None, serving: Mapping[str, Any], merged: str) -> Facts:
+def _facts(chosen: ChosenVersion, run: Run | None, serving: Mapping[str, Any], merged: str) -> Facts:
     parameters = run.data.params if run else {}
     inputs = run.inputs.dataset_inputs if run and run.inputs else []
     # Its training set is named by the kind of benchmark: `hub training`.
@@ -264,7 +273,7 @@ def _facts(chosen: Chosen, run: Run | None, serving: Mapping[str, Any], merged: 
     return Facts(chosen.tags, parameters, serving, benchmark, merged)
 
 
-def _serving(chosen: Chosen) -> Mapping[str, Any]:
+def _serving(chosen: ChosenVersion) -> Mapping[str, Any]:
     """Read the metadata of the stored MLmodel alone."""
     import tempfile
 
@@ -274,7 +283,7 @@ def _serving(chosen: Chosen) -> Mapping[str, Any]:
         try:
             path = mlflow.artifacts.download_artifacts(f"{chosen.adapter.uri}/MLmodel", dst_path=folder)
         except (MlflowException, OSError) as error:
-            raise _told(error, chosen.adapter, Path(folder)) from error
+            raise _failure(error, chosen.adapter, Path(folder)) from error
         try:
             return read_description(Path(path).parent)
         except Refused as error:
@@ -284,7 +293,7 @@ def _serving(chosen: Chosen) -> Mapping[str, Any]:
 # --- the lines that use a pulled folder: with transformers and PEFT, and with vLLM
 
 
-def usage(pulled: Pulled) -> list[str]:
+def usage(pulled: PulledFolder) -> list[str]:
     """Return lines of Python and of the shell."""
     folder, facts = str(pulled.folder), pulled.facts
     if facts.merged:
@@ -307,7 +316,7 @@ def usage(pulled: Pulled) -> list[str]:
     if why_not:
         return _both(python, f"does not load it: {'; '.join(why_not)}. Pull it with -P merged=true")
     config = json.loads((pulled.folder / "adapter_config.json").read_text(encoding="utf-8"))
-    dtype = held_dtype(facts.serving)
+    dtype = base_dtype(facts.serving)
     lines = _both(python, serve_adapter(place, revision, facts.name, folder, config["r"], dtype))
     return [*lines, *(f"    # {caution}" for caution in cautions(dtype))]
 

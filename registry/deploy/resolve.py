@@ -27,7 +27,7 @@ from registry.tracking.adapters import RegisteredAdapter
 from registry.tracking.names import Kind, Tag, registered_model
 from registry.tracking.store import all_runs, experiments, quoted
 
-__all__ = ["Asked", "Chosen", "choose"]
+__all__ = ["ChosenVersion", "VersionQuery", "choose"]
 
 _WAYS = (
     "name an adapter: -P name=<registered name> [-P version=<number or alias>]; or its source cell: -P model= -P task= "
@@ -36,7 +36,7 @@ _WAYS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Asked:
+class VersionQuery:
     """What a user says of the adapter that is wanted; what is empty was not said.
 
     Attributes
@@ -64,7 +64,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Chosen:
+class ChosenVersion:
     """A registered version, and what there is to say about the choice."""
 
     adapter: RegisteredAdapter
@@ -74,7 +74,7 @@ class Chosen:
     notes: tuple[str, ...] = ()
 
 
-def choose(client: MlflowClient, asked: Asked) -> Chosen:
+def choose(client: MlflowClient, query: VersionQuery) -> ChosenVersion:
     """Find the version that is meant.
 
     Raises
@@ -82,39 +82,45 @@ def choose(client: MlflowClient, asked: Asked) -> Chosen:
     Refused
         If there is none, it is a full fine-tune, or what was said contradicts itself.
     """
-    by_cell = any((asked.model, asked.task, asked.language))
-    if asked.best_for:
-        if asked.name or asked.version or asked.task or asked.language or asked.seed is not None:
+    by_cell = any((query.model, query.task, query.language))
+    if query.best_for:
+        if query.name or query.version or query.task or query.language or query.seed is not None:
             raise Refused("best_for chooses among all sources and seeds: give at most model and study beside it")
-        return _best(client, asked)
-    if asked.name:
+        return _best(client, query)
+    if query.name:
         if by_cell:
             raise Refused("name says which adapter; leave out model, task and language")
-        return _by_name(client, asked)
+        return _by_name(client, query)
     if not by_cell:
         raise Refused(_WAYS)
-    lacking = [part for part in ("model", "task", "language") if not getattr(asked, part)]
+    lacking = [part for part in ("model", "task", "language") if not getattr(query, part)]
     if lacking:
         raise Refused(f"a source cell of a base needs {', '.join(lacking)} too; {_WAYS}")
-    return _by_cell(client, asked)
+    return _by_cell(client, query)
 
 
-def _best(client: MlflowClient, asked: Asked) -> Chosen:
-    found = best_for(client, _cell(*_split(asked.best_for)), model=asked.model, study=asked.study)
+def _best(client: MlflowClient, query: VersionQuery) -> ChosenVersion:
+    found = best_for(client, _cell(*_split(query.best_for)), model=query.model, study=query.study)
     return _chosen(found.version, notes=found.notes)
 
 
-def _by_name(client: MlflowClient, asked: Asked) -> Chosen:
-    name, version, alias = _parts(asked)
-    if name.startswith("m-") and not version and not alias and asked.name.startswith("models:/"):
+def _by_name(client: MlflowClient, query: VersionQuery) -> ChosenVersion:
+    name, version, alias = _parts(query)
+    if name.startswith("m-") and not version and not alias and query.name.startswith("models:/"):
         return _by_model_id(client, name)
     check_name(name)
-    return _one(client, asked, name, version, alias)
+    return _one(client, query, name, version, alias)
 
 
 def _one(
-    client: MlflowClient, asked: Asked, name: str, number: str, alias: str, *, of: Mapping[str, str] | None = None
-) -> Chosen:
+    client: MlflowClient,
+    query: VersionQuery,
+    name: str,
+    number: str,
+    alias: str,
+    *,
+    of: Mapping[str, str] | None = None,
+) -> ChosenVersion:
     """Return the version of a number or an alias, or without either the newest that fits.
 
     Parameters
@@ -123,23 +129,23 @@ def _one(
         Tags that say which base and source cell is meant; names of different ones may be the same once registered.
     """
     if not number and not alias:
-        return _newest(client, asked, name, of or {})
+        return _newest(client, query, name, of or {})
     version = alias_target(client, name, alias) if alias else version_of(client, name, number)
     if of and is_adapter(version) and not _has(version, of):
         raise _of_another(name, [version], of)
-    if not _is_meant(version, asked):
+    if not _is_meant(version, query):
         raise Refused(f"{name}: version {described(version)} is not of the seed or study that was asked for")
     return _chosen(version, alias=alias)
 
 
-def _parts(asked: Asked) -> tuple[str, str, str]:
+def _parts(query: VersionQuery) -> tuple[str, str, str]:
     """Return name, version number and alias, as far as they were given."""
-    name, version = asked.name, asked.version
+    name, version = query.name, query.version
     if name.startswith("models:"):
         name = name.removeprefix("models:").lstrip("/")
         name, slash, inside = name.partition("/") if "/" in name else name.partition("@")
         if slash and version:
-            raise Refused(f"{asked.name} names a version already; leave out version={version}")
+            raise Refused(f"{query.name} names a version already; leave out version={version}")
         if slash == "@":
             return name, "", inside
         version = inside or version
@@ -152,16 +158,16 @@ def _number_or_alias(version: str) -> tuple[str, str]:
     return (version, "") if version.isdecimal() else ("", version)
 
 
-def _newest(client: MlflowClient, asked: Asked, name: str, of: Mapping[str, str]) -> Chosen:
+def _newest(client: MlflowClient, query: VersionQuery, name: str, of: Mapping[str, str]) -> ChosenVersion:
     every = versions_of(client, name)
     adapters = [version for version in every if is_adapter(version)]
     mine = [version for version in adapters if _has(version, of)]
     if adapters and not mine:
         raise _of_another(name, adapters, of)
     _refuse_mixed(name, mine)
-    versions, repeated = counting_versions(client, [version for version in mine if _is_meant(version, asked)])
+    versions, repeated = counting_versions(client, [version for version in mine if _is_meant(version, query)])
     if not versions:
-        said = [f"{part} {value}" for part, value in (("seed", asked.seed), ("study", asked.study)) if value]
+        said = [f"{part} {value}" for part, value in (("seed", query.seed), ("study", query.study)) if value]
         there = "; ".join(map(described, every[:8])) or "none: all were deleted"
         raise Refused(f"{name} has no version of {' and '.join(said) or 'any kind'}; there are: {there}")
     newest, *others = versions
@@ -201,15 +207,15 @@ def _refuse_mixed(name: str, versions: Sequence[ModelVersion]) -> None:
         )
 
 
-def _is_meant(version: ModelVersion, asked: Asked) -> bool:
-    wanted = {Tag.SEED: "" if asked.seed is None else str(asked.seed), Tag.STUDY: asked.study}
+def _is_meant(version: ModelVersion, query: VersionQuery) -> bool:
+    wanted = {Tag.SEED: "" if query.seed is None else str(query.seed), Tag.STUDY: query.study}
     return all(version.tags.get(tag) == value for tag, value in wanted.items() if value)
 
 
-def _by_cell(client: MlflowClient, asked: Asked) -> Chosen:
-    source = _cell(asked.task, asked.language)
-    folder = Path(asked.model).expanduser()
-    model = folder.name if folder.is_dir() else asked.model
+def _by_cell(client: MlflowClient, query: VersionQuery) -> ChosenVersion:
+    source = _cell(query.task, query.language)
+    folder = Path(query.model).expanduser()
+    model = folder.name if folder.is_dir() else query.model
     name = registered_model(model, source)
     check_name(name)
     try:
@@ -218,7 +224,7 @@ def _by_cell(client: MlflowClient, asked: Asked) -> Chosen:
         _refuse_full(client, model, source)
         raise Refused(f"{error}; or train it first: -e finetune with the same parameters") from None
     of = {Tag.BASE_MODEL: model, Tag.SOURCE_TASK: source.task, Tag.SOURCE_LANGUAGE: source.language}
-    return _one(client, asked, name, *_number_or_alias(asked.version), of=of)
+    return _one(client, query, name, *_number_or_alias(query.version), of=of)
 
 
 def _refuse_full(client: MlflowClient, model: str, source: Cell) -> None:
@@ -245,7 +251,7 @@ def _refuse_whole(what: str, model_id: str) -> None:
     )
 
 
-def _by_model_id(client: MlflowClient, model_id: str) -> Chosen:
+def _by_model_id(client: MlflowClient, model_id: str) -> ChosenVersion:
     """Find the version behind the address of a LoggedModel, ``models:/m-…``."""
     try:
         logged = client.get_logged_model(model_id)
@@ -271,7 +277,7 @@ def _cell(task: str, language: str) -> Cell:
         raise Refused(f"{task}/{language} is no cell, written task/language: {error}") from None
 
 
-def _chosen(version: ModelVersion, *, alias: str = "", notes: Sequence[str] = ()) -> Chosen:
+def _chosen(version: ModelVersion, *, alias: str = "", notes: Sequence[str] = ()) -> ChosenVersion:
     if not is_adapter(version):
         raise Refused(
             f"models:/{version.name}/{version.version} is no adapter that this project recorded: its tags do not say "
@@ -279,4 +285,4 @@ def _chosen(version: ModelVersion, *, alias: str = "", notes: Sequence[str] = ()
         )
     model_id = (version.source or "").removeprefix("models:/")
     adapter = RegisteredAdapter(version.name, str(version.version), model_id)
-    return Chosen(adapter, version.tags, version.run_id or "", alias, tuple(notes))
+    return ChosenVersion(adapter, version.tags, version.run_id or "", alias, tuple(notes))

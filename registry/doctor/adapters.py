@@ -14,14 +14,13 @@ from mlflow.exceptions import MlflowException
 
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.lost import copy_back, found_elsewhere, move_aside, restore
-from registry.doctor.records import Records, watched
+from registry.doctor.records import StudyRecords, with_progress
 from registry.errors import Refused
-from registry.files.adapter import WEIGHTS
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
-from registry.tracking.folders import check_places
+from registry.tracking.folders import FilesMissing, check_places
 from registry.tracking.names import Tag
 from registry.tracking.recording import local_folder
-from registry.tracking.verification import Recorded, verify
+from registry.tracking.verification import AdapterRecord, WeightsChanged, verify
 
 __all__ = ["check_adapters", "check_folders", "check_unregistered"]
 
@@ -32,7 +31,7 @@ _RESTORE = "put the recorded files back from a backup; pull, serving, evaluate a
 _MODEL_FOLDER = re.compile(r"m-[0-9a-f]{32}")
 
 
-def check_adapters(records: Records, *, download: bool, hashing: bool = True) -> Iterator[Finding]:
+def check_adapters(records: StudyRecords, *, download: bool, hashing: bool = True) -> Iterator[Finding]:
     """See that every registered version has its files, and that its weights are those that were recorded.
 
     Parameters
@@ -45,7 +44,7 @@ def check_adapters(records: Records, *, download: bool, hashing: bool = True) ->
     models = {model.model_id: model for model in records.models}
     faults: dict[str, list[str]] = {}
     compared = 0
-    for version in watched(records.versions, "looking at adapters"):
+    for version in with_progress(records.versions, "looking at adapters"):
         fault, read = _fault(records, version, models, download=download, hashing=hashing)
         compared += read
         if fault:
@@ -57,14 +56,14 @@ def check_adapters(records: Records, *, download: bool, hashing: bool = True) ->
             remedy = _RESTORE if fault in _CHANGED else _retrain(records, places)
         yield wrong(f"{len(places)} registered versions {fault}", remedy, places=places)
     if not faults:
-        told = f", the weights of {compared:,} compared with their SHA-256, and their other files" if compared else ""
-        yield good(f"{len(records.versions):,} registered versions have their files{told}")
+        hashed = f", the weights of {compared:,} compared with their SHA-256, and their other files" if compared else ""
+        yield good(f"{len(records.versions):,} registered versions have their files{hashed}")
     if hashing and not download and compared < len(records.versions) and not faults:
         yield note("weights on the server were not compared with their digests: -P digests=true downloads them")
 
 
 def _fault(
-    records: Records, version: ModelVersion, models: dict[str, LoggedModel], *, download: bool, hashing: bool
+    records: StudyRecords, version: ModelVersion, models: dict[str, LoggedModel], *, download: bool, hashing: bool
 ) -> tuple[str, bool]:
     """Say what is wrong with a version, if anything, and whether its weights were read."""
     model = models.get((version.source or "").removeprefix("models:/"))
@@ -92,28 +91,26 @@ def _fault(
     return ("" if any(path.endswith(".safetensors") for path in files) else _GONE), False
 
 
-def _changed(records: Records, version: ModelVersion, folder: Path) -> str:
+def _changed(records: StudyRecords, version: ModelVersion, folder: Path) -> str:
     """Say whether a folder on this machine is what was recorded."""
     uri = f"models:/{version.name}/{version.version}"
     run = next((run for run in records.runs if run.info.run_id == version.run_id), None)
-    recorded = (
-        Recorded(uri, version.tags) if run is None else Recorded(uri, version.tags, run.data.tags, run.data.params)
-    )
+    of_run = () if run is None else (run.data.tags, run.data.params)
     try:
         check_places(folder, uri)
-        verify(folder, recorded)
+        verify(folder, AdapterRecord(uri, version.tags, *of_run))
     except Refused as error:
         return _named(error)
     return ""
 
 
 def _named(error: Refused) -> str:
-    if "gone from" in str(error):
-        return "have no weights any more" if "weights" in str(error) or WEIGHTS in str(error) else "lack recorded files"
-    return _CHANGED[0] if "its weights have" in str(error) else _CHANGED[1]
+    if isinstance(error, FilesMissing):
+        return _GONE if error.weights else "lack recorded files"
+    return _CHANGED[0] if isinstance(error, WeightsChanged) else _CHANGED[1]
 
 
-def _downloaded(records: Records, version: ModelVersion) -> str:
+def _downloaded(records: StudyRecords, version: ModelVersion) -> str:
     adapter = RegisteredAdapter(version.name, str(version.version), (version.source or "").removeprefix("models:/"))
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -125,7 +122,7 @@ def _downloaded(records: Records, version: ModelVersion) -> str:
     return ""
 
 
-def _remedy(records: Records, models: Mapping[str, LoggedModel], places: Sequence[str]) -> str:
+def _remedy(records: StudyRecords, models: Mapping[str, LoggedModel], places: Sequence[str]) -> str:
     """Say what to do about versions without weights: find them, and train again only those that are gone alone."""
     root = local_folder(records.experiment.artifact_location)
     if len(places) == len(records.versions) > 1:
@@ -140,7 +137,7 @@ def _remedy(records: Records, models: Mapping[str, LoggedModel], places: Sequenc
     return _retrain(records, places)
 
 
-def _retrain(records: Records, places: Sequence[str]) -> str:
+def _retrain(records: StudyRecords, places: Sequence[str]) -> str:
     run = places[0].rpartition(" ")[2]
     more = ", the others likewise" if len(places) > 1 else ""
     return (
@@ -150,7 +147,7 @@ def _retrain(records: Records, places: Sequence[str]) -> str:
     )
 
 
-def check_unregistered(records: Records) -> Iterator[Finding]:
+def check_unregistered(records: StudyRecords) -> Iterator[Finding]:
     """Find adapters that were logged and never registered: their process ended in between."""
     registered = {(version.source or "").removeprefix("models:/") for version in records.versions}
     named = {run.data.tags.get(Tag.MODEL_ID) for run in records.runs}
@@ -179,13 +176,13 @@ def check_unregistered(records: Records) -> Iterator[Finding]:
         yield note(f"{len(lost)} registered versions are of runs that were deleted; they still load", places=places)
 
 
-def _delete_models(records: Records, models: Sequence[LoggedModel]) -> str:
+def _delete_models(records: StudyRecords, models: Sequence[LoggedModel]) -> str:
     for model in models:
         records.client.delete_logged_model(model.model_id)
     return f"{len(models)} logged models are deleted; their files stay"
 
 
-def check_folders(records: Records) -> Iterator[Finding]:
+def check_folders(records: StudyRecords) -> Iterator[Finding]:
     """Find folders beside the store that no run and no logged model owns."""
     root = local_folder(records.experiment.artifact_location)
     if root is None or not root.is_dir():

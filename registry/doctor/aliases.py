@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from registry.deploy.alias_history import Difference, complete, differences, promotions, unfinished_claims
+from registry.deploy.alias_history import AliasDifference, complete, differences, promotions, unfinished_claims
 from registry.deploy.versions import registered
 from registry.doctor.findings import Finding, good, note, wrong
-from registry.doctor.records import Records
+from registry.doctor.records import StudyRecords
 from registry.errors import Refused
 
 __all__ = ["check_aliases"]
 
 
-def check_aliases(records: Records) -> Iterator[Finding]:
+def check_aliases(records: StudyRecords) -> Iterator[Finding]:
     """Find aliases that stand elsewhere than promotions say, and promotions that never took place."""
     aliases = _aliases(records)
     runs = promotions(records.client)
@@ -48,7 +48,7 @@ def check_aliases(records: Records) -> Iterator[Finding]:
         yield good(f"{count} aliases stand where the recorded promotions put them" if count else "no alias is set")
 
 
-def _aliases(records: Records) -> dict[str, dict[str, str]]:
+def _aliases(records: StudyRecords) -> dict[str, dict[str, str]]:
     """Return the aliases of every registered name that has versions of the study."""
     found: dict[str, dict[str, str]] = {}
     for name in sorted({version.name for version in records.versions}):
@@ -60,19 +60,19 @@ def _aliases(records: Records) -> dict[str, dict[str, str]]:
     return found
 
 
-def _words(one: Difference) -> str:
+def _words(one: AliasDifference) -> str:
     stands, recorded = (f"version {at}" if at else "no version" for at in (one.stands, one.recorded))
     return f"{one.name}: {one.alias} is carried by {stands}, recorded is {recorded}"
 
 
-def _promote(records: Records, name: str, version: str, alias: str) -> str:
+def _promote(records: StudyRecords, name: str, version: str, alias: str) -> str:
     return (
         f"mlflow run . -e promote --env-manager local -P study={records.study} -P name={name} -P version={version} "
         f"-P alias={alias}"
     )
 
 
-def _complete(records: Records, moved: Sequence[Difference]) -> str:
+def _complete(records: StudyRecords, moved: Sequence[AliasDifference]) -> str:
     runs = {one.run.info.run_id: one.run for one in moved if one.run is not None}
     for run in runs.values():
         complete(records.client, run)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from mlflow.entities import Run
 
 from registry.doctor.findings import Finding, good, note, wrong
-from registry.doctor.records import Records, described, watched
+from registry.doctor.records import StudyRecords, described, with_progress
 from registry.tracking.duplicates import Resolution, resolve_runs
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import quoted
@@ -15,7 +15,7 @@ from registry.tracking.store import quoted
 __all__ = ["check_twice"]
 
 
-def check_twice(records: Records) -> Iterator[Finding]:
+def check_twice(records: StudyRecords) -> Iterator[Finding]:
     """Find work that is recorded twice: of equal fingerprints the first whole run counts."""
     runs = [run for kind in (Kind.BASELINE, Kind.FINETUNE, Kind.EVALUATE) for run in records.finished(kind)]
     found = resolve_runs(records.client, runs)
@@ -48,7 +48,7 @@ def check_twice(records: Records) -> Iterator[Finding]:
         yield good("nothing is recorded twice")
 
 
-def _repeated(records: Records, found: Resolution, spare: Sequence[Run]) -> Finding:
+def _repeated(records: StudyRecords, found: Resolution, spare: Sequence[Run]) -> Finding:
     busy = records.busy()
     return wrong(
         f"{len(spare)} finished runs repeat another with the same results, which counts in their place",
@@ -64,7 +64,7 @@ def _pair(run: Run, found: Resolution) -> str:
     return f"{described(run)}, repeats {found.duplicates[run.info.run_id]}"
 
 
-def _spare(records: Records, found: Resolution, by_id: dict[str, Run]) -> list[Run]:
+def _spare(records: StudyRecords, found: Resolution, by_id: dict[str, Run]) -> list[Run]:
     """Return the duplicates that were verified, down to their files, and that nothing refers to."""
     spare = [by_id[run_id] for run_id in found.duplicates if run_id in found.verified]
     spare = [run for run in spare if not _named_by_version(records, run, by_id[found.duplicates[run.info.run_id]])]
@@ -78,7 +78,7 @@ def _spare(records: Records, found: Resolution, by_id: dict[str, Run]) -> list[R
         spare = left
 
 
-def _named_by_version(records: Records, run: Run, counting: Run) -> bool:
+def _named_by_version(records: StudyRecords, run: Run, counting: Run) -> bool:
     """Whether a version was trained by a run, is evaluated by it alone, or tells of it."""
     identity, tags = run.info.run_id, run.data.tags
     if records.client.search_model_versions(f"run_id = {quoted(identity)}", max_results=1):
@@ -90,7 +90,7 @@ def _named_by_version(records: Records, run: Run, counting: Run) -> bool:
     return evaluated in there and evaluated != counting.data.tags.get(Tag.MODEL_VERSION)
 
 
-def _delete(records: Records, runs: Sequence[Run]) -> str:
-    for run in watched(runs, "deleting runs"):
+def _delete(records: StudyRecords, runs: Sequence[Run]) -> str:
+    for run in with_progress(runs, "deleting runs"):
         records.client.delete_run(run.info.run_id)
     return f"{len(runs)} runs are deleted; `mlflow runs restore --run-id <id>` brings one back"

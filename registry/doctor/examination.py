@@ -1,4 +1,4 @@
-"""The whole examination, part by part, and mending what can be mended without losing anything."""
+"""The whole examination, part by part, and mending what can be repaired without losing anything."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from registry.doctor.environment import check_devices, check_environment
 from registry.doctor.findings import Finding, Level, Section, note, wrong
 from registry.errors import Refused
 
-if TYPE_CHECKING:  # they need packages whose absence is to be told
+if TYPE_CHECKING:  # they need packages whose absence doctor reports
     from mlflow import MlflowClient
 
     from registry.config.study import Study
-    from registry.doctor.integrity import Expected
-    from registry.doctor.records import Records
+    from registry.doctor.integrity import ExpectedRecords
+    from registry.doctor.records import StudyRecords
     from registry.planning.outline import Outline
 
-__all__ = ["Examination", "examine", "mended"]
+__all__ = ["Examination", "examine", "repaired"]
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ def _outline(study: Study) -> Outline | None:
 
     try:
         return outline(study, strict=False)
-    except Refused:  # told with the study itself
+    except Refused:  # reported with the study itself
         return None
 
 
@@ -156,14 +156,14 @@ def _study(
     yield from _adapters(records, what)
 
 
-def _begun(records: Records) -> bool:
+def _begun(records: StudyRecords) -> bool:
     """Whether the study was ever run, with or without success."""
     from registry.tracking.names import Kind, Tag
 
     return any(run.data.tags.get(Tag.KIND) in (Kind.BASELINE, Kind.FINETUNE, Kind.EVALUATE) for run in records.runs)
 
 
-def _adapters(records: Records, what: Examination) -> Iterator[Finding]:
+def _adapters(records: StudyRecords, what: Examination) -> Iterator[Finding]:
     from registry.doctor.adapters import check_adapters, check_folders, check_unregistered
     from registry.doctor.aliases import check_aliases
 
@@ -174,9 +174,9 @@ def _adapters(records: Records, what: Examination) -> Iterator[Finding]:
     yield from check_folders(records)
 
 
-def _expected(study: Study, records: Records, outlined: Outline | None) -> Expected:
+def _expected(study: Study, records: StudyRecords, outlined: Outline | None) -> ExpectedRecords:
     """Return what should be on record: by fingerprints, or by names where bases or items are not at hand."""
-    from registry.doctor.integrity import Expected
+    from registry.doctor.integrity import ExpectedRecords
     from registry.models.hub import offline
     from registry.planning.experiment import prepare
     from registry.planning.plan import make_plan
@@ -192,7 +192,7 @@ def _expected(study: Study, records: Records, outlined: Outline | None) -> Expec
         plan = make_plan(experiment, records.client, records.experiment.experiment_id, strict=False)
     fingerprints = frozenset(mark for job in jobs for mark in (job.finetune, job.evaluate) if mark)
     missing = [f"{job}: {step}" for job, step in plan.todo]
-    return Expected(missing, fingerprints, len(experiment.grid), len(jobs))
+    return ExpectedRecords(missing, fingerprints, len(experiment.grid), len(jobs))
 
 
 def _needs_hub(study: Study) -> bool:
@@ -201,8 +201,8 @@ def _needs_hub(study: Study) -> bool:
     return needs_hub(study)
 
 
-def _by_names(study: Study, outlined: Outline) -> Expected:
-    from registry.doctor.integrity import Expected
+def _by_names(study: Study, outlined: Outline) -> ExpectedRecords:
+    from registry.doctor.integrity import ExpectedRecords
     from registry.tracking.names import Kind
 
     evaluated = outlined.recorded.get(Kind.EVALUATE, frozenset())
@@ -216,10 +216,10 @@ def _by_names(study: Study, outlined: Outline) -> Expected:
         if (spec.name, str(source), seed) not in evaluated
     ]
     jobs = len(study.models) * (1 + len(study.seeds) * len(outlined.sources))
-    return Expected(missing, None, len(outlined.grid), jobs)
+    return ExpectedRecords(missing, None, len(outlined.grid), jobs)
 
 
-def mended(section: Section) -> Section:
+def repaired(section: Section) -> Section:
     """Mend what a part found wrong and can mend; return the part as it is then."""
     return replace(section, findings=[_mended(finding) for finding in section.findings])
 

@@ -9,17 +9,17 @@ from pathlib import Path
 
 from registry.config.study import BaseSpec, Study
 from registry.doctor.findings import Finding, good, note, wrong
-from registry.doctor.records import watched
+from registry.doctor.records import with_progress
 from registry.errors import Refused
 from registry.models.base import base_folder
-from registry.models.hub import Gated, NotAtHand, cached_weights, listing
+from registry.models.hub import GatedRepository, HubUnavailable, cached_weights, listing
 from registry.planning.forecast import sizes_of, store_bytes
 from registry.planning.outline import Outline
 from registry.tracking.store import sqlite_file
 
 __all__ = ["check_disks", "check_hub"]
 
-_LITTLE = 2e9  # free bytes below which a disk is told to be nearly full
+_LITTLE = 2e9  # free bytes below which a disk is reported as nearly full
 
 
 def check_hub(study: Study | None, *, named: str = "") -> Iterator[Finding]:
@@ -44,12 +44,12 @@ def check_hub(study: Study | None, *, named: str = "") -> Iterator[Finding]:
     )
     cached = {spec.name for spec in bases if cached_weights(spec.name, spec.revision)}
     away = ""
-    for spec in watched(bases, "asking the hub"):
+    for spec in with_progress(bases, "asking the hub"):
         if not away:
             try:
                 yield _base(spec, cached=spec.name in cached)
                 continue
-            except NotAtHand as error:
+            except HubUnavailable as error:
                 away = error.reason
         if spec.name in cached:
             yield good(f"{spec.name} is in the cache")
@@ -63,14 +63,14 @@ def _base(spec: BaseSpec, *, cached: bool) -> Finding:
 
     Raises
     ------
-    NotAtHand
+    HubUnavailable
         If the hub does not answer.
     """
     try:
         listed = listing(spec.name, spec.revision)
-    except NotAtHand:
+    except HubUnavailable:
         raise
-    except Gated:
+    except GatedRepository:
         if cached:
             return good(f"{spec.name} is gated and in the cache")
         remedy = f"accept its licence at https://huggingface.co/{spec.name}, then hf auth login"
@@ -100,8 +100,8 @@ def check_disks(uri: str, outline: Outline | None) -> Iterator[Finding]:
 def _disk(what: str, folder: Path, needed: int, elsewhere: str) -> Finding:
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     free = shutil.disk_usage(there).free
-    told = f"{what}: {free / 1e9:.1f} GB are free at {folder}"
-    told += f", the study still needs about {needed / 1e9:.2f} GB there" if needed else ""
+    text = f"{what}: {free / 1e9:.1f} GB are free at {folder}"
+    text += f", the study still needs about {needed / 1e9:.2f} GB there" if needed else ""
     if free < needed or (free < _LITTLE and os.access(there, os.W_OK)):
-        return wrong(told, f"free some, or set {elsewhere} to another disk")
-    return good(told)
+        return wrong(text, f"free some, or set {elsewhere} to another disk")
+    return good(text)

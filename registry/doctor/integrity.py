@@ -9,16 +9,17 @@ from mlflow.entities import Run
 
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.doctor.lost import copy_back, found_elsewhere, restore
-from registry.doctor.records import Records, described, watched
+from registry.doctor.records import StudyRecords, described, with_progress
 from registry.tracking.liveness import end_dead, is_silent, still_silent
-from registry.tracking.names import FINAL_LOSS, Artifact, Kind, Tag, is_of
+from registry.tracking.metric_names import FINAL_LOSS, is_of
+from registry.tracking.names import Artifact, Kind, Tag
 from registry.tracking.recording import local_folder
 
-__all__ = ["Expected", "check_dead", "check_finished", "check_plan"]
+__all__ = ["ExpectedRecords", "check_dead", "check_finished", "check_plan"]
 
 
 @dataclass(frozen=True)
-class Expected:
+class ExpectedRecords:
     """What a study should have on record.
 
     Attributes
@@ -26,7 +27,7 @@ class Expected:
     missing : sequence of str
         Jobs without a finished run, in words.
     fingerprints : frozenset of str or None
-        Of every run that the study as it is now asks for; None where that cannot be told.
+        Of every run that the study as it is now asks for; None where it is unknown.
     targets : int
         Targets of every scoring.
     jobs : int
@@ -39,7 +40,7 @@ class Expected:
     jobs: int
 
 
-def check_plan(records: Records, expected: Expected, named: str) -> Iterator[Finding]:
+def check_plan(records: StudyRecords, expected: ExpectedRecords, named: str) -> Iterator[Finding]:
     """Tell what of a study is missing, and what is there that the study no longer asks for."""
     command = f"mlflow run . -e study --env-manager local -P study={named}"
     if expected.missing:
@@ -63,7 +64,7 @@ def check_plan(records: Records, expected: Expected, named: str) -> Iterator[Fin
         yield note(text, places=[described(run) for run in others])
 
 
-def check_dead(records: Records) -> Iterator[Finding]:
+def check_dead(records: StudyRecords) -> Iterator[Finding]:
     """Find runs that a process left RUNNING when it died."""
     verdicts = {run.info.run_id: is_silent(run) for run in records.open()}
     gone = [run for run in records.open() if verdicts[run.info.run_id]]
@@ -87,7 +88,8 @@ def check_dead(records: Records) -> Iterator[Finding]:
             repair=lambda: _end(records, _watched(records, silent)),
         )
     if unknown:
-        yield note(f"{len(unknown)} runs are RUNNING, by whom is not told", places=[described(run) for run in unknown])
+        places = [described(run) for run in unknown]
+        yield note(f"{len(unknown)} runs are RUNNING, their processes are unknown", places=places)
     busy = [run for run in records.open() if is_silent(run) is False]
     if busy:
         yield note(f"{len(busy)} runs are being worked on now")
@@ -95,22 +97,22 @@ def check_dead(records: Records) -> Iterator[Finding]:
         yield good("no run was left open")
 
 
-def _watched(records: Records, runs: Sequence[Run]) -> list[Run]:
+def _watched(records: StudyRecords, runs: Sequence[Run]) -> list[Run]:
     """Return the runs that do not beat while they are watched: clocks of machines differ."""
     print(f"  watching {len(runs)} heartbeats for up to 45 s ...", flush=True)
     return still_silent(records.client, records.experiment.experiment_id, runs)
 
 
-def _end(records: Records, runs: Sequence[Run]) -> str:
+def _end(records: StudyRecords, runs: Sequence[Run]) -> str:
     """Mark runs as KILLED that are still RUNNING."""
     return f"{sum(end_dead(records.client, run) for run in runs)} runs are KILLED now"
 
 
-def check_finished(records: Records, expected: Expected | None) -> Iterator[Finding]:
+def check_finished(records: StudyRecords, expected: ExpectedRecords | None) -> Iterator[Finding]:
     """Find finished runs that lack what every one of their kind has."""
     kinds = (Kind.BASELINE, Kind.FINETUNE, Kind.EVALUATE)
     runs = [run for kind in kinds for run in records.finished(kind)]
-    faults = {run.info.run_id: _faults(records, run, expected) for run in watched(runs, "looking at runs")}
+    faults = {run.info.run_id: _faults(records, run, expected) for run in with_progress(runs, "looking at runs")}
     lacking = [run for run in runs if faults[run.info.run_id]]
     if not lacking:
         yield good(f"{len(runs):,} finished baselines, fine-tunes and evaluations are whole")
@@ -122,7 +124,7 @@ def check_finished(records: Records, expected: Expected | None) -> Iterator[Find
     )
 
 
-def _remedy(records: Records, runs: Sequence[Run], faults: Mapping[str, Sequence[str]]) -> str:
+def _remedy(records: StudyRecords, runs: Sequence[Run], faults: Mapping[str, Sequence[str]]) -> str:
     """Say what to do about runs that lack a part: files are looked for before a run is given up."""
     root = local_folder(records.experiment.artifact_location)
     fileless = [run for run in runs if Artifact.SCORING in faults.get(run.info.run_id, ())]
@@ -142,7 +144,7 @@ def _remedy(records: Records, runs: Sequence[Run], faults: Mapping[str, Sequence
     )
 
 
-def _faults(records: Records, run: Run, expected: Expected | None) -> list[str]:
+def _faults(records: StudyRecords, run: Run, expected: ExpectedRecords | None) -> list[str]:
     """Name what a finished run lacks; of runs that the study does not ask for any more only results are wanted."""
     current = expected is None or expected.fingerprints is None or _is_current(run, expected)
     found = _tags_lacking(run) if current else []
@@ -171,5 +173,5 @@ def _tags_lacking(run: Run) -> list[str]:
     return [f"tag {tag}" for tag in sorted(wanted - run.data.tags.keys())]
 
 
-def _is_current(run: Run, expected: Expected) -> bool:
+def _is_current(run: Run, expected: ExpectedRecords) -> bool:
     return expected.fingerprints is not None and run.data.tags.get(Tag.FINGERPRINT) in expected.fingerprints

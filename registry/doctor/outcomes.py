@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mlflow.entities import Run
 
 from registry.doctor.findings import Finding, good, note, wrong
-from registry.doctor.records import Records, described, watched
+from registry.doctor.records import StudyRecords, described, with_progress
 from registry.tracking.names import Artifact, Kind
 from registry.tracking.outcomes import outcomes_file, outcomes_problem
 from registry.tracking.recording import local_folder
@@ -15,7 +15,7 @@ from registry.tracking.recording import local_folder
 __all__ = ["check_outcomes"]
 
 
-def check_outcomes(records: Records, *, download: bool) -> Iterator[Finding]:
+def check_outcomes(records: StudyRecords, *, download: bool) -> Iterator[Finding]:
     """See that every scoring's answers are those that its run recorded; a run without a file is another's concern.
 
     Parameters
@@ -25,7 +25,7 @@ def check_outcomes(records: Records, *, download: bool) -> Iterator[Finding]:
     """
     runs = [run for kind in (Kind.BASELINE, Kind.EVALUATE) for run in records.finished(kind)]
     here = [run for run in runs if download or local_folder(run.info.artifact_uri) is not None]
-    problems = {run.info.run_id: _problem(records, run) for run in watched(here, "comparing answers")}
+    problems = {run.info.run_id: _problem(records, run) for run in with_progress(here, "comparing answers")}
     places = [f"{described(run)}: {problems[run.info.run_id]}" for run in here if problems[run.info.run_id]]
     if places:
         yield wrong(
@@ -39,7 +39,7 @@ def check_outcomes(records: Records, *, download: bool) -> Iterator[Finding]:
         yield note("answers on the server were not compared with their digests: -P digests=true downloads them")
 
 
-def _problem(records: Records, run: Run) -> str:
+def _problem(records: StudyRecords, run: Run) -> str:
     with outcomes_file(records.client, run) as path:
         if path is None:
             return ""

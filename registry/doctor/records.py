@@ -15,13 +15,13 @@ from registry.tracking.liveness import is_silent
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import all_runs, pages
 
-__all__ = ["Records", "read_records", "watched"]
+__all__ = ["StudyRecords", "read_records", "with_progress"]
 
 Entity = TypeVar("Entity")
 
 
 @dataclass(frozen=True)
-class Records:
+class StudyRecords:
     """What a store holds of a study.
 
     Attributes
@@ -58,7 +58,7 @@ class Records:
         return [run for run in self.open() if not is_silent(run)]
 
 
-def read_records(client: MlflowClient, experiment: Experiment, study: str) -> Records:
+def read_records(client: MlflowClient, experiment: Experiment, study: str) -> StudyRecords:
     """Read what a store holds of a study."""
     runs = all_runs(client, [experiment.experiment_id], "")
     models = pages(
@@ -66,10 +66,10 @@ def read_records(client: MlflowClient, experiment: Experiment, study: str) -> Re
     )
     wanted = f"tags.{Tag.STUDY} = '{study}'"
     versions = pages(lambda token: client.search_model_versions(wanted, max_results=1000, page_token=token))
-    return Records(client, experiment, study, runs, _deleted(client, experiment), list(models), list(versions))
+    return StudyRecords(client, experiment, study, runs, _deleted(client, experiment), list(models), list(versions))
 
 
-def watched(entities: Iterable[Entity], what: str) -> Iterator[Entity]:
+def with_progress(entities: Iterable[Entity], what: str) -> Iterator[Entity]:
     """Yield entities, with a progress bar once that takes over two seconds."""
     yield from tqdm(entities, desc=f"  {what}", unit="", delay=2, leave=False, dynamic_ncols=True)
 

@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Connection, Table, and_, create_engine, ev
 from sqlalchemy.pool import NullPool
 
 from registry.erasure.inventory import Inventory
-from registry.process import unbroken
+from registry.process import defer_signals
 from registry.tracking.store import sqlite_file
 
 __all__ = ["erase_rows"]
@@ -44,7 +44,7 @@ def erase_rows(uri: str, found: Inventory) -> None:
     if is_file:
         event.listen(engine, "connect", lambda connection, _: connection.execute("PRAGMA foreign_keys = ON"))
     try:
-        with unbroken(), engine.begin() as connection:
+        with defer_signals(), engine.begin() as connection:
             _erase(connection, found)
     finally:
         engine.dispose()

@@ -19,6 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from registry.erasure.inventory import Inventory, Subject
+from registry.files.atomic import write_text
 from registry.paths import checkpoint, user_cache
 from registry.tracking.recording import local_folder
 from registry.tracking.store import sqlite_file
@@ -133,9 +134,7 @@ class Journal:
     def write(self, listed: Iterable[Files]) -> None:
         """Replace the list."""
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        new = self.file.with_suffix(".new")
-        new.write_text(json.dumps([asdict(one) for one in listed]), encoding="utf-8")
-        new.replace(self.file)
+        write_text(self.file, json.dumps([asdict(one) for one in listed]))
 
     def end(self) -> None:
         """Remove the list: all of it is erased."""

@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from registry.cells import HARM_PP, Cell, Regime, cells_tag
 from registry.sources import Source
-from registry.tracking import names
+from registry.tracking import metric_names, names
 from registry.tracking.chance import CHANCE_Q, chance_q
 from registry.tracking.recording import Recording
 
@@ -57,19 +57,21 @@ class TargetScore:
 
 def score_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
     """Metrics of a model's scores on its targets; both accuracies can be computed from the outcomes of the run."""
-    return {names.score(cell): result.score for cell, result in scores.items()}
+    return {metric_names.score(cell): result.score for cell, result in scores.items()}
 
 
 def accuracy_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
     """Metrics of a baseline alone: both accuracies on each target."""
-    level = {names.acc(cell): result.acc for cell, result in scores.items()}
-    return level | {names.acc_norm(cell): result.acc_norm for cell, result in scores.items()}
+    level = {metric_names.acc(cell): result.acc for cell, result in scores.items()}
+    return level | {metric_names.acc_norm(cell): result.acc_norm for cell, result in scores.items()}
 
 
 def chance_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
     """Metrics of a baseline alone: what guessing would score on each target, and the p-value of scoring below that."""
-    level = {names.chance(cell): result.chance for cell, result in scores.items()}
-    return level | {names.chance_p(cell): one.chance_p for cell, one in scores.items() if not math.isnan(one.chance_p)}
+    level = {metric_names.chance(cell): result.chance for cell, result in scores.items()}
+    return level | {
+        metric_names.chance_p(cell): one.chance_p for cell, one in scores.items() if not math.isnan(one.chance_p)
+    }
 
 
 def delta_metrics(source: Source, scores: Mapping[Cell, float], baseline: Mapping[Cell, float]) -> dict[str, float]:
@@ -86,12 +88,12 @@ def delta_metrics(source: Source, scores: Mapping[Cell, float], baseline: Mappin
         regime = source.regime(target)
         # Rounded, so that float noise does not decide what is exactly 0 or -1 pp.
         delta = round(100 * (score - baseline[target]), 9)
-        metrics[names.delta(regime, target)] = delta
+        metrics[metric_names.delta(regime, target)] = delta
         by_regime.setdefault(regime, []).append(delta)
     for regime, deltas in by_regime.items():
-        metrics[names.delta_mean(regime)] = fmean(deltas)
-        metrics[names.positive_rate(regime)] = 100 * fmean(delta > 0 for delta in deltas)
-        metrics[names.harm_rate(regime)] = 100 * fmean(delta <= HARM_PP for delta in deltas)
+        metrics[metric_names.delta_mean(regime)] = fmean(deltas)
+        metrics[metric_names.positive_rate(regime)] = 100 * fmean(delta > 0 for delta in deltas)
+        metrics[metric_names.harm_rate(regime)] = 100 * fmean(delta <= HARM_PP for delta in deltas)
     return metrics
 
 
@@ -109,7 +111,7 @@ def below_chance(scores: Mapping[Cell, TargetScore]) -> dict[Cell, float]:
 
 def indistinct_metrics(scores: Mapping[Cell, TargetScore]) -> dict[str, float]:
     """Metrics of the targets where options are the same tokens; the others have none."""
-    return {names.indistinct(cell): result.indistinct for cell, result in scores.items() if result.indistinct}
+    return {metric_names.indistinct(cell): result.indistinct for cell, result in scores.items() if result.indistinct}
 
 
 def indistinct_cells(scores: Mapping[Cell, TargetScore]) -> str:

@@ -1,4 +1,4 @@
-"""Disks that are full, read-only or closed to this user: told in words, whichever library notices."""
+"""Errors of disks that are full, read-only or closed to this user, in words, whichever library raises them."""
 
 from __future__ import annotations
 
@@ -40,18 +40,20 @@ _TEXTS = {
 _PATH = re.compile(r"'(/[^'\n]+)'")
 
 
-def disk_problem(error: BaseException) -> str | None:
+def disk_problem(error: BaseException, place: Path | None = None) -> str | None:
     """Return what an error says of a disk and what helps, None if neither it nor its causes are of a disk.
 
     Parameters
     ----------
     error
         As it ended a command, with the errors behind it.
+    place
+        What was written, if the error does not name it.
     """
     for one in _chain(error):
         kind = _kind(one)
         if kind is not None:
-            return _words(kind, _place(one))
+            return _words(kind, _place(one) or place)
     return None
 
 

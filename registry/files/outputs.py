@@ -13,18 +13,16 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import tempfile
-import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import psutil
 from filelock import FileLock
 
 from registry.errors import Refused
+from registry.files.atomic import remove_unfinished, replacing, unfinished_name, write_text
 
 __all__ = ["MANIFEST", "Staging", "staged"]
 
@@ -141,13 +139,12 @@ def _finish(output: Path, command: str) -> None:
     for name in sorted(files):
         place = output / name
         place.parent.mkdir(parents=True, exist_ok=True)
-        aside = place.with_name(f".{place.name}.new")
-        shutil.copy2(complete / name, aside)
-        aside.replace(place)
+        with replacing(place) as new:
+            shutil.copy2(complete / name, new)
     for name in written.get(command, set()) - files:
         (output / name).unlink(missing_ok=True)
     _write_manifest(output, written | {command: files})
-    done = complete.with_name(_hidden_name(command))  # only a whole folder may have the other name
+    done = complete.with_name(unfinished_name(f".{command}-"))  # only a whole folder may have the other name
     complete.rename(done)
     shutil.rmtree(done, ignore_errors=True)
 
@@ -168,11 +165,11 @@ def _exchange(new: Path, output: Path) -> bool:
 
 def _new_folder(output: Path, command: str) -> Path:
     """Return where to make the new folder: beside the output where that will be exchanged, else in it."""
-    name = _hidden_name(command)
+    name = unfinished_name(f".{command}-")
     if _is_own(output, command):
-        _sweep(output.parent, command)
+        remove_unfinished(output.parent, f".{command}-")
         return output.with_name(name)
-    _sweep(output, command)
+    remove_unfinished(output, f".{command}-")
     return output / name
 
 
@@ -201,8 +198,8 @@ def _files(folder: Path) -> set[str]:
 def _written(folder: Path) -> dict[str, set[str]]:
     """Return the files that each command wrote in a folder, by its manifest."""
     try:
-        told = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        return {command: {name for name in names if _is_inside(name)} for command, names in told.items()}
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        return {command: {name for name in names if _is_inside(name)} for command, names in manifest.items()}
     except (OSError, ValueError, AttributeError, TypeError):
         return {}
 
@@ -213,27 +210,12 @@ def _is_inside(name: object) -> bool:
 
 
 def _write_manifest(folder: Path, written: dict[str, set[str]]) -> None:
-    aside = folder / f"{MANIFEST}.new"
     text = json.dumps({command: sorted(names) for command, names in sorted(written.items())}, indent=1)
-    aside.write_text(f"{text}\n", encoding="utf-8")
-    aside.replace(folder / MANIFEST)
+    write_text(folder / MANIFEST, f"{text}\n")
 
 
 def _complete(output: Path, command: str) -> Path:
     return output / f".{command}-complete"
-
-
-def _hidden_name(command: str) -> str:
-    return f".{command}-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
-
-
-def _sweep(folder: Path, command: str) -> None:
-    """Remove what processes of this machine were making when they were killed."""
-    beginning = f".{command}-{socket.gethostname()}-"
-    for left in folder.glob(f"{beginning}*-*"):
-        pid = left.name.removeprefix(beginning).partition("-")[0]
-        if pid.isdecimal() and not psutil.pid_exists(int(pid)):
-            shutil.rmtree(left, ignore_errors=True)
 
 
 def _stands(path: Path) -> bool:

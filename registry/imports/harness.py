@@ -22,7 +22,7 @@ from registry.imports.imported import Imported
 from registry.imports.manifest import Manifest, ManifestRun
 from registry.imports.naming import described
 from registry.sources import Source
-from registry.tracking import names
+from registry.tracking import metric_names
 from registry.tracking.chance import compared_with_chance
 from registry.tracking.columns import BASELINE_COLUMNS, CELL_KEY, STORED_COLUMNS
 
@@ -143,7 +143,7 @@ def _rows(
             "acc": found.score.acc,
             "acc_norm": found.score.acc_norm,
             "baseline": base[target].score.score,
-            "delta": deltas[names.delta(regime, target)],
+            "delta": deltas[metric_names.delta(regime, target)],
             "protocol": protocol,
         }
 

@@ -17,7 +17,8 @@ from registry.imports.imported import Imported, counts
 from registry.imports.manifest import EXAMPLE, read_manifest
 from registry.imports.published import read_published
 from registry.tracking.columns import WITH_CHECKSUMS
-from registry.tracking.names import Artifact, Kind, Tag, count, headlines_tag, run_name
+from registry.tracking.metric_names import count
+from registry.tracking.names import Artifact, Kind, Tag, headlines_tag, run_name
 from registry.tracking.runs import recorded
 from registry.tracking.store import all_runs, experiment_id
 

@@ -18,9 +18,9 @@ from registry.config.study import BaseSpec
 from registry.errors import Refused, unknown
 from registry.models.architecture import UNLIMITED, auto_class, brief, longest_input, skeleton
 from registry.models.catalogue import PAPER
-from registry.models.hub import NotAtHand, cached_weights, commit_of
+from registry.models.hub import HubUnavailable, cached_weights, commit_of
 from registry.models.weight_files import folder_files, folder_weights
-from registry.paths import PROJECT, located
+from registry.paths import PROJECT, resolved_path
 
 if TYPE_CHECKING:
     from transformers import PreTrainedConfig, PreTrainedModel
@@ -147,7 +147,7 @@ def resolve_bases(specs: Iterable[BaseSpec], *, trust_remote_code: bool = False)
 
     Raises
     ------
-    NotAtHand
+    HubUnavailable
         If one is out of reach and nothing is wrong with the others.
     Refused
         With a line for each base that cannot be used.
@@ -163,7 +163,7 @@ def require_architectures(specs: Iterable[BaseSpec], *, trust_remote_code: bool 
     Refused
         With a line for each.
     """
-    with suppress(NotAtHand):
+    with suppress(HubUnavailable):
         _each(specs, lambda spec: skeleton_of(spec, trust_remote_code=trust_remote_code))
 
 
@@ -176,7 +176,7 @@ def _each(specs: Iterable[BaseSpec], find: Callable[[BaseSpec], _Found]) -> dict
             found[spec.name] = find(spec)
         except Refused as error:
             problems.append(error)
-    wrong = [error for error in problems if not isinstance(error, NotAtHand)]
+    wrong = [error for error in problems if not isinstance(error, HubUnavailable)]
     if len(wrong) > 1:
         raise Refused("\n  - ".join([f"{len(wrong)} base models cannot be used:", *map(str, wrong)]))
     if problems:
@@ -235,7 +235,7 @@ def base_folder(spec: BaseSpec) -> Path | None:
         If the folder holds no model, or a name without a folder is neither built in nor a hub id ``owner/name``.
     """
     if spec.path is not None:
-        folder = located(spec.path)
+        folder = resolved_path(spec.path)
     elif spec.name in BUILT_IN:
         folder = PROJECT / BUILT_IN[spec.name]
     elif "/" in spec.name:
@@ -267,7 +267,7 @@ def _read_config(location: str, revision: str | None, name: str, *, trust_remote
 
     Raises
     ------
-    NotAtHand
+    HubUnavailable
         If the file cannot be read.
     Refused
         If transformers does not know the architecture, or the file is no valid configuration of it.
@@ -279,7 +279,7 @@ def _read_config(location: str, revision: str | None, name: str, *, trust_remote
             location, revision=revision, trust_remote_code=trust_remote_code
         )
     except OSError as error:
-        raise NotAtHand(f"model {name!r}: its configuration cannot be read: {error}") from None
+        raise HubUnavailable(f"model {name!r}: its configuration cannot be read: {error}") from None
     except Exception as error:  # each architecture checks its fields in its own way
         raise Refused(f"model {name!r}: its config.json is not one that transformers can use: {brief(error)}") from None
     return config
@@ -310,7 +310,7 @@ def _billions(location: str, revision: str | None) -> float:
     try:
         counts = get_safetensors_metadata(location, revision=revision).parameter_count
     except OSError as error:
-        raise NotAtHand(
+        raise HubUnavailable(
             f"model {location!r}: its size cannot be asked for ({error}); give it as size_b, in billions of parameters"
         ) from None
     return round(sum(counts.values()) / 1e9, 6)
@@ -331,7 +331,7 @@ def skeleton_of(spec: BaseSpec, *, trust_remote_code: bool = False) -> PreTraine
 
     Raises
     ------
-    NotAtHand
+    HubUnavailable
         If the base is not in the catalogue and its configuration cannot be read.
     Refused
         If it is no causal language model, or transformers cannot build it here.

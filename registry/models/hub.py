@@ -10,16 +10,16 @@ from pathlib import Path
 from registry.errors import Refused
 from registry.models.weight_files import CONFIG, decides, weight_files
 
-__all__ = ["Gated", "Listing", "NotAtHand", "cached_weights", "commit_of", "listing", "offline"]
+__all__ = ["GatedRepository", "HubUnavailable", "Listing", "cached_weights", "commit_of", "listing", "offline"]
 
 
-class NotAtHand(Refused):
-    """Something lies on the hub alone, and the hub is out of reach or is not to be asked.
+class HubUnavailable(Refused):
+    """Something is only on the hub, and the hub cannot be reached or offline mode is on.
 
     Attributes
     ----------
     reason : str
-        Why the hub cannot be asked, without saying for what.
+        Why the hub cannot be reached, without saying for what.
     """
 
     def __init__(self, message: str, *, reason: str = "") -> None:
@@ -27,8 +27,8 @@ class NotAtHand(Refused):
         self.reason = reason or message
 
 
-class Gated(Refused):
-    """A model whose licence has to be accepted first."""
+class GatedRepository(Refused):
+    """A model or data set whose licence has to be accepted first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Listing:
 
 @contextmanager
 def offline() -> Iterator[None]:
-    """Leave the hub alone for a while: what is not cached is :class:`NotAtHand`."""
+    """Leave the hub alone for a while: what is not cached is :class:`HubUnavailable`."""
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE
@@ -70,7 +70,7 @@ def commit_of(name: str, revision: str | None) -> str:
     """
     from huggingface_hub import snapshot_download
 
-    with _told(name, revision):
+    with hub_errors(f"model {name!r}", revision=revision):
         return Path(snapshot_download(name, revision=revision, allow_patterns=["config.json"])).name
 
 
@@ -87,7 +87,7 @@ def listing(name: str, revision: str | None) -> Listing:
     from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 
     api = HfApi()
-    with _told(name, revision):
+    with hub_errors(f"model {name!r}", revision=revision):
         api.auth_check(name)
         info = api.model_info(name, revision=revision, files_metadata=True)
         sizes = {file.rfilename: file.size or 0 for file in info.siblings or []}
@@ -134,33 +134,64 @@ def _weights(name: str, read: Callable[[str], str | None], has: Callable[[str], 
         raise Refused(f"model {name!r}: its weights cannot be found: {error}") from None
 
 
-@contextmanager
-def _told(name: str, revision: str | None) -> Iterator[None]:
-    """Turn what the hub's library raises into what a user can do about it."""
-    import httpx2
-    from huggingface_hub import constants
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+# --- errors of huggingface_hub, in words
 
+
+@contextmanager
+def hub_errors(what: str, *, revision: str | None = None, remedy: str = "", writing: bool = False) -> Iterator[None]:
+    """Turn the errors of huggingface_hub into one that says what the user can do.
+
+    Parameters
+    ----------
+    what : str
+        What is read or written, as the beginning of the message: "model 'owner/name'".
+    remedy : str
+        What else helps, at the end of the message.
+    writing : bool
+        Whether the repository is written to, which needs a token with that right.
+
+    Raises
+    ------
+    GatedRepository
+        If the licence has to be accepted first.
+    HubUnavailable
+        If the hub cannot be reached, or offline mode is on, and the cache does not have it.
+    Refused
+        If there is no such repository or revision, or the token does not allow it.
+    """
+    import httpx2  # huggingface_hub's HTTP client, whose errors it passes on
+    from huggingface_hub import constants, errors
+
+    end = f"; {remedy}" if remedy else ""
     try:
         yield
-    except GatedRepoError:
-        raise Gated(
-            f"model {name!r} is gated: accept its licence on the hub, then run `hf auth login` or set HF_TOKEN"
-        ) from None
-    except RepositoryNotFoundError:
-        raise Refused(f"model {name!r} is not on the hub (or is private: set HF_TOKEN)") from None
-    except RevisionNotFoundError:
-        raise Refused(f"model {name!r} has no revision {revision!r} on the hub") from None
-    except (httpx2.HTTPError, OSError) as error:  # a file that is not cached is an OSError, too
+    except Refused:
+        raise
+    except errors.GatedRepoError:
+        login = "accept its licence on the hub, then run `hf auth login` or set HF_TOKEN"
+        raise GatedRepository(f"{what} is gated: {login}{end}") from None
+    except (httpx2.HTTPError, OSError, RuntimeError, ValueError) as error:  # a file that is not cached is an OSError
+        response = getattr(error, "response", None)
+        status = 0 if response is None else response.status_code
+        if writing and status in (401, 403):
+            reason = "does not accept the token" if status == 401 else "does not let this token write there"
+            login = "make a token with write access, then run `hf auth login` or set HF_TOKEN"
+            raise Refused(f"{what}: the hub {reason} (HTTP {status}); {login}{end}") from None
+        if isinstance(error, errors.RepositoryNotFoundError):
+            raise Refused(f"{what} is not on the hub (or is private: set HF_TOKEN){end}") from None
+        if isinstance(error, errors.RevisionNotFoundError):
+            raise Refused(f"{what} has no revision {revision!r} on the hub{end}") from None
+        reason = _first_sentence(error)
+        if writing:
+            raise Refused(f"{what}: the upload failed ({reason}){end}") from None
         if constants.is_offline_mode():
-            told = f"model {name!r} is not in the hub's cache ({constants.HF_HUB_CACHE})"
-            raise NotAtHand(told, reason="offline mode is on") from None
-        reason = _brief(error)
-        raise NotAtHand(
-            f"model {name!r}: the hub cannot be reached and its cache does not hold it ({reason})", reason=reason
-        ) from None
+            place = f"is not in the hub's cache ({constants.HF_HUB_CACHE}), or not all of it, and offline mode is on"
+            raise HubUnavailable(f"{what} {place}{end}", reason="offline mode is on") from None
+        message = f"{what}: the hub cannot be reached and its cache does not hold it ({reason}){end}"
+        raise HubUnavailable(message, reason=reason) from None
 
 
-def _brief(error: Exception) -> str:
-    """Return the first sentence of a message; the hub's library goes on with advice on its own arguments."""
-    return str(error).strip().split("\n")[0].split(". ")[0].rstrip(".") or type(error).__name__
+def _first_sentence(error: Exception) -> str:
+    """Return the first sentence of a message; huggingface_hub goes on with advice on its own arguments."""
+    text = str(error.__cause__ or error).strip()
+    return text.split("\n")[0].split(". ")[0].rstrip(".") or type(error).__name__

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from registry.config.study import Placement, Quantization
+from registry.config.types import Placement, Quantization
 from registry.errors import Refused
 from registry.models.architecture import auto_class, brief, keep_language
 from registry.models.base import Base
-from registry.models.hub import NotAtHand
+from registry.models.hub import HubUnavailable
 from registry.models.memory import is_out_of_memory, release_freed, require_memory
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def load_tokenizer(base: Base) -> PreTrainedTokenizerBase:
             base.location, revision=base.hub_revision, trust_remote_code=base.trust_remote_code
         )
     except OSError as error:
-        raise NotAtHand(f"model {base.name!r}: its tokenizer cannot be read: {error}") from None
+        raise HubUnavailable(f"model {base.name!r}: its tokenizer cannot be read: {error}") from None
     return tokenizer
 
 

@@ -1,4 +1,4 @@
-"""Whether a base's weights, and what training all of them takes, fit into memory: told before anything is loaded.
+"""Whether a base's weights, and what training all of them takes, fit into memory, known before anything is loaded.
 
 1 GB is 10⁹ bytes. What adapters, activations and logits take besides is reckoned in ``tests/needed_memory.py``, for
 the table in docs/performance.md.
@@ -14,7 +14,7 @@ import ctypes
 import sys
 from typing import TYPE_CHECKING
 
-from registry.config.study import Placement, Quantization
+from registry.config.types import Placement, Quantization
 from registry.errors import Refused
 from registry.models.projections import body_weights
 

@@ -13,7 +13,7 @@ from registry.config.study import BaseSpec, Study
 from registry.lora.chat import depends_on_date, header_digest, require_chat_template, require_fixed_template
 from registry.lora.special_tokens import appended_tokens
 from registry.models.base import Base, skeleton_of
-from registry.models.hub import NotAtHand
+from registry.models.hub import HubUnavailable
 from registry.models.loading import load_tokenizer
 from registry.models.projections import MatchedModules
 from registry.planning.fingerprints import changed_scoring, changed_training
@@ -120,6 +120,6 @@ def reached_layers(study: Study, spec: BaseSpec) -> MatchedModules | None:
     """
     try:
         model = skeleton_of(spec, trust_remote_code=study.trust_remote_code)
-    except NotAtHand:
+    except HubUnavailable:
         return None
     return maker_of(study).matched(model, spec.name)

@@ -28,7 +28,8 @@ from registry.planning import design_files
 from registry.planning.experiment import Experiment
 from registry.planning.plan import OnRecord, Plan
 from registry.recipes.maker import maker_of
-from registry.tracking.names import VALIDATION_LOSS, Kind, Tag, seconds_of, tokens_of
+from registry.tracking.metric_names import VALIDATION_LOSS, seconds_of, tokens_of
+from registry.tracking.names import Kind, Tag
 
 __all__ = ["ITEM_BYTES", "OUTCOME_BYTES", "RECORDING_SECONDS", "SHARE_OF_GEMM", "Estimate", "estimate", "gemm_rate"]
 

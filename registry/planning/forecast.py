@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from registry.config.study import BaseSpec, Study
 from registry.models.base import base_folder, skeleton_of
 from registry.models.catalogue import PAPER
-from registry.models.hub import NotAtHand, cached_weights
-from registry.paths import located
+from registry.models.hub import HubUnavailable, cached_weights
+from registry.paths import resolved_path
 from registry.planning.estimate import OUTCOME_BYTES, RECORDING_SECONDS, SHARE_OF_GEMM, Estimate, gemm_rate
 from registry.planning.outline import NOTHING, Outline
 from registry.recipes.maker import maker_of
@@ -61,7 +61,7 @@ def sizes_of(spec: BaseSpec, study: Study) -> Sizes | None:
 
     try:
         model = skeleton_of(spec, trust_remote_code=study.trust_remote_code)
-    except NotAtHand:
+    except HubUnavailable:
         return None
     size, known = Size.of(model), PAPER.get(spec.name) if base_folder(spec) is None else None
     parameters = known.parameters if known else sum(weight.numel() for weight in model.parameters())
@@ -136,7 +136,7 @@ def _items(outline: Outline, split: str, task: str) -> int:
     """Items of a cell: as the study says, else as its manifest has, else as many as the paper's."""
     spec = outline.study.split
     if spec.manifest:
-        path = located(spec.manifest) / f"{task}.csv"
+        path = resolved_path(spec.manifest) / f"{task}.csv"
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         return sum(line.startswith(f"{split},") for line in lines) or ITEMS[split]
     return spec.count("train" if split == "train" else "test", task) or ITEMS[split]

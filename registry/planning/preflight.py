@@ -14,7 +14,7 @@ from registry.config.study import BaseSpec, Study
 from registry.errors import Refused
 from registry.models.base import base_folder, skeleton_of
 from registry.models.catalogue import PAPER
-from registry.models.hub import Gated, NotAtHand, cached_weights, listing
+from registry.models.hub import GatedRepository, HubUnavailable, cached_weights, listing
 from registry.models.memory import require_memory
 from registry.planning.forecast import sizes_of, store_bytes
 from registry.planning.outline import NOTHING, Outline
@@ -87,13 +87,13 @@ def _access(specs: Iterable[BaseSpec]) -> _Access:
         cached = bool(cached_weights(spec.name, spec.revision))
         try:
             if found.reason:  # one time-out is enough
-                raise NotAtHand(found.reason, reason=found.reason)
+                raise HubUnavailable(found.reason, reason=found.reason)
             listed = listing(spec.name, spec.revision)
-        except Gated:
+        except GatedRepository:
             if not cached:
                 found.gated.append(spec.name)
                 found.downloads[spec.name] = _expected_bytes(spec)
-        except NotAtHand as error:
+        except HubUnavailable as error:
             found.reason = error.reason
             if not cached:
                 found.out_of_reach.append(spec.name)

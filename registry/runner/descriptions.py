@@ -19,7 +19,7 @@ from registry.planning.copies import copies_note
 from registry.planning.experiment import Experiment, Job
 from registry.planning.plan import Plan
 from registry.recipes.maker import maker_of
-from registry.tracking import names
+from registry.tracking import metric_names, names
 from registry.tracking.adapters import RecordedModel, RegisteredAdapter
 from registry.tracking.names import Kind, Tag
 from registry.tracking.recording import Recording
@@ -141,18 +141,21 @@ def _model(experiment_id: str, adapter: RegisteredAdapter) -> str:
 def _headline(job: Job, deltas: Mapping[str, float]) -> str:
     """What distinguishes a version in its first words: the registry's table shows no more of it."""
     means = (
-        f"{regime} {value:+.1f}" for regime in Regime if (value := deltas.get(names.delta_mean(regime))) is not None
+        f"{regime} {value:+.1f}"
+        for regime in Regime
+        if (value := deltas.get(metric_names.delta_mean(regime))) is not None
     )
     return f"Seed {job.seed}: {', '.join(means)} pp."
 
 
 def _table(deltas: Mapping[str, float]) -> str:
     lines = [_header("regime", "targets", "mean Δ pp", "positive %", "harmed %")]
-    regimes = [found[0] for key in deltas if (found := names.parse_delta(key)) is not None]
+    regimes = [found[0] for key in deltas if (found := metric_names.parse_delta(key)) is not None]
     for regime in Regime:
         if regime in regimes:
             mean, positive, harmed = (
-                deltas[quantity(regime)] for quantity in (names.delta_mean, names.positive_rate, names.harm_rate)
+                deltas[quantity(regime)]
+                for quantity in (metric_names.delta_mean, metric_names.positive_rate, metric_names.harm_rate)
             )
             lines.append(f"| {regime} | {regimes.count(regime)} | {mean:+.2f} | {positive:.0f} | {harmed:.0f} |")
     return "\n".join(lines)
@@ -165,7 +168,7 @@ def _header(*columns: str) -> str:
 
 def _extremes(deltas: Mapping[str, float]) -> str:
     """Name the targets that gained and lost most, in percentage points."""
-    found = {cell[1]: value for key, value in deltas.items() if (cell := names.parse_delta(key)) is not None}
+    found = {cell[1]: value for key, value in deltas.items() if (cell := metric_names.parse_delta(key)) is not None}
     best, worst = max(found, key=lambda cell: found[cell]), min(found, key=lambda cell: found[cell])
     return f"Highest on **{best}** ({found[best]:+.1f} pp), lowest on **{worst}** ({found[worst]:+.1f} pp)."
 

@@ -17,7 +17,7 @@ from mlflow import MlflowClient
 from registry.config.study import Study
 from registry.planning.experiment import Experiment
 from registry.planning.plan import Plan
-from registry.process import end_by, usable_cores
+from registry.process import end_on_signal, usable_cores
 from registry.runner.dispatcher import Dispatcher, SetAside
 from registry.runner.progress import Board
 from registry.runner.schedule import Failure, Task
@@ -213,7 +213,7 @@ def _one_thread() -> Iterator[None]:
 def _work(number: int, experiment: Experiment, uri: str, experiment_id: str, pipe: Connection) -> None:
     """What a worker process does: one task after another until it is ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
-    end_by(signal.SIGTERM, _exit)
+    end_on_signal(signal.SIGTERM, _exit)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     executor = new_executor(experiment, open_store(uri, patient=True), experiment_id, number=number)
     pipe.send(("ready",))

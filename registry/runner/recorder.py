@@ -36,9 +36,10 @@ from registry.planning.experiment import Experiment, Job
 from registry.recipes.maker import maker_of
 from registry.runner import descriptions
 from registry.runner.descriptions import Lineage, annotate_baseline, annotate_evaluation, annotate_finetune
-from registry.tracking import names
+from registry.tracking import metric_names, names
 from registry.tracking.adapters import RegisteredAdapter, record_full_model, register_adapter, weights_digest
-from registry.tracking.names import Artifact, Kind, Tag, registered_model, run_name, usage_metrics
+from registry.tracking.metric_names import usage_metrics
+from registry.tracking.names import Artifact, Kind, Tag, registered_model, run_name
 from registry.tracking.outcomes import file_digest, recorded_scores
 from registry.tracking.recording import Recording
 from registry.tracking.runs import finished_by_fingerprint, recorded
@@ -132,15 +133,19 @@ class Recorder:
 
     def training(self, recording: Recording, job: Job, training: Training, usages: Mapping[str, Usage]) -> None:
         """Record the curves of a training, what came of it and what each of its phases took."""
-        recording.curves({names.TRAIN_LOSS: training.losses, names.LEARNING_RATE: training.learning_rates})
-        recording.curves({names.VALIDATION_LOSS: training.validation_losses})
+        recording.curves(
+            {metric_names.TRAIN_LOSS: training.losses, metric_names.LEARNING_RATE: training.learning_rates}
+        )
+        recording.curves({metric_names.VALIDATION_LOSS: training.validation_losses})
         if training.losses:
-            recording.metrics({names.FINAL_LOSS: training.losses[-1], names.KEPT_EPOCH: training.kept_epoch})
+            recording.metrics(
+                {metric_names.FINAL_LOSS: training.losses[-1], metric_names.KEPT_EPOCH: training.kept_epoch}
+            )
         if training.cut_texts:
-            recording.metrics({names.CUT_TEXTS: training.cut_texts})
+            recording.metrics({metric_names.CUT_TEXTS: training.cut_texts})
             descriptions.warn_cut_texts(job, training.cut_texts, len(self.experiment.items.train(job.source_cell)))
         if self.experiment.study.recipe.precision == "fp16":
-            recording.metrics({names.SKIPPED_STEPS: training.skipped})
+            recording.metrics({metric_names.SKIPPED_STEPS: training.skipped})
         for phase, usage in usages.items():
             self.usage(recording, phase, usage)
 
@@ -213,7 +218,7 @@ class Recorder:
         """Record, and return, how many questions of which targets were scored without their left side."""
         cut = outcomes.cut()
         if cut:
-            recording.metrics({names.cut_questions(cell): count for cell, count in cut.items()})
+            recording.metrics({metric_names.cut_questions(cell): count for cell, count in cut.items()})
             recording.tags({Tag.CUT: cells_tag(cut)})
         return cut
 

@@ -31,7 +31,8 @@ from registry.runner.pool import Pool, work_off
 from registry.runner.progress import Board
 from registry.runner.schedule import Failure
 from registry.tracking.liveness import reap
-from registry.tracking.names import JOBS_FAILED, JOBS_PLANNED, Kind, Tag, run_name
+from registry.tracking.metric_names import JOBS_FAILED, JOBS_PLANNED
+from registry.tracking.names import Kind, Tag, run_name
 from registry.tracking.runs import end_strays, recorded
 from registry.tracking.store import experiment_id, open_store, shown_uri, tracking_uri
 

@@ -20,7 +20,7 @@ from registry.models.base import known_models
 from registry.planning.experiment import Experiment, Job, source_cell
 from registry.planning.plan import Step
 from registry.runner.session import Prospect, carry_out, prospect
-from registry.tracking import names
+from registry.tracking import metric_names
 from registry.tracking.adapters import RecordedModel, RegisteredAdapter, download_adapter
 from registry.tracking.names import Kind
 from registry.tracking.outcomes import recorded_scores
@@ -93,10 +93,11 @@ class EvaluationResult(_Result):
                 for task, row in tasks.items()
             )
         rows = [
-            f"  {regime}  mean delta {metrics[names.delta_mean(regime)]:+6.2f} pp, "
-            f"positive {metrics[names.positive_rate(regime)]:3.0f} %, harmed {metrics[names.harm_rate(regime)]:3.0f} %"
+            f"  {regime}  mean delta {metrics[metric_names.delta_mean(regime)]:+6.2f} pp, "
+            f"positive {metrics[metric_names.positive_rate(regime)]:3.0f} %, "
+            f"harmed {metrics[metric_names.harm_rate(regime)]:3.0f} %"
             for regime in Regime
-            if names.delta_mean(regime) in metrics
+            if metric_names.delta_mean(regime) in metrics
         ]
         return "\n".join(rows)
 
@@ -113,7 +114,7 @@ class EvaluationResult(_Result):
             rows.writerow(_COLUMNS)
             for cell, score in recorded_scores(self.run).items():
                 regime = self.job.source.regime(cell) if self.job.source else None
-                delta = self.run.data.metrics[names.delta(regime, cell)] if regime else ""
+                delta = self.run.data.metrics[metric_names.delta(regime, cell)] if regime else ""
                 rows.writerow((cell.task, cell.language, regime or "", score, delta))
 
 

@@ -22,7 +22,7 @@ from registry.serving.model import AdapterModel
 from registry.serving.shelf import InMemory, Shelf, read_told
 from registry.tracking.folders import META
 from registry.tracking.names import Tag
-from registry.tracking.verification import on_record, verify, verify_as_found
+from registry.tracking.verification import verify, verify_as_found, version_record
 
 __all__ = ["AdapterModel", "device"]
 
@@ -102,6 +102,6 @@ def _check(folder: Path, version: ModelVersion | None) -> None:
         verify_as_found(folder, MlflowClient())
         return
     try:
-        verify(folder, on_record(MlflowClient(), version.name, str(version.version)))
+        verify(folder, version_record(MlflowClient(), version.name, str(version.version)))
     except Refused as error:
         raise Refused(f"{error}; to serve the folder as it lies, remove {META} from it") from None

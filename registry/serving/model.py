@@ -76,6 +76,10 @@ class AdapterModel:
         self._stack = ExitStack()
         self._lock = threading.Lock()  # the scoring server asks from several threads; adapters are put on in turn
 
+    def get_raw_model(self) -> PreTrainedModel:
+        """Return the base model, for ``mlflow.pyfunc.PyFuncModel.get_raw_model``."""
+        return self._model
+
     def predict(self, data: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
         """Choose an option for each question, or continue each prompt.
 

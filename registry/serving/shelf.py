@@ -17,8 +17,8 @@ from mlflow.entities.model_registry import ModelVersion
 from pydantic import TypeAdapter
 
 from registry.benchmarks.prompts import Prompt
-from registry.config.data import Headline
-from registry.config.study import CHAT_DATE, Quantization
+from registry.config.study import CHAT_DATE
+from registry.config.types import Headline, Quantization
 from registry.errors import Refused
 from registry.lora.adapter import Adapter, read_adapter
 from registry.models.base import Base

@@ -32,7 +32,7 @@ from registry.tracking.folders import FULL_LOADER, LOADER, check_places, digest_
 from registry.tracking.names import Tag, registered_model
 from registry.tracking.recording import Recording, local_folder, store_folder
 from registry.tracking.signature import SIGNATURE
-from registry.tracking.verification import Recorded, model_on_record, on_record, verify
+from registry.tracking.verification import AdapterRecord, model_record, verify, version_record
 
 __all__ = [
     "RESTORE",
@@ -197,7 +197,7 @@ def download_adapter(client: MlflowClient, adapter: RegisteredAdapter, folder: P
     Refused
         If it is not, with what differs; see `registry.tracking.verification`.
     """
-    recorded, place = _on_record(client, adapter, run)
+    recorded, place = _record_of(client, adapter, run)
     local = local_folder(place)
     if local is not None:
         check_places(local, adapter.uri)
@@ -206,12 +206,12 @@ def download_adapter(client: MlflowClient, adapter: RegisteredAdapter, folder: P
     return path
 
 
-def _on_record(client: MlflowClient, adapter: RegisteredAdapter, run: Run | None) -> tuple[Recorded, str]:
+def _record_of(client: MlflowClient, adapter: RegisteredAdapter, run: Run | None) -> tuple[AdapterRecord, str]:
     """Return what is recorded of an adapter, and the address of its files."""
     if not isinstance(adapter, RecordedModel):
-        recorded = on_record(client, adapter.name, adapter.version, run=run)
+        recorded = version_record(client, adapter.name, adapter.version, run=run)
         return recorded, client.get_model_version_download_uri(adapter.name, adapter.version)
-    recorded = model_on_record(client, adapter.model_id, full=True, run=run)
+    recorded = model_record(client, adapter.model_id, full=True, run=run)
     return recorded, client.get_logged_model(adapter.model_id).artifact_location
 
 

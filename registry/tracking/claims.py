@@ -14,10 +14,10 @@ lets go only after its run is FINISHED: nothing is done twice.
 
 A holder changes the heartbeat of its claims every few seconds. On this machine a claim is dead when its process is
 gone; elsewhere when its heartbeat was watched for 90 seconds by this process's own monotonic clock and did not change.
-No clock is compared with another. Taking over is claiming again, with the dead ignored: two that do so at once are told
-apart like any two. A runner that was only asleep finds its claim deleted and gives up before its run is FINISHED. What
-no lease can rule out: one that falls asleep for as long as its successor takes, between that look and the end of its
-run, leaves a second run with the same result.
+No clock is compared with another. Taking over is claiming again, with the dead ignored; if two do so at once, the
+smaller number decides as above. A runner that was only asleep finds its claim deleted and gives up before its run is
+FINISHED. What no lease can rule out: one that falls asleep for as long as its successor takes, between that look and
+the end of its run, leaves a second run with the same result.
 
 Rejected: an election by (start time, run id) among runs, since a clock that is behind wins late; a parameter of a
 shared run, written once, since that run needs an election itself and its parameters would be columns of MLflow's run
@@ -27,25 +27,29 @@ table; a registered model per fingerprint, since its deletion opens the name aga
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from registry.process import unbroken
-from registry.tracking.liveness import process_is_here, worker_identity
+from registry.process import defer_signals
+from registry.tracking.liveness import (
+    BEAT_SECONDS,
+    STALE_SECONDS,
+    Heartbeat,
+    HeartbeatWatch,
+    process_is_here,
+    worker_identity,
+)
 from registry.tracking.names import Tag
 from registry.tracking.runs import Superseded
 
 __all__ = ["Claim", "Claims", "TakenElsewhere", "Unmeasured", "claims_model", "drop_claims"]
 
-_BEAT_SECONDS = 15.0
-_STALE_SECONDS = 90.0  # a claim from elsewhere is dead when its heartbeat did not change for so long
 _ATTEMPTS = 12  # MLflow itself gives up after three collisions on a number
 _SOURCE = "claim:/none"  # a version needs an address; this scheme no server looks into, and nothing is stored there
 _DESCRIPTION = (
@@ -113,30 +117,28 @@ class Claims:
         client: MlflowClient,
         experiment_id: str,
         *,
-        beat_seconds: float | None = None,
-        stale_seconds: float | None = None,
+        beat_seconds: float = BEAT_SECONDS,
+        stale_seconds: float = STALE_SECONDS,
     ) -> None:
         self._client = client
         self._model = claims_model(experiment_id)
-        self._beat_seconds = _BEAT_SECONDS if beat_seconds is None else beat_seconds
-        self._stale_seconds = _STALE_SECONDS if stale_seconds is None else stale_seconds
+        self._heartbeat = Heartbeat(self._beat_all, seconds=beat_seconds, needed=self._is_needed)
+        self._watch = HeartbeatWatch(stale_seconds, longest_gap=stale_seconds / 3)
         self._owner = uuid.uuid4().hex
         self._held: set[Claim] = set()
         self._others: set[str] = set()  # fingerprints that others were seen to hold
-        self._ended: set[int] = set()  # numbers whose deletion the store did not take yet
-        self._seen: dict[int, tuple[str, float, float]] = {}  # heartbeat, since when, when it was last looked at
+        self._undeleted: set[int] = set()  # numbers whose deletion the store did not take yet
         self._lock = threading.Lock()
-        self._beating = False
         self._ready = False
 
     def take(self, fingerprint: str) -> Claim | None:
         """Claim a fingerprint; None where another runner holds it."""
         if fingerprint in self._others and self.is_taken(fingerprint):
             return None
-        with unbroken():  # a claim that was made and is not known here would keep others waiting
+        with defer_signals():  # a claim that was made and is not known here would keep others waiting
             claim = self._taken(fingerprint)
         if claim is not None:
-            self._keep_beating()
+            self._heartbeat.start()
         return claim
 
     def _taken(self, fingerprint: str) -> Claim | None:
@@ -168,7 +170,7 @@ class Claims:
         claims: dict[str, Claim] = {}
         try:
             for fingerprint in fingerprints:
-                with unbroken():
+                with defer_signals():
                     if claim := self.take(fingerprint):
                         claims[fingerprint] = claim
             yield claims
@@ -188,8 +190,8 @@ class Claims:
         return True
 
     def release(self, claim: Claim) -> None:
-        """Let go of a claim; a store that cannot be reached is told later."""
-        with unbroken():
+        """Let go of a claim; if the store cannot be reached, this is repeated later."""
+        with defer_signals():
             with self._lock:
                 if claim not in self._held:
                     return
@@ -207,17 +209,9 @@ class Claims:
             with self._lock:
                 return int(found.version) not in {claim.number for claim in self._held}
         here = process_is_here(found.tags.get(Tag.WORKER, ""))
-        return self._silent(found) if here is None else not here
-
-    def _silent(self, found: ModelVersion) -> bool:
-        """Whether a claim's heartbeat stood still for too long, of what was looked at without long breaks."""
-        number, beat, now = int(found.version), found.tags.get(Tag.HEARTBEAT, ""), time.monotonic()
-        last, since, looked = self._seen.get(number, (None, now, now))
-        # Who could not look for long, the store being away, does not know whether others could beat.
-        if beat != last or now - looked > self._stale_seconds / 3:
-            since = now
-        self._seen[number] = (beat, since, now)
-        return now - since >= self._stale_seconds
+        if here is not None:
+            return not here
+        return self._watch.has_stopped(int(found.version), found.tags.get(Tag.HEARTBEAT, ""))
 
     def _append(self, fingerprint: str) -> int:
         tags = {
@@ -252,33 +246,23 @@ class Claims:
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 with self._lock:
-                    self._ended.add(number)
-                self._keep_beating()
+                    self._undeleted.add(number)
+                self._heartbeat.start()
 
-    def _keep_beating(self) -> None:
+    def _is_needed(self) -> bool:
         with self._lock:
-            if self._beating:
-                return
-            self._beating = True
-        threading.Thread(target=self._beats, daemon=True).start()
+            return bool(self._held or self._undeleted)
 
-    def _beats(self) -> None:
-        """Beat, and tell the store what it could not be told before, until there is nothing left to do so for."""
-        while True:
-            time.sleep(self._beat_seconds)
-            with self._lock:
-                held, ended = list(self._held), list(self._ended)
-                self._ended.clear()
-                self._beating = bool(held or ended)
-                if not self._beating:
-                    return
-            for number in ended:
-                self._delete(number)
-            for claim in held:
-                try:
-                    self.beat(claim)
-                except MlflowException:
-                    continue  # the store is away; the next beat may reach it
+    def _beat_all(self) -> None:
+        """Beat for every claim that is held, and repeat the deletions that did not reach the store."""
+        with self._lock:
+            held, undeleted = list(self._held), list(self._undeleted)
+            self._undeleted.clear()
+        for number in undeleted:
+            self._delete(number)
+        for claim in held:
+            with suppress(MlflowException):
+                self.beat(claim)
 
 
 # --- jobs that another runner is doing: set aside for a while, then asked for again until they are done or free

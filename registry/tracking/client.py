@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+import re
 import time
 from collections.abc import Callable
 from functools import wraps
@@ -14,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from registry.files.disks import disk_problem
 from registry.masking import mask
-from registry.process import unbroken
+from registry.process import defer_signals
 
 __all__ = ["PatientClient", "first_line", "retry_unavailable"]
 
@@ -24,48 +25,11 @@ _log = logging.getLogger(__name__)
 
 _PAUSES = (0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # seconds
 _REPORTED_FROM = 4.0  # seconds; shorter pauses concern nobody
-#: Every method that this project calls on a database, except downloads, which may take minutes.
-_CALLS = (
-    "create_experiment",
-    "create_logged_model",
-    "create_model_version",
-    "create_registered_model",
-    "create_run",
-    "delete_experiment",
-    "delete_logged_model",
-    "delete_model_version",
-    "delete_model_version_tag",
-    "delete_registered_model",
-    "delete_registered_model_alias",
-    "delete_run",
-    "finalize_logged_model",
-    "get_experiment",
-    "get_experiment_by_name",
-    "get_logged_model",
-    "get_model_version",
-    "get_model_version_by_alias",
-    "get_model_version_download_uri",
-    "get_registered_model",
-    "get_run",
-    "list_artifacts",
-    "list_logged_model_artifacts",
-    "log_batch",
-    "log_inputs",
-    "log_outputs",
-    "rename_experiment",
-    "restore_experiment",
-    "search_experiments",
-    "search_logged_models",
-    "search_model_versions",
-    "search_registered_models",
-    "search_runs",
-    "set_experiment_tag",
-    "set_logged_model_tags",
-    "set_model_version_tag",
-    "set_registered_model_alias",
-    "set_tag",
-    "set_terminated",
-    "update_model_version",
+#: Methods that ask a database about runs, experiments and models; a download, which may take minutes, is none of them.
+_CALLS = re.compile(
+    r"(create|delete|finalize|get|list|rename|restore|search|set|update)"
+    r"_(artifacts|experiment|logged_model|model_version|registered_model|run|tag|terminated)\w*"
+    r"|log_(batch|inputs|outputs)"
 )
 
 
@@ -75,7 +39,7 @@ def retry_unavailable(call: _Call) -> _Call:
     A signal takes effect after the call has returned, so no answer of the database is lost.
     """
 
-    call = unbroken()(call)
+    call = defer_signals()(call)
 
     @wraps(call)
     def repeated(*arguments: Any, **named: Any) -> Any:
@@ -102,5 +66,5 @@ class PatientClient(MlflowClient):
     """MLflow's client of a database, its calls under :func:`retry_unavailable`; a server's requests MLflow repeats."""
 
 
-for _name in _CALLS:
+for _name in filter(_CALLS.fullmatch, dir(MlflowClient)):
     setattr(PatientClient, _name, retry_unavailable(getattr(MlflowClient, _name)))

@@ -18,7 +18,7 @@ from mlflow.entities import LoggedModel, Run
 from mlflow.exceptions import MlflowException
 
 from registry.errors import Refused
-from registry.tracking import names
+from registry.tracking import metric_names
 from registry.tracking.names import Artifact, Kind, Tag
 from registry.tracking.outcomes import same_outcomes
 
@@ -38,7 +38,7 @@ __all__ = [
 #: Quantities on targets that are results of a scoring.
 _ON_TARGETS = ("score", "acc", "acc_norm", "chance")
 #: Metrics that are results of a training.
-_OF_TRAINING = (names.FINAL_LOSS, names.KEPT_EPOCH, names.VALIDATION_LOSS)
+_OF_TRAINING = (metric_names.FINAL_LOSS, metric_names.KEPT_EPOCH, metric_names.VALIDATION_LOSS)
 #: Tags that say what was trained or scored.
 _SUBJECT = (Tag.BASE_MODEL, Tag.BASE_REVISION, Tag.SOURCE_TASK, Tag.SOURCE_LANGUAGE, Tag.SEED)
 _LISTED = 5
@@ -73,8 +73,8 @@ class Result:
         """Whether the run has what every finished run of its kind records."""
         if self.kind == Kind.FINETUNE:
             return Tag.MODEL_ID in self.tags
-        scores = sum(names.is_of(name, "score") for name in self.values)
-        deltas = sum(names.is_of(name, "delta") for name in self.values)
+        scores = sum(metric_names.is_of(name, "score") for name in self.values)
+        deltas = sum(metric_names.is_of(name, "delta") for name in self.values)
         return scores > 0 and (self.kind != Kind.EVALUATE or deltas >= scores)
 
     def lacks_part_of(self, other: Result) -> bool:
@@ -134,7 +134,7 @@ def result_values(metrics: Mapping[str, float]) -> dict[str, float]:
     """Return the metrics that are results, and not how long or on what a run worked, nor means of others."""
     found = {name: value for name, value in metrics.items() if name in _OF_TRAINING}
     for name, value in metrics.items():
-        if names.parse_delta(name) or any(names.parse_cell(name, quantity) for quantity in _ON_TARGETS):
+        if metric_names.parse_delta(name) or any(metric_names.parse_cell(name, quantity) for quantity in _ON_TARGETS):
             found[name] = value
     return found
 
@@ -249,12 +249,12 @@ def _difference(first: Result, second: Result) -> str:
     if not differing:
         return ""
     name = differing[0]
-    told = f"{name} {_written(first.values, name)} and {_written(second.values, name)}"
-    return told + (f", and {len(differing) - 1} more values" if len(differing) > 1 else "")
+    text = f"{name} {_written(first.values, name)} and {_written(second.values, name)}"
+    return text + (f", and {len(differing) - 1} more values" if len(differing) > 1 else "")
 
 
 def _by_weight(name: str) -> tuple[bool, str]:
-    return not names.is_of(name, "score"), name
+    return not metric_names.is_of(name, "score"), name
 
 
 def _written(values: Mapping[str, float], name: str) -> str:

@@ -16,7 +16,7 @@ from mlflow.entities import Run
 from mlflow.entities.model_registry import ModelVersion
 
 from registry.cells import Cell, regime_of
-from registry.tracking import names
+from registry.tracking import metric_names
 from registry.tracking.duplicates import Conflict, resolve_runs
 from registry.tracking.names import Kind, Tag
 from registry.tracking.outcomes import recorded_scores
@@ -161,7 +161,7 @@ def _read(run: Run) -> Evaluation:
     source, scores = Cell(tags[Tag.SOURCE_TASK], tags[Tag.SOURCE_LANGUAGE]), recorded_scores(run)
     deltas = {}
     for target, score in scores.items():
-        metric = names.delta(regime_of(source, target), target)
+        metric = metric_names.delta(regime_of(source, target), target)
         deltas[target] = metrics.get(metric, math.nan)
         # Written as "not within" so that NaN fails too; databases keep infinity as their largest number.
         if not (abs(score) < _ENDLESS and abs(deltas[target]) < _ENDLESS):

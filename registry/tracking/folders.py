@@ -19,6 +19,7 @@ __all__ = [
     "FULL_LOADER",
     "LOADER",
     "META",
+    "FilesMissing",
     "check_names",
     "check_places",
     "digest_tags",
@@ -45,6 +46,20 @@ _CODE = ("code", "data", "model_code_path", "python_model", "cloudpickle_version
 
 #: What mends files that are not those recorded.
 BACKUP = "put the recorded files back from a backup"
+
+
+class FilesMissing(Refused):
+    """Files of an adapter, or of a full fine-tune, are not in the artifact store.
+
+    Attributes
+    ----------
+    weights : bool
+        Whether its weights are among them.
+    """
+
+    def __init__(self, message: str, *, weights: bool) -> None:
+        super().__init__(message)
+        self.weights = weights
 
 
 def check_places(folder: Path, uri: str) -> None:
@@ -109,9 +124,10 @@ def check_names(folder: Path, found: Collection[str], *, full: bool, known: bool
     if full and not any(name.endswith(".safetensors") for name in found):
         lacking.append("weights")
     if lacking:
-        raise Refused(
+        raise FilesMissing(
             f"{' and '.join(lacking)} {'is' if len(lacking) == 1 else 'are'} gone from the artifact store; "
-            "put the files back from a backup, or train it again"
+            "put the files back from a backup, or train it again",
+            weights=not {WEIGHTS, "weights"}.isdisjoint(lacking),
         )
     if full and known:
         return
@@ -145,7 +161,7 @@ def read_description(folder: Path, *, full: bool = False) -> Mapping[str, Any]:
     others = [str(name) for name in flavors if name != "python_function"]
     named = [key for key in _CODE if function.get(key) is not None]
     if function.get("loader_module") != loader or others or named:
-        told = others[0] if others else named[0] if named else function.get("loader_module")
-        raise Refused(f"{DESCRIPTION} names foreign code to load it with ({str(told)[:80]!r}), not {loader}")
+        foreign = others[0] if others else named[0] if named else function.get("loader_module")
+        raise Refused(f"{DESCRIPTION} names foreign code to load it with ({str(foreign)[:80]!r}), not {loader}")
     metadata: Mapping[str, Any] = content["metadata"]
     return metadata

@@ -1,8 +1,11 @@
-"""Which process this is, for other processes of this machine to see whether it still runs: the tag ``worker``.
+"""Whether the process that writes a run, or holds a claim, is still alive: the tags ``worker`` and ``heartbeat``.
 
-A process id alone is given again after a while. What tells two processes of one id apart is when they started, counted
-from the machine's own start, since its clock may be set anew while they run. Containers, and virtual machines of one
-name, do not see each other's processes; so the tag says of which boot and which process namespace the id is.
+On the same machine the tag ``worker`` decides. Systems reuse process ids, so the tag also holds the start of the
+process, counted from the machine's own start, since a clock can be set while processes run. Containers, and virtual
+machines of one name, do not see each other's processes; so the tag also names the boot and the process namespace.
+
+On other machines the heartbeat decides: a tag that the process changes every 15 seconds. Clocks of several machines
+differ, so a heartbeat counts as stopped only if it was watched for some time and did not change.
 """
 
 from __future__ import annotations
@@ -11,19 +14,26 @@ import hashlib
 import logging
 import os
 import socket
+import threading
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
 import psutil
 from mlflow import MlflowClient
 from mlflow.entities import Run, RunStatus
+from mlflow.exceptions import MlflowException
 
 from registry.tracking.names import Tag
 from registry.tracking.store import all_runs
 
 __all__ = [
+    "BEAT_SECONDS",
+    "STALE_SECONDS",
+    "Heartbeat",
+    "HeartbeatWatch",
     "end_dead",
     "end_runs_of",
     "is_silent",
@@ -36,7 +46,12 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
+BEAT_SECONDS = 15.0
+STALE_SECONDS = 90.0  # without a beat; of a process on another machine
+
 _CLOCK_SECONDS = 3.0  # where a start is only known by the wall clock, which is corrected now and then
+_WATCH_SECONDS = 45.0  # three heartbeats, by the watcher's own clock
+_GAP_SECONDS = 6.0  # a look each second; a store that takes so long to answer was unreachable
 
 
 def worker_identity() -> str:
@@ -117,13 +132,72 @@ def _place() -> str:
     return hashlib.sha256(f"{boot} {namespace}".encode()).hexdigest()[:8]
 
 
-_STALE_SECONDS = 90.0  # a run whose process was last heard of longer ago is dead
+class Heartbeat:
+    """Calls ``beat`` every few seconds in a thread of its own, until :meth:`stop` or while ``needed`` returns True.
+
+    Errors of MLflow are ignored: the store may be unreachable for a while, and the next beat may reach it.
+    """
+
+    def __init__(
+        self,
+        beat: Callable[[], object],
+        *,
+        seconds: float | None = None,
+        needed: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self._beat, self._needed = beat, needed
+        self._seconds = BEAT_SECONDS if seconds is None else seconds
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Start the thread unless it runs."""
+        with self._lock:
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, daemon=True)
+                self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, and wait for its last beat."""
+        self._stopped.set()
+        if thread := self._thread:
+            thread.join()
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._seconds):
+            with self._lock:  # whoever needs a beat from now on starts another thread
+                if not self._needed():
+                    self._thread = None
+                    return
+            with suppress(MlflowException):
+                self._beat()
 
 
-_WATCH_SECONDS = 45.0  # three heartbeats, by the watcher's own clock
+class HeartbeatWatch:
+    """Which heartbeats have stopped, by this process's own monotonic clock.
 
+    Parameters
+    ----------
+    seconds : float
+        How long a heartbeat must not change.
+    longest_gap : float
+        Seconds between two looks after which the watch starts anew: the store was unreachable from here, perhaps for
+        the other process too.
+    """
 
-_AWAY_SECONDS = 5.0  # a store that takes so long to answer was away
+    def __init__(self, seconds: float, *, longest_gap: float) -> None:
+        self._seconds, self._longest_gap = seconds, longest_gap
+        self._seen: dict[object, tuple[str, float, float]] = {}  # heartbeat, since when, time of the last look
+
+    def has_stopped(self, key: object, beat: str) -> bool:
+        """Compare a heartbeat with the last look at it; False at the first look."""
+        now = time.monotonic()
+        last, since, looked = self._seen.get(key, (None, now, now))
+        if beat != last or now - looked > self._longest_gap:
+            since = now
+        self._seen[key] = (beat, since, now)
+        return now - since >= self._seconds
 
 
 def reap(client: MlflowClient, experiment_id: str, *, elsewhere: bool = True) -> list[Run]:
@@ -175,28 +249,22 @@ def is_silent(run: Run) -> bool | None:
         age = abs(time.time() - float(run.data.tags[Tag.HEARTBEAT]))
     except (KeyError, ValueError):
         return None
-    return None if age >= _STALE_SECONDS else False
+    return None if age >= STALE_SECONDS else False
 
 
 def still_silent(client: MlflowClient, experiment_id: str, suspects: Iterable[Run]) -> list[Run]:
     """Watch runs for up to 45 seconds; return those that are still RUNNING and whose heartbeat did not change."""
     left = {run.info.run_id: run for run in suspects}
-    deadline = time.monotonic() + _WATCH_SECONDS
+    watch = HeartbeatWatch(_WATCH_SECONDS, longest_gap=_GAP_SECONDS)
     if left:
         _log.info(
             "watching %d runs of other machines for up to %.0f s: their heartbeat is old", len(left), _WATCH_SECONDS
         )
     while left:
-        asked = time.monotonic()
-        now = {
-            run.info.run_id: run.data.tags[Tag.HEARTBEAT]
-            for run in running_runs(client, experiment_id)
-            if run.info.run_id in left
-        }
-        left = {key: run for key, run in left.items() if now.get(key) == run.data.tags[Tag.HEARTBEAT]}
-        if time.monotonic() - asked > _AWAY_SECONDS:  # neither could they reach the store
-            deadline = time.monotonic() + _WATCH_SECONDS
-        elif time.monotonic() >= deadline:
+        running = {run.info.run_id: run.data.tags.get(Tag.HEARTBEAT) for run in running_runs(client, experiment_id)}
+        left = {key: run for key, run in left.items() if running.get(key) == run.data.tags[Tag.HEARTBEAT]}
+        stopped = [watch.has_stopped(key, run.data.tags[Tag.HEARTBEAT]) for key, run in left.items()]
+        if all(stopped):
             break
-        time.sleep(min(1.0, _WATCH_SECONDS / 4))
+        time.sleep(1.0)
     return list(left.values())

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from registry.cells import Cell
 from registry.errors import Refused
-from registry.tracking import names
+from registry.tracking import metric_names, names
 from registry.tracking.columns import CHECKED
 from registry.tracking.names import Artifact, Tag
 from registry.tracking.recording import local_folder
@@ -73,7 +73,7 @@ def outcomes_problem(path: Path, tags: Mapping[str, str], metrics: Mapping[str, 
     for accuracy, by_cell in found.items():
         for cell, share in by_cell.items():
             for quantity in (accuracy, "score") if headlines.get(cell.task) == accuracy else (accuracy,):
-                wanted = metrics.get(names.on_target(quantity, cell))
+                wanted = metrics.get(metric_names.on_target(quantity, cell))
                 if wanted is not None and not abs(share - wanted) <= _TOLERANCE:
                     return f"gives {quantity} {share:.6g} on {cell}, {wanted:.6g} was recorded"
     return ""
@@ -141,5 +141,5 @@ def _plain(table: pa.Table) -> pa.Table:
 
 def recorded_scores(run: Run) -> dict[Cell, float]:
     """Read the scores of a baseline or evaluation run back."""
-    found = ((names.parse_cell(key, "score"), value) for key, value in run.data.metrics.items())
+    found = ((metric_names.parse_cell(key, "score"), value) for key, value in run.data.metrics.items())
     return {cell: value for cell, value in found if cell is not None}

@@ -26,7 +26,7 @@ _PARAMS = 100  # most parameters among them
 
 @dataclass
 class _Unsent:
-    """What the store was not told of a run yet."""
+    """Parameters, metrics and tags of a run that were not sent yet."""
 
     params: list[Param] = field(default_factory=list)
     metrics: list[Metric] = field(default_factory=list)
@@ -98,7 +98,7 @@ class Recording:
                 self.files(Path(name))
 
     def send(self) -> None:
-        """Tell the store what it was not told yet, in batches that MLflow accepts; what it refuses is kept."""
+        """Send what was not sent yet, in batches that MLflow accepts; a batch that it rejects is kept."""
         unsent = self._unsent
         with unsent.lock:
             while unsent:

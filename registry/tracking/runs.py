@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,9 +21,9 @@ from mlflow.utils.mlflow_tags import (
 )
 
 from registry.masking import mask
-from registry.process import unbroken
+from registry.process import defer_signals
 from registry.tracking.duplicates import refuse_conflicts, resolve_runs
-from registry.tracking.liveness import running_runs, worker_identity
+from registry.tracking.liveness import Heartbeat, running_runs, worker_identity
 from registry.tracking.names import Kind, Tag
 from registry.tracking.recording import Recording
 from registry.tracking.store import all_runs
@@ -39,9 +38,6 @@ __all__ = [
     "recorded",
     "runs_of_kind",
 ]
-
-
-_BEAT_SECONDS = 15.0
 
 _open: set[str] = set()  # runs that this process is writing
 
@@ -81,9 +77,9 @@ def recorded(
         **_origin(),
         **tags,
     }
-    beating, status = None, RunStatus.FINISHED
+    opened, status = None, RunStatus.FINISHED
     try:
-        with unbroken():  # a run that was made and is not known here would be left RUNNING
+        with defer_signals():  # a run that was made and is not known here would be left RUNNING
             run = client.create_run(
                 experiment_id,
                 start_time=int((time.time() - seconds_ago) * 1000),
@@ -92,7 +88,7 @@ def recorded(
                 | {MLFLOW_RUN_NAME: name},
             )
             recording = Recording(client, experiment_id, run.info.run_id, run.info.artifact_uri, gathers)
-            beating = _Beating(recording)
+            opened = _Open(recording)
         recording.params(params or {})
         yield recording
         recording.send()
@@ -103,40 +99,35 @@ def recorded(
         status = RunStatus.FAILED
         raise
     finally:
-        if beating is not None:
-            with unbroken():
-                beating.end(status)
+        if opened is not None:
+            with defer_signals():
+                opened.end(status)
 
 
-class _Beating:
-    """A run that is open, which the store hears of every 15 seconds."""
+class _Open:
+    """A run that this process writes, with its heartbeat."""
 
     def __init__(self, recording: Recording) -> None:
         self._recording = recording
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._beat, daemon=True)
+        self._heartbeat = Heartbeat(self._beat)
         _open.add(recording.run_id)
-        self._thread.start()
+        self._heartbeat.start()
 
     def _beat(self) -> None:
-        while not self._stop.wait(_BEAT_SECONDS):
-            # The store is away for a while; a thread that ended here would have the run taken for dead.
-            with suppress(MlflowException):
-                self._recording.tags({Tag.HEARTBEAT: _now()})
-                self._recording.send()
+        self._recording.tags({Tag.HEARTBEAT: _now()})
+        self._recording.send()
 
     def end(self, status: int) -> None:
         """Send what is left of the run, and end it."""
-        self._stop.set()
-        self._thread.join()
+        self._heartbeat.stop()
         recording = self._recording
         try:
             if status != RunStatus.FINISHED:
-                with suppress(MlflowException):  # what ended the run is told, not that the store is away besides
+                with suppress(MlflowException):  # the error that ended the run is reported, not this one
                     recording.send()
             recording.client.set_terminated(recording.run_id, RunStatus.to_string(status))
         finally:
-            _open.discard(recording.run_id)  # from now on it is dead if the store did not hear of its end
+            _open.discard(recording.run_id)  # from now on it is dead, even if the store could not be reached
 
 
 def finished_by_fingerprint(

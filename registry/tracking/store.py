@@ -118,8 +118,8 @@ def open_store(uri: str | None = None, *, displaced: bool = False, patient: bool
         client: MlflowClient = retry_unavailable(_opened)(uri)
     except (MlflowException, SQLAlchemyError, sqlite3.Error, ImportError, OSError) as error:
         problem = disk_problem(error)
-        told = f"\n{problem}" if problem else f"{first_line(error)}; {_OTHERWISE}"
-        raise Refused(f"{shown_uri(uri)} cannot be opened: {told}") from error
+        reason = f"\n{problem}" if problem else f"{first_line(error)}; {_OTHERWISE}"
+        raise Refused(f"{shown_uri(uri)} cannot be opened: {reason}") from error
     if (file := sqlite_file(uri)) is not None:
         _warn_of_shared_log(file)
     if not displaced and (moved := displacement(client)) is not None:

@@ -25,6 +25,7 @@ from registry.models.base import BUILT_IN, hub_revision
 from registry.tracking.folders import (
     BACKUP,
     DESCRIPTION,
+    FilesMissing,
     check_names,
     digests_of,
     files_digest,
@@ -35,14 +36,15 @@ from registry.tracking.folders import (
 from registry.tracking.names import Kind, Tag
 
 __all__ = [
-    "Recorded",
+    "AdapterRecord",
+    "WeightsChanged",
     "check_folder",
     "check_recipe",
-    "model_on_record",
-    "on_record",
+    "model_record",
     "run_of",
     "verify",
     "verify_as_found",
+    "version_record",
 ]
 
 _log = logging.getLogger(__name__)
@@ -51,8 +53,12 @@ _SHARED = (Tag.BASE_MODEL, Tag.BASE_REVISION, Tag.SOURCE_TASK, Tag.SOURCE_LANGUA
 _WAYS = ("precision", "quantization", "chat_template")  # of training and asking; of the MLmodel and of runs
 
 
+class WeightsChanged(Refused):
+    """An adapter's weights are not those that were recorded."""
+
+
 @dataclass(frozen=True)
-class Recorded:
+class AdapterRecord:
     """What is on record of a version, or of a full fine-tune.
 
     Attributes
@@ -98,7 +104,7 @@ class Recorded:
         return digest
 
 
-def on_record(client: MlflowClient, name: str, version: str, *, run: Run | None = None) -> Recorded:
+def version_record(client: MlflowClient, name: str, version: str, *, run: Run | None = None) -> AdapterRecord:
     """Look up what is recorded of a registered version.
 
     Parameters
@@ -118,13 +124,13 @@ def on_record(client: MlflowClient, name: str, version: str, *, run: Run | None 
         raise Refused(f"run {run.info.run_id} names {uri}, which run {found.run_id} registered; its tags were changed")
     trained = run or run_of(client, found.run_id)
     if trained is None:
-        return Recorded(uri, found.tags)
+        return AdapterRecord(uri, found.tags)
     if trained.data.tags.get(Tag.KIND) != Kind.FINETUNE:
         raise Refused(f"{uri} was not registered by a study: run {found.run_id}, which it names, trained nothing")
-    return Recorded(uri, found.tags, trained.data.tags, trained.data.params)
+    return AdapterRecord(uri, found.tags, trained.data.tags, trained.data.params)
 
 
-def model_on_record(client: MlflowClient, model_id: str, *, full: bool, run: Run | None = None) -> Recorded:
+def model_record(client: MlflowClient, model_id: str, *, full: bool, run: Run | None = None) -> AdapterRecord:
     """Look up what is recorded of a LoggedModel: a full fine-tune, or an adapter that is loaded by its model's address.
 
     Parameters
@@ -135,8 +141,8 @@ def model_on_record(client: MlflowClient, model_id: str, *, full: bool, run: Run
     model = client.get_logged_model(model_id)
     trained = run or (run_of(client, model.source_run_id) if model.source_run_id else None)
     if trained is None:
-        return Recorded(f"models:/{model_id}", model.tags, full=full)
-    return Recorded(f"models:/{model_id}", model.tags, trained.data.tags, trained.data.params, full)
+        return AdapterRecord(f"models:/{model_id}", model.tags, full=full)
+    return AdapterRecord(f"models:/{model_id}", model.tags, trained.data.tags, trained.data.params, full)
 
 
 def verify_as_found(folder: Path, client: MlflowClient, *, full: bool = False) -> None:
@@ -150,7 +156,7 @@ def verify_as_found(folder: Path, client: MlflowClient, *, full: bool = False) -
     check_folder(folder, full=full)
     _, content = read_yaml(folder / DESCRIPTION)
     try:
-        recorded = model_on_record(client, str(content.get("model_id")), full=full)
+        recorded = model_record(client, str(content.get("model_id")), full=full)
     except MlflowException:  # a folder that was carried away from its store
         return
     verify(folder, recorded)
@@ -166,7 +172,7 @@ def run_of(client: MlflowClient, run_id: str) -> Run | None:
         return None
 
 
-def verify(folder: Path, recorded: Recorded) -> None:
+def verify(folder: Path, recorded: AdapterRecord) -> None:
     """See that a folder is what was recorded; where the training run was removed, that is logged.
 
     Raises
@@ -180,7 +186,7 @@ def verify(folder: Path, recorded: Recorded) -> None:
         found, wanted = digests_of(folder), recorded.tag(Tag.FILES_DIGEST)
         check_names(folder, found, full=recorded.full, known=wanted is not None)
         if weights_of(found) != recorded.weights:
-            raise Refused(f"its weights have SHA-256 {weights_of(found)}, {recorded.weights} was recorded")
+            raise WeightsChanged(f"its weights have SHA-256 {weights_of(found)}, {recorded.weights} was recorded")
         _check_description(read_description(folder, full=recorded.full), recorded)
         if not recorded.full:
             check_recipe(read_config(folder), recorded)
@@ -188,10 +194,17 @@ def verify(folder: Path, recorded: Recorded) -> None:
             raise Refused(f"its files have SHA-256 {files_digest(found)} in all, {wanted} was recorded")
         if not recorded.full:
             check_weights(folder, read_config(folder).spec)
+    except FilesMissing as error:
+        raise FilesMissing(_named(recorded, error), weights=error.weights) from None
     except Refused as error:
-        reason = str(error).removeprefix(f"{recorded.uri}: ")
-        named = reason if reason.startswith(recorded.uri) else f"{recorded.uri}: {reason}"
-        raise Refused(named if "gone from" in reason else f"{named}; {BACKUP}") from None
+        kind = WeightsChanged if isinstance(error, WeightsChanged) else Refused
+        raise kind(f"{_named(recorded, error)}; {BACKUP}") from None
+
+
+def _named(recorded: AdapterRecord, error: Refused) -> str:
+    """Return a message that says of which adapter it is."""
+    reason = str(error).removeprefix(f"{recorded.uri}: ")
+    return reason if reason.startswith(recorded.uri) else f"{recorded.uri}: {reason}"
 
 
 def check_folder(folder: Path, *, full: bool = False) -> None:
@@ -211,7 +224,7 @@ def check_folder(folder: Path, *, full: bool = False) -> None:
         raise Refused(f"{folder}: {error}") from None
 
 
-def _check_description(metadata: Mapping[str, Any], recorded: Recorded) -> None:
+def _check_description(metadata: Mapping[str, Any], recorded: AdapterRecord) -> None:
     """Hold what the ``MLmodel`` says of the adapter against what is recorded of it."""
     base = metadata.get("base")
     if not isinstance(base, dict):
@@ -224,19 +237,19 @@ def _check_description(metadata: Mapping[str, Any], recorded: Recorded) -> None:
         # Adapters registered before there was one of these choices do not say it.
         *((name, metadata[name], recorded.params.get(name)) for name in _WAYS if name in metadata),
     ]
-    for name, told, wanted in pairs:
-        if wanted is not None and str(told) != wanted:
-            raise Refused(f"{DESCRIPTION} says {name} {str(told)[:80]!r}, {wanted!r} was recorded")
+    for name, found, wanted in pairs:
+        if wanted is not None and str(found) != wanted:
+            raise Refused(f"{DESCRIPTION} says {name} {str(found)[:80]!r}, {wanted!r} was recorded")
 
 
-def check_recipe(config: AdapterConfig, recorded: Recorded) -> None:
+def check_recipe(config: AdapterConfig, recorded: AdapterRecord) -> None:
     """Hold an adapter's configuration against the recipe and the base that its run recorded; refuse if they differ."""
     spec, params = config.spec, recorded.params
     numbers = (("r", spec.rank, "lora.rank"), ("lora_alpha", spec.alpha, "lora.alpha"),
                ("lora_dropout", spec.dropout, "lora.dropout"))  # fmt: skip
-    for key, told, parameter in numbers:
-        if (wanted := params.get(parameter)) is not None and not _equal(told, wanted):
-            raise Refused(f"its {CONFIG} says {key} {told:g}, {wanted} was recorded")
+    for key, found, parameter in numbers:
+        if (wanted := params.get(parameter)) is not None and not _equal(found, wanted):
+            raise Refused(f"its {CONFIG} says {key} {found:g}, {wanted} was recorded")
     targets = params.get("lora.targets")
     if targets is not None and set(spec.targets) != set(targets.split(",")):
         raise Refused(f"its {CONFIG} says target_modules {','.join(spec.targets)[:200]}, {targets} was recorded")
@@ -249,8 +262,8 @@ def check_recipe(config: AdapterConfig, recorded: Recorded) -> None:
         raise Refused(f"its {CONFIG} says revision {config.revision}, {revision} was recorded")
 
 
-def _equal(told: float, wanted: str) -> bool:
+def _equal(found: float, wanted: str) -> bool:
     try:
-        return math.isclose(told, float(wanted), rel_tol=1e-12)
+        return math.isclose(found, float(wanted), rel_tol=1e-12)
     except ValueError:
         return False

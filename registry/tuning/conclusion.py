@@ -20,7 +20,7 @@ from registry.config.types import LONGEST_NAME
 from registry.errors import Refused
 from registry.files.outputs import staged
 from registry.planning import design_files
-from registry.tracking.names import BEST_VALUE, importance, of_search, trials_in_state
+from registry.tracking.metric_names import BEST_VALUE, importance, of_search, trials_in_state
 from registry.tuning.storage import RUN, Trials, recipe_of
 
 __all__ = [
@@ -92,7 +92,7 @@ def conclude(trials: Trials, output: str, failures: Sequence[str] = ()) -> Concl
     Refused
         If no trial was completed.
     """
-    if not trials.counted(TrialState.COMPLETE):
+    if not trials.valid(TrialState.COMPLETE):
         raise _nothing(trials, failures)
     best = trials.study.best_trial
     study = tuned_study(trials.search.study, best.params)
@@ -105,18 +105,18 @@ def conclude(trials: Trials, output: str, failures: Sequence[str] = ()) -> Concl
     metrics = {key: value for key, value in behind.items() if of_search(key)}
     metrics |= {importance(name): share for name, share in shares.items()}
     for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL):
-        metrics[trials_in_state(state.name.lower())] = len(trials.counted(state))
+        metrics[trials_in_state(state.name.lower())] = len(trials.valid(state))
     assert best.value is not None
     metrics[BEST_VALUE] = best.value
     return Conclusion(best.number, best.value, study, path.parent, path, metrics, run, importances=shares)
 
 
 def _nothing(trials: Trials, failures: Sequence[str]) -> Refused:
-    states = [trial.state for trial in trials.counted()]
+    states = [trial.state for trial in trials.valid()]
     shown = ", ".join(f"{states.count(state)} {state.name.lower()}" for state in dict.fromkeys(states)) or "none begun"
     remedy = "lower tune.space.learning_rate, or raise trials or timeout; the same command then goes on from here"
-    told = f"no trial of {trials.search.name!r} was completed, so there is no best recipe ({shown}); {remedy}"
-    return Refused("\n".join([told, *failures[:3]]))
+    message = f"no trial of {trials.search.name!r} was completed, so there is no best recipe ({shown}); {remedy}"
+    return Refused("\n".join([message, *failures[:3]]))
 
 
 def place_files(found: Conclusion, trials: Trials) -> Conclusion:
@@ -160,7 +160,7 @@ def _study_text(found: Conclusion, trials: Trials) -> str:
     comment = (
         f"# {found.command}\n#\n"
         f"# Study {search.study.name} with the recipe of trial {found.number} of a search on {search.model}:\n"
-        f"# {search.spec.objective} {found.value:.6g}, the best of {len(trials.counted())} trials, judged on training "
+        f"# {search.spec.objective} {found.value:.6g}, the best of {len(trials.valid())} trials, judged on training "
         "items held out.\n"
     )
     return comment + design_files.study_yaml(found.study)
@@ -168,7 +168,7 @@ def _study_text(found: Conclusion, trials: Trials) -> str:
 
 def _write_table(trials: Trials, path: Path) -> None:
     """Write a row per trial: number, state, objective, its run, and its values."""
-    counted = trials.counted()
+    counted = trials.valid()
     names = sorted({name for trial in counted for name in trial.params})
     with path.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")

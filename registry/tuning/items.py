@@ -20,7 +20,7 @@ from registry.benchmarks.tables import read_table
 from registry.cells import Cell, Grid
 from registry.config.data import SplitSpec
 from registry.errors import Refused, unknown
-from registry.paths import located
+from registry.paths import resolved_path
 
 __all__ = ["held_out", "training_side"]
 
@@ -50,7 +50,7 @@ def training_side(benchmark: Benchmark, grid: Grid, split: SplitSpec) -> Aligned
         # Where one pool is divided between both splits, how many are tested on decides which are left to train on.
         test = {task: split.count("test", task) if task in benchmark.one_pool else 0 for task in grid.tasks}
         return align(blind, grid, replace(split, test=test, overlap="allow"))
-    folder = located(split.manifest)
+    folder = resolved_path(split.manifest)
     with tempfile.TemporaryDirectory() as name:
         for task in grid.tasks:
             _write_training_rows(folder / f"{task}.csv", Path(name))

@@ -35,9 +35,9 @@ from registry.models.loading import load_tokenizer
 from registry.models.projections import matched_modules
 from registry.planning.experiment import Experiment
 from registry.runner.engine_inputs import examples_of, loaded, questions_of, tokens_per_batch
-from registry.tracking import names
+from registry.tracking import metric_names
 
-__all__ = ["Measured", "Progress", "Report", "Workbench", "transfer_value"]
+__all__ = ["Progress", "Report", "TrialOutcome", "Workbench", "transfer_value"]
 
 #: Told what a trial is doing and the share of it done, in [0, 1].
 Progress = Callable[[str, float], None]
@@ -47,7 +47,7 @@ Report = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
-class Measured:
+class TrialOutcome:
     """The objective's value and the numbers behind it, as metrics."""
 
     value: float
@@ -94,7 +94,7 @@ class Workbench:
         self._check_targets()
         self._baseline = self._scores(self._model) if self._questions is not None else {}
 
-    def measure(self, recipe: Recipe, report: Report, progress: Progress) -> Measured:
+    def measure(self, recipe: Recipe, report: Report, progress: Progress) -> TrialOutcome:
         """Train on every source and judge.
 
         Raises
@@ -106,8 +106,8 @@ class Workbench:
             return self._transfer(recipe, report, progress)
         return self._validation_loss(recipe, report, progress)
 
-    def _validation_loss(self, recipe: Recipe, report: Report, progress: Progress) -> Measured:
-        """Train all sources together, so that an epoch's loss is told for all of them at once."""
+    def _validation_loss(self, recipe: Recipe, report: Report, progress: Progress) -> TrialOutcome:
+        """Train all sources together, so that an epoch's loss is reported for all of them at once."""
         curves: dict[Cell, list[float]] = {source: [] for source in self._examples}
         keeps_best = recipe.validation > 0
 
@@ -115,7 +115,7 @@ class Workbench:
             kept = (min(curve[:epochs]) if keeps_best else curve[epochs - 1] for curve in curves.values())
             return fmean(kept)
 
-        def told(source: Cell) -> Callable[[int, float], None]:
+        def reporter(source: Cell) -> Callable[[int, float], None]:
             def validated(epoch: int, loss: float) -> None:
                 curves[source].append(loss)
                 if all(len(curve) >= epoch for curve in curves.values()):
@@ -124,14 +124,14 @@ class Workbench:
             return validated
 
         judged = replace(recipe, validation=self._spec.validation)
-        self._train(judged, {source: told(source) for source in curves}, partial(progress, "train"))
+        self._train(judged, {source: reporter(source) for source in curves}, partial(progress, "train"))
         metrics = {
-            names.tuned("validation_loss", source): min(curve) if keeps_best else curve[-1]
+            metric_names.tuned("validation_loss", source): min(curve) if keeps_best else curve[-1]
             for source, curve in curves.items()
         }
-        return Measured(standing(recipe.epochs), metrics)
+        return TrialOutcome(standing(recipe.epochs), metrics)
 
-    def _transfer(self, recipe: Recipe, report: Report, progress: Progress) -> Measured:
+    def _transfer(self, recipe: Recipe, report: Report, progress: Progress) -> TrialOutcome:
         values: list[float] = []
         metrics: dict[str, float] = {}
         for step, source in enumerate(self._examples, 1):
@@ -142,14 +142,14 @@ class Workbench:
                 scores = self._scores(whole, partial(progress, f"{where} score"))
             value, gain, harm = transfer_value(source, scores, self._baseline, weight=self._spec.harm_weight)
             values.append(value)
-            metrics |= {names.tuned("gain", source): gain, names.tuned("harm", source): harm}
+            metrics |= {metric_names.tuned("gain", source): gain, metric_names.tuned("harm", source): harm}
             report(step, fmean(values))
-        return Measured(fmean(values), metrics)
+        return TrialOutcome(fmean(values), metrics)
 
     def _train(
         self,
         recipe: Recipe,
-        told: Mapping[Cell, Callable[[int, float], None] | None],
+        reporters: Mapping[Cell, Callable[[int, float], None] | None],
         progress: Callable[[float], None],
     ) -> list[Training]:
         study = self._experiment.study
@@ -160,7 +160,7 @@ class Workbench:
                 self._seed,
                 validated=validated,
             )
-            for source, validated in told.items()
+            for source, validated in reporters.items()
         ]
         results = train_adapters(
             self._model,
@@ -180,8 +180,8 @@ class Workbench:
     def _encoded(self, tokenizer: PreTrainedTokenizerBase, source: Cell) -> Sequence[Example]:
         examples = examples_of(self._experiment, self._base, tokenizer, source)
         if self._spec.objective == "validation_loss" and int(len(examples) * self._spec.validation) < 1:
-            told = f"{source}: {len(examples)} training items leave none to judge on at tune.validation"
-            raise Refused(f"{told} {self._spec.validation:g}; raise that share, or give more by split.train")
+            message = f"{source}: {len(examples)} training items leave none to judge on at tune.validation"
+            raise Refused(f"{message} {self._spec.validation:g}; raise that share, or give more by split.train")
         return examples
 
     def _check_targets(self) -> None:

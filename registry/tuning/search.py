@@ -20,13 +20,14 @@ from tqdm import tqdm
 
 from registry.files.disks import disk_problem
 from registry.planning import design_files
-from registry.tracking.names import TRIAL_OBJECTIVE, TRIAL_VALUE, Kind, Tag, run_name
+from registry.tracking.metric_names import TRIAL_OBJECTIVE, TRIAL_VALUE
+from registry.tracking.names import Kind, Tag, run_name
 from registry.tracking.recording import Recording
 from registry.tracking.runs import recorded
 from registry.tuning.conclusion import Conclusion, conclude, place_files, write_files
-from registry.tuning.objective import Measured, Progress, Report, Workbench
+from registry.tuning.objective import Progress, Report, TrialOutcome, Workbench
 from registry.tuning.preparation import Search
-from registry.tuning.storage import RUN, Trials, recipe_of, suggested
+from registry.tuning.storage import RUN, Trials, recipe_of, suggest_values
 
 __all__ = ["run_search"]
 
@@ -43,7 +44,7 @@ def run_search(trials: Trials, output: str) -> Conclusion:
     Refused
         If no trial could be completed.
     """
-    if not trials.left and not trials.unmarked:
+    if not trials.remaining and not trials.unmarked:
         return place_files(conclude(trials, output), trials)
     search = trials.search
     with recorded(
@@ -55,7 +56,7 @@ def run_search(trials: Trials, output: str) -> Conclusion:
         params=_params(search),
         description=_description(search),
     ) as recording:
-        failures = _Trying(trials, recording.run_id).go()
+        failures = _TrialLoop(trials, recording.run_id).go()
         found = replace(conclude(trials, output, failures), run_id=recording.run_id)
         with recording.folder() as folder:
             write_files(replace(found, folder=folder), trials)
@@ -66,7 +67,7 @@ def run_search(trials: Trials, output: str) -> Conclusion:
 
 
 @dataclass
-class _Trying:
+class _TrialLoop:
     """One process's trials."""
 
     trials: Trials
@@ -76,7 +77,7 @@ class _Trying:
     def go(self) -> list[str]:
         """Claim and do trials until enough are begun or the time is up; return why some failed."""
         spec, began = self.trials.search.spec, time.monotonic()
-        begun, bench = len(self.trials.counted()), _workbench(self.trials.search)
+        begun, bench = len(self.trials.valid()), _workbench(self.trials.search)
         with tqdm(
             total=spec.trials,
             initial=begun,
@@ -87,9 +88,9 @@ class _Trying:
         ) as bar:
             while trial := self._next(began):
                 started = time.monotonic()
-                told = self._do(trial, bench, _Doing(bar, trial.number).moved)
+                outcome = self._do(trial, bench, _TrialProgress(bar, trial.number).moved)
                 bar.update(1)
-                self._say(trial, told, time.monotonic() - started)
+                self._say(trial, outcome, time.monotonic() - started)
         return self.failures
 
     def _next(self, began: float) -> optuna.Trial | None:
@@ -99,15 +100,15 @@ class _Trying:
             return None
         return self.trials.claim(self.parent)
 
-    def _say(self, trial: optuna.Trial, told: str, seconds: float) -> None:
-        done, of = len(self.trials.counted()), self.trials.search.spec.trials
-        complete = self.trials.counted(TrialState.COMPLETE)
+    def _say(self, trial: optuna.Trial, outcome: str, seconds: float) -> None:
+        done, of = len(self.trials.valid()), self.trials.search.spec.trials
+        complete = self.trials.valid(TrialState.COMPLETE)
         best = ""
         if complete:
             number, value = self.trials.study.best_trial.number, self.trials.study.best_value
             best = f"; best {value:.4g} (trial {number})"
         left = f", about {(of - done) * seconds:.0f} s to go" if done < of else ""
-        tqdm.write(f"trial {trial.number}: {told}, {seconds:.1f} s; {done}/{of}{best}{left}", file=sys.stderr)
+        tqdm.write(f"trial {trial.number}: {outcome}, {seconds:.1f} s; {done}/{of}{best}{left}", file=sys.stderr)
 
     def _do(self, trial: optuna.Trial, bench: Workbench, progress: Progress) -> str:
         """Do a trial, in a run of its own; an error of the recipe ends this trial alone.
@@ -115,7 +116,7 @@ class _Trying:
         A full disk or a store that is away is no fault of the recipe: it ends the search, which tries the trial again.
         """
         search = self.trials.search
-        values = suggested(trial, search.spec.space)
+        values = suggest_values(trial, search.spec.space)
         study = replace(search.study, recipe=recipe_of(search.study.recipe, values))
         try:
             with recorded(
@@ -135,7 +136,7 @@ class _Trying:
             self.failures.append(f"trial {trial.number}: {type(error).__name__}: {error}")
             return f"failed ({type(error).__name__}: {error})"
 
-    def _measure(self, trial: optuna.Trial, measure: Callable[[Report], Measured], recording: Recording) -> str:
+    def _measure(self, trial: optuna.Trial, measure: Callable[[Report], TrialOutcome], recording: Recording) -> str:
         def report(step: int, value: float) -> None:
             trial.report(value, step)
             recording.metrics({TRIAL_OBJECTIVE: value}, step=step)
@@ -168,7 +169,7 @@ def _is_of_storage(error: Exception) -> bool:
 
 
 @dataclass
-class _Doing:
+class _TrialProgress:
     """What one trial is doing: on the bar of a terminal, elsewhere in a line now and then."""
 
     bar: tqdm[NoReturn]

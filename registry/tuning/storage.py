@@ -29,7 +29,7 @@ from registry.tracking.liveness import reap
 from registry.tracking.store import shown_uri, sqlite_file, sqlite_uri
 from registry.tuning.preparation import Search
 
-__all__ = ["RUN", "SEARCH_RUN", "Trials", "open_storage", "open_trials", "recipe_of", "storage_url", "suggested"]
+__all__ = ["RUN", "SEARCH_RUN", "Trials", "open_storage", "open_trials", "recipe_of", "storage_url", "suggest_values"]
 
 #: Attributes of a trial: its MLflow run, that of its process's search, that its process died (noted on the study, since
 #: Optuna lets nobody else write on a trial; on the trial by earlier versions), that it was one too many.
@@ -64,8 +64,8 @@ def open_storage(url: str) -> RDBStorage:
         with FileLock(f"{file}.lock"):  # of several that make the tables at once, one would fail
             return RDBStorage(url, engine_kwargs={"connect_args": {"timeout": _LOCKED_SECONDS}})
     except (ImportError, OSError, RuntimeError, SQLAlchemyError) as error:
-        if told := disk_problem(error):
-            raise Refused(f"Optuna's storage {shown_uri(url)} cannot be opened: {told}") from None
+        if problem := disk_problem(error):
+            raise Refused(f"Optuna's storage {shown_uri(url)} cannot be opened: {problem}") from None
         reason = mask(str(error).splitlines()[0]).replace(url, shown_uri(url))
         remedy = "storage= takes a file, or an address such as postgresql+psycopg://user@host/name"
         raise Refused(f"Optuna's storage {shown_uri(url)} cannot be opened ({reason}); {remedy}") from None
@@ -98,7 +98,7 @@ class Trials:
     client: MlflowClient
     experiment_id: str
 
-    def counted(self, state: TrialState | None = None) -> list[FrozenTrial]:
+    def valid(self, state: TrialState | None = None) -> list[FrozenTrial]:
         """Return the trials that count: finished or under way, not those of dead processes."""
         found = self.study.get_trials(deepcopy=False)
         gone = set(self.study.user_attrs)
@@ -112,15 +112,15 @@ class Trials:
         ]
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """How many trials are still to be begun."""
         self._retry_dead()
-        return max(0, self.search.spec.trials - len(self.counted()))
+        return max(0, self.search.spec.trials - len(self.valid()))
 
     @property
     def unmarked(self) -> bool:
         """Whether a trial was begun that names no process yet: within seconds it does, or its process is dead."""
-        return any(SEARCH_RUN not in trial.user_attrs for trial in self.counted(TrialState.RUNNING))
+        return any(SEARCH_RUN not in trial.user_attrs for trial in self.valid(TrialState.RUNNING))
 
     def claim(self, search_run: str) -> optuna.Trial | None:
         """Begin a trial, that of a dead process first; None where enough have been begun.
@@ -132,13 +132,13 @@ class Trials:
         search_run : str
             This process's run, whose heartbeat says that its trials are under way.
         """
-        while not self.left:
+        while not self.remaining:
             if not self.unmarked:
                 return None
             time.sleep(0.5)
         trial = self.study.ask()
         trial.set_user_attr(SEARCH_RUN, search_run)
-        order = sum(other.number < trial.number for other in self.counted())
+        order = sum(other.number < trial.number for other in self.valid())
         if order >= self.search.spec.trials:  # another process began the last one at the same time
             trial.set_user_attr(_SURPLUS, True)
             self.study.tell(trial, state=TrialState.FAIL)
@@ -185,7 +185,7 @@ _JOIN = "+"  # Optuna's choices are texts and numbers, so a list of projections 
 Value = str | int | float
 
 
-def suggested(trial: Trial, space: TuneSpace) -> dict[str, Value]:
+def suggest_values(trial: Trial, space: TuneSpace) -> dict[str, Value]:
     """Have Optuna choose a value for every name of a space, always in the same order."""
     return {field.name: _suggest(trial, field.name, getattr(space, field.name)) for field in fields(space)}
 

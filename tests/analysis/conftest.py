@@ -15,7 +15,7 @@ from mlflow.entities import Metric
 
 from analysis.reading.frame import Frame, load
 from registry.cells import Cell, Grid, regime_of
-from registry.tracking import names
+from registry.tracking import metric_names, names
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import experiment_id
 
@@ -53,8 +53,8 @@ class Recorder:
 
     def baseline(self, model: str, scores: Mapping[Cell, float], **tags: Any) -> str:
         """Record a baseline run."""
-        metrics = {names.score(cell): score for cell, score in scores.items()}
-        metrics |= {names.chance(cell): CHANCE for cell in scores}
+        metrics = {metric_names.score(cell): score for cell, score in scores.items()}
+        metrics |= {metric_names.chance(cell): CHANCE for cell in scores}
         return self.run(Kind.BASELINE, {**_model_tags(model), Tag.FINGERPRINT: f"base {model}", **tags}, metrics)
 
     def evaluation(
@@ -83,9 +83,13 @@ class Recorder:
         metrics: dict[str, float] = {}
         for cell, score in scores.items():
             delta = 100 * (score - baseline[cell]) + error_pp
-            metrics |= {names.score(cell): score, names.acc(cell): score - 0.01, names.acc_norm(cell): score}
-            metrics |= {names.delta(regime_of(source, cell), cell): delta}
-        metrics |= {names.delta_mean(regime): 0.0 for regime in {regime_of(source, cell) for cell in scores}}
+            metrics |= {
+                metric_names.score(cell): score,
+                metric_names.acc(cell): score - 0.01,
+                metric_names.acc_norm(cell): score,
+            }
+            metrics |= {metric_names.delta(regime_of(source, cell), cell): delta}
+        metrics |= {metric_names.delta_mean(regime): 0.0 for regime in {regime_of(source, cell) for cell in scores}}
         return self.run(Kind.EVALUATE, words | tags, metrics, status)
 
 

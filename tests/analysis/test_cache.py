@@ -26,7 +26,8 @@ from analysis.reading.frame import EmptyStudyError, Frame, InconsistentRunError,
 from analysis.reading.over_sql import SchemaError
 from registry.cells import Cell
 from registry.tracking.duplicates import ConflictError
-from registry.tracking.names import Tag, score
+from registry.tracking.metric_names import score
+from registry.tracking.names import Tag
 from tests.mlflow_process import MlflowProcess
 
 if TYPE_CHECKING:

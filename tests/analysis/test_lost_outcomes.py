@@ -23,6 +23,7 @@ from registry.tracking.recording import local_folder
 from registry.tracking.store import all_runs, displacement, open_store
 from tests.analysis.conftest import Recorder
 from tests.analysis.test_stored_outcomes import ARC, MMLU, ONE, log, options, scores, told
+from tests.closed_stores import close_store
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -129,8 +130,7 @@ def test_a_part_that_cannot_be_read_is_no_less_told(lost: Recorder, tmp_path: Pa
 def test_a_moved_study_is_analysed_only_with_its_outcomes(lost: Recorder, tmp_path: Path) -> None:
     before = statistics(lost.client)
     folder = Path(lost.client.tracking_uri.removeprefix("sqlite:///")).parent
-    for store in (lost.client._tracking_client.store, lost.client._get_registry_client().store):
-        store.engine.dispose()
+    close_store(lost.client)
     moved = f"sqlite:///{tmp_path}/moved/mlflow.db"
     shutil.move(folder, tmp_path / "moved")
     with pytest.raises(Refused, match="was moved"):

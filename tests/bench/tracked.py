@@ -19,7 +19,8 @@ from registry.evaluation.outcomes import Outcomes, Questions
 from registry.planning.experiment import Job
 from registry.runner.recorder import Recorder
 from registry.tracking.claims import Claims
-from registry.tracking.names import Kind, Tag, delta, score
+from registry.tracking.metric_names import delta, score
+from registry.tracking.names import Kind, Tag
 from registry.tracking.store import experiment_id, open_store
 from tests.bench.tracked_grid import (
     BASE,

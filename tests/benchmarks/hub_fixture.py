@@ -20,7 +20,7 @@ import pandas as pd
 import pytest
 
 from registry.benchmarks.aligned import AlignedItems, Benchmark, align
-from registry.benchmarks.hub.sources import HUB_TASKS, Source, source_of
+from registry.benchmarks.hub.sources import HUB_TASKS, HubDataset, source_of
 from registry.benchmarks.kinds import load_benchmark
 from registry.cells import Cell
 from registry.config.data import BenchmarkSpec, SplitSpec
@@ -100,7 +100,7 @@ def write_hub(
     change
         ``change(cell, split, rows)`` returns the rows to write in the place of those.
     """
-    cells: dict[str, list[tuple[Cell, Source]]] = defaultdict(list)
+    cells: dict[str, list[tuple[Cell, HubDataset]]] = defaultdict(list)
     for cell in (Cell(task, language) for task in HUB_TASKS for language in sorted(languages)):
         cells[source_of(cell).repository].append((cell, source_of(cell)))
     for repository, sources in cells.items():

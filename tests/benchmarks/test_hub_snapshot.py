@@ -15,7 +15,7 @@ import huggingface_hub
 import pytest
 
 from registry.benchmarks.hub.snapshot import snapshot
-from registry.benchmarks.hub.sources import Source, source_of
+from registry.benchmarks.hub.sources import HubDataset, source_of
 from registry.benchmarks.items import Item
 from registry.benchmarks.kinds import load_benchmark
 from registry.cells import Cell
@@ -134,7 +134,7 @@ def items(cell: Cell = ARC) -> tuple[Item, ...]:
     return load_benchmark(BenchmarkSpec(kind="hub")).pool(cell, "train")
 
 
-def refusal(source: Source | None = None) -> str:
+def refusal(source: HubDataset | None = None) -> str:
     with pytest.raises(Refused) as caught:
         snapshot(source or source_of(ARC))
     return str(caught.value)
@@ -169,9 +169,9 @@ def test_what_is_cached_is_used_offline(hub: Hub, offline: Callable[[], None]) -
     assert items() == before
     assert hub.asked == []
     told = refusal(source_of(Cell("arc_challenge", "zh")))
-    assert "alexandrainst/m_arc (zh) at 69b0991e is not, or not whole, in the cache" in told
-    assert "HF_HUB_OFFLINE is set; where the hub can be reached: hf download --repo-type dataset" in told
-    assert "is not, or not whole, in the cache" in refusal(source_of(Cell("global_mmlu", "de")))
+    assert "alexandrainst/m_arc (zh) at 69b0991e is not in the hub's cache" in told
+    assert "and offline mode is on; see http" in told and "benchmark.path: hf download --repo-type dataset" in told
+    assert "is not in the hub's cache" in refusal(source_of(Cell("global_mmlu", "de")))
 
 
 def blob(cache: Path, hub: Hub, name: str) -> Path:
@@ -232,12 +232,12 @@ def test_a_file_that_was_changed_on_its_way_is_refused(hub: Hub, monkeypatch: py
 @pytest.mark.parametrize(
     ("status", "code", "expected"),
     [
-        (403, "GatedRepo", "its owner asks for consent; accept the terms at http"),
-        (401, "GatedRepo", "log in: hf auth login"),
-        (404, "RepoNotFound", "there is no such data set at http"),
-        (401, "RepoNotFound", "or it is private: hf auth login"),
-        (404, "RevisionNotFound", "the data set no longer has this commit"),
-        (418, "", "cannot be downloaded: "),
+        (403, "GatedRepo", "is gated: accept its licence on the hub"),
+        (401, "GatedRepo", "run `hf auth login`"),
+        (404, "RepoNotFound", "is not on the hub"),
+        (401, "RepoNotFound", "(or is private: set HF_TOKEN)"),
+        (404, "RevisionNotFound", "has no revision '69b0991e"),
+        (418, "", "the hub cannot be reached and its cache does not hold it ("),
     ],
 )
 def test_what_the_hub_refuses(hub: Hub, status: int, code: str, expected: str) -> None:
@@ -249,7 +249,7 @@ def test_what_the_hub_refuses(hub: Hub, status: int, code: str, expected: str) -
 
 def test_a_download_that_broke_off_goes_on(hub: Hub) -> None:
     hub.lost = "data/de/test.jsonl"
-    assert "cannot be downloaded" in refusal()
+    assert "the hub cannot be reached" in refusal()
     hub.lost = ""
     hub.asked.clear()
     assert len(items()) == 3
@@ -262,8 +262,8 @@ def test_a_hub_that_cannot_be_reached(hub: Hub, monkeypatch: pytest.MonkeyPatch)
     hub.shutdown()
     hub.server_close()
     told = refusal()
-    assert "alexandrainst/m_arc (de) at 69b0991e cannot be downloaded: " in told
-    assert "run again, what has arrived is kept; or name the folder of a mirror by benchmark.path" in told
+    assert "alexandrainst/m_arc (de) at 69b0991e: the hub cannot be reached and its cache does not hold it (" in told
+    assert "or name the folder of a mirror by benchmark.path: hf download" in told
 
 
 def test_a_script_is_refused_before_anything_else_is_downloaded(hub: Hub) -> None:

@@ -13,11 +13,11 @@ from mlflow import MlflowClient
 from registry.benchmarks.prompts import PROMPTS
 from registry.cells import Cell, regime_of
 from registry.config.study import BaseSpec, LoraSpec
-from registry.deploy.resolve import Asked, Chosen, choose
+from registry.deploy.resolve import ChosenVersion, VersionQuery, choose
 from registry.evaluation.metrics import record_inputs
 from registry.lora.adapter import Adapter, fresh_adapter, save_adapter
 from registry.models.base import resolve_base
-from registry.tracking import names
+from registry.tracking import metric_names
 from registry.tracking.adapters import RegisteredAdapter, register_adapter
 from registry.tracking.names import Kind, Tag, registered_model
 from registry.tracking.runs import recorded
@@ -100,17 +100,17 @@ def evaluate(client: MlflowClient) -> Callable[..., str]:
         study = experiment_id(client, study or version.tags[Tag.STUDY])
         with recorded(client, study, kind=Kind.EVALUATE, name="scored", tags=tags) as recording:
             for target, delta in ((Cell.parse(text), value) for text, value in deltas.items()):
-                metric = names.delta(regime_of(source, target), target)
-                recording.metrics({names.score(target): 0.5 + delta / 100, metric: delta})
+                metric = metric_names.delta(regime_of(source, target), target)
+                recording.metrics({metric_names.score(target): 0.5 + delta / 100, metric: delta})
         return recording.run_id
 
     return add
 
 
 @pytest.fixture
-def chosen(client: MlflowClient) -> Callable[..., Chosen]:
+def chosen(client: MlflowClient) -> Callable[..., ChosenVersion]:
     """Choose a version as a user would ask for it."""
-    return lambda **asked: choose(client, Asked(**asked))
+    return lambda **asked: choose(client, VersionQuery(**asked))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 
 from registry.cells import Cell, Grid
 from registry.evaluation.metrics import TargetScore, chance_metrics, delta_metrics, score_metrics
-from registry.tracking import names
+from registry.tracking import metric_names
 from registry.tracking.adapters import RegisteredAdapter
 from registry.tracking.chance import chance_p
 from registry.tracking.names import Kind, Tag
@@ -86,8 +86,8 @@ class Recorded:
         tags = dict(version.tags) | self._tags() | adapter.tags
         tags |= {Tag.BASELINE_RUN: baseline, Tag.FINGERPRINT: f"{source} {seed}"}
         with recorded(self.client, self.experiment, kind=Kind.EVALUATE, name="scored", tags=tags) as recording:
-            recording.metrics({names.score(cell): score for cell, score in scores.items()})
-            recording.metrics({names.acc(cell): score for cell, score in scores.items()})
+            recording.metrics({metric_names.score(cell): score for cell, score in scores.items()})
+            recording.metrics({metric_names.acc(cell): score for cell, score in scores.items()})
             recording.metrics(delta_metrics(source, scores, dict.fromkeys(GRID, 0.5)))
             if answers:
                 self._answers(recording.run_id, changes)

@@ -13,7 +13,7 @@ from analysis.reading.frame import load
 from analysis.recommend.evidence import version_evidence
 from registry.cells import Cell
 from registry.deploy.promotion import carriers, promote, with_section
-from registry.deploy.resolve import Asked, choose
+from registry.deploy.resolve import VersionQuery, choose
 from registry.errors import Refused
 from registry.tracking import names
 from registry.tracking.adapters import RegisteredAdapter
@@ -195,7 +195,7 @@ def _verdict(study: Recorded, adapter: RegisteredAdapter):
     from registry.deploy.policy import judge, terms_of
 
     loaded = load_study(str(study.policy()))
-    chosen = choose(study.client, Asked(name=adapter.name, version=adapter.version))
+    chosen = choose(study.client, VersionQuery(name=adapter.name, version=adapter.version))
     terms = terms_of(loaded.promotion, "champion", GRID.cells, study="small")
     return chosen, judge(terms, _evidence(study.client, loaded, chosen, terms))
 

@@ -25,6 +25,7 @@ from registry.paths import PROJECT
 from registry.tracking import names
 from registry.tracking.names import Tag
 from registry.tracking.store import open_store
+from tests.closed_stores import close_store
 from tests.deploy.planted import CHANGES, Recorded
 
 pytestmark = pytest.mark.slow
@@ -136,7 +137,7 @@ def test_killed_at_every_write(study: Recorded, killer: Killer, command, case: s
             assert killer.promote(store, arguments)["code"] == 0
             assert carriers(client, alias) == after
             assert faults(client) == []
-        client._tracking_client.store.engine.dispose()
+        close_store(client)
     assert tuple(sorted(before.items())) in killed, "once before the alias moved"
     assert tuple(sorted(after.items())) in killed, "and once after"
 

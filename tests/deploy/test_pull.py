@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from peft import PeftModel
 
 from registry.deploy import folder as folder_module
 from registry.deploy import pull as pulling
-from registry.deploy.folder import placed
+from registry.deploy.folder import replacing_folder
 from registry.deploy.promotion import weights_problem
 from registry.deploy.pull import default_folder, pull
 from registry.errors import Refused
@@ -262,7 +263,7 @@ def test_a_card_that_a_killed_process_half_replaced_is_brought_up_to_date(
 ) -> None:
     target = pull(client, there, tmp_path / "adapter").folder
     evaluate(there.adapter, {"pair/tr": 9.0})
-    write = folder_module._write
+    write = folder_module.write_text
     left: list[Callable[..., None]] = []
 
     def killed(*given: object) -> None:
@@ -270,13 +271,13 @@ def test_a_card_that_a_killed_process_half_replaced_is_brought_up_to_date(
             raise KeyboardInterrupt
         left.pop()(*given)
 
-    monkeypatch.setattr(folder_module, "_write", killed)
+    monkeypatch.setattr(folder_module, "write_text", killed)
     for writes in (0, 1):
         left[:] = [write] * writes
         with pytest.raises(KeyboardInterrupt):
             pull(client, there, target)
-        (target / ".README.md.new").write_text("half a")
-    monkeypatch.setattr(folder_module, "_write", write)
+        (target / f".README.md.{socket.gethostname()}-{2**22 + 5}-01234567").write_text("half a")
+    monkeypatch.setattr(folder_module, "write_text", write)
     again = pull(client, there, target)
     assert (again.kept, again.refreshed) == (True, True)
     assert "`pair/tr`" in (target / "README.md").read_text()
@@ -325,7 +326,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(client, there, tmp_path: Path, m
     for place, name in ((mlflow.artifacts, "download_artifacts"), (Path, "write_text"), (Path, "rename")):
         with monkeypatch.context() as patch:
             patch.setattr(place, name, full)
-            with pytest.raises(Refused, match=r"the disk of .* is full \(\d+ MB free\); nothing was kept"):
+            with pytest.raises(Refused, match=r"(?s)nothing was kept: the disk is full.*\([\d,]+ MB free\)"):
                 pull(client, there, tmp_path / "made" / "here")
         assert_nothing_is_left(tmp_path)
 
@@ -356,7 +357,7 @@ def test_a_failed_exchange_puts_the_old_folder_back(tmp_path: Path, monkeypatch)
         return rename(self, other)
 
     monkeypatch.setattr(Path, "rename", failing)
-    with pytest.raises(PermissionError), placed(target) as new:
+    with pytest.raises(PermissionError), replacing_folder(target) as new:
         (new / "new").write_text("")
     assert names(target) == ["old"]
     assert names(tmp_path) == ["adapter"]
@@ -365,8 +366,8 @@ def test_a_failed_exchange_puts_the_old_folder_back(tmp_path: Path, monkeypatch)
 KILLED = """
 import sys, time
 from pathlib import Path
-from registry.deploy.folder import placed
-with placed(Path(sys.argv[1])) as new:
+from registry.deploy.folder import replacing_folder
+with replacing_folder(Path(sys.argv[1])) as new:
     (new / "half").write_text("")
     print("there", flush=True)
     time.sleep(60)
@@ -382,7 +383,7 @@ def test_what_a_killed_process_left_is_gone_with_the_next_one(tmp_path: Path) ->
     process.communicate()
     assert not target.exists()
     assert len(list(tmp_path.iterdir())) == 1
-    with placed(target) as new:
+    with replacing_folder(target) as new:
         (new / "whole").write_text("")
     assert names(tmp_path) == ["adapter"]
     assert names(target) == ["whole"]
@@ -390,7 +391,7 @@ def test_what_a_killed_process_left_is_gone_with_the_next_one(tmp_path: Path) ->
 
 def test_two_at_once_do_not_disturb_each_other(tmp_path: Path) -> None:
     target = tmp_path / "adapter"
-    with placed(target) as first, placed(tmp_path / "other") as second:
+    with replacing_folder(target) as first, replacing_folder(tmp_path / "other") as second:
         (first / "a").write_text("")
         (second / "b").write_text("")
     assert (names(target), names(tmp_path / "other")) == (["a"], ["b"])

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from registry.deploy.folder import Identity, is_same, placed, refresh_card, seal
+from registry.deploy.folder import Identity, is_same, refresh_card, replacing_folder, write_manifest
 from registry.deploy.pull import pull
-from registry.deploy.resolve import Asked, choose
+from registry.deploy.resolve import VersionQuery, choose
 from registry.tracking.names import Tag
 from registry.tracking.store import open_store
 from tests.kill_at_write import Fault, kills, run_with_fault
@@ -22,7 +22,7 @@ FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors", "pulle
 def pull_into(uri: str, target: Path, *, overwrite: bool = False) -> None:
     """Pull the newest version into a folder; what another process of a test does."""
     client = open_store(uri)
-    pull(client, choose(client, Asked(name=NAME)), target, overwrite=overwrite)
+    pull(client, choose(client, VersionQuery(name=NAME)), target, overwrite=overwrite)
 
 
 def pull_over(uri: str, target: Path) -> None:
@@ -103,11 +103,11 @@ def test_killed_while_a_card_is_replaced(client, uri, register, evaluate, places
 def test_what_was_being_replaced_goes_only_once_there_is_something_new(tmp_path: Path) -> None:
     left = tmp_path / f".pulling-{socket.gethostname()}-{2**22 + 5}-01234567.old"
     left.mkdir()
-    with pytest.raises(KeyboardInterrupt), placed(tmp_path / "adapter"):
+    with pytest.raises(KeyboardInterrupt), replacing_folder(tmp_path / "adapter"):
         raise KeyboardInterrupt
     assert left.is_dir()
-    with placed(tmp_path / "adapter") as new:
-        seal(new, Identity("models:/x/1", "0"))
+    with replacing_folder(tmp_path / "adapter") as new:
+        write_manifest(new, Identity("models:/x/1", "0"))
     assert names(tmp_path) == ["adapter"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.deploy.folder import Identity, seal
+from registry.deploy.folder import Identity, write_manifest
 from registry.deploy.push import check_repository, push
 from registry.errors import Refused
 from tests.deploy.upload_hub import UploadHub, upload_hub
@@ -54,7 +54,7 @@ def test_a_repository_that_is_there_gets_another_commit_and_stays_as_visible_as_
 def test_what_others_put_into_a_pulled_folder_is_not_uploaded(hub, folder, monkeypatch) -> None:
     monkeypatch.setenv("HF_TOKEN", hub.token)
     (folder / "pulled.json").unlink()
-    seal(folder, Identity("models:/adapter/1", "0" * 64))
+    write_manifest(folder, Identity("models:/adapter/1", "0" * 64))
     (folder / ".env").write_text("SECRET=1")
     (folder / ".ssh").mkdir()
     (folder / ".ssh" / "id_rsa").write_text("a key")
@@ -65,8 +65,8 @@ def test_what_others_put_into_a_pulled_folder_is_not_uploaded(hub, folder, monke
 @pytest.mark.parametrize(
     ("token", "told"),
     [
-        (None, r"knows no valid token \(HTTP 401\); make a token with write access"),
-        ("hf_read", r"the token may not write to 'me' \(HTTP 403\)"),
+        (None, r"does not accept the token \(HTTP 401\); make a token with write access"),
+        ("hf_read", r"does not let this token write there \(HTTP 403\)"),
     ],
 )
 def test_a_token_that_will_not_do_is_explained(hub: UploadHub, folder: Path, monkeypatch, token, told: str) -> None:

@@ -20,7 +20,8 @@ from registry.doctor.findings import Finding, Level
 from registry.files.adapter import CONFIG, WEIGHTS, AdapterConfig, config_text, tensor_name
 from registry.planning.experiment import Experiment, Job, prepare
 from registry.tracking.adapters import register_adapter
-from registry.tracking.names import Kind, Tag, acc, delta, score
+from registry.tracking.metric_names import acc, delta, score
+from registry.tracking.names import Kind, Tag
 from registry.tracking.recording import Recording
 from registry.tracking.store import experiment_id
 

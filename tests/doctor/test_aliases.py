@@ -6,7 +6,7 @@ import pytest
 from mlflow.entities import Run
 
 from registry.deploy.alias_history import DEMOTING, PASSED, PENDING
-from registry.doctor.examination import mended
+from registry.doctor.examination import repaired
 from registry.doctor.findings import Level, Section
 from registry.tracking import names
 from registry.tracking.names import Kind, Tag
@@ -49,14 +49,14 @@ def test_a_move_that_was_interrupted_is_completed(whole: Book) -> None:
     (fault,) = faults(whole)
     assert "interrupted before it recorded that" in fault and run.info.run_id in fault
     assert "-P repair=true" in fault
-    mended(Section("", whole.findings()))
+    repaired(Section("", whole.findings()))
     assert faults(whole) == []
     assert whole.client.get_run(run.info.run_id).data.tags[Tag.VERDICT] == PASSED
     tag = whole.client.get_model_version(NAME, "1").tags[names.promotion(ALIAS)]
     assert tag.startswith("passed (") and run.info.run_id in tag
     taken = promotion(whole, DEMOTING, before=f"{NAME}/1", status="KILLED")
     whole.client.delete_registered_model_alias(NAME, ALIAS)
-    mended(Section("", whole.findings()))
+    repaired(Section("", whole.findings()))
     assert faults(whole) == []
     assert whole.client.get_run(taken.info.run_id).data.tags[Tag.VERDICT] == "demoted"
 

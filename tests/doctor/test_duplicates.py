@@ -7,7 +7,7 @@ import shutil
 import pytest
 from mlflow.entities import Run
 
-from registry.doctor.examination import mended
+from registry.doctor.examination import repaired
 from registry.doctor.findings import Finding, Level, Section
 from registry.planning.experiment import Job
 from registry.tracking.names import Kind, Tag
@@ -38,7 +38,7 @@ def notes(book: Book) -> list[Finding]:
 
 
 def repair(book: Book) -> None:
-    mended(Section("", book.findings()))
+    repaired(Section("", book.findings()))
 
 
 def left(book: Book) -> set[str]:

@@ -1,4 +1,4 @@
-"""Every fault that a study's records can have is found, told with what mends it, and mended only where that is safe."""
+"""Every fault that a study's records can have is found and reported, and repaired only where that is safe."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 
 from registry.doctor.adapters import check_folders, check_unregistered
-from registry.doctor.examination import Examination, examine, mended
+from registry.doctor.examination import Examination, examine, repaired
 from registry.doctor.findings import Finding, Level, Section
 from registry.doctor.records import read_records
 from registry.tracking import liveness
 from registry.tracking.liveness import worker_identity
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import sqlite_uri
+from tests.clock import Clock
+from tests.closed_stores import close_store
 from tests.doctor.conftest import Book, answers
 
 _HOST, _, _PROCESS = worker_identity().rpartition(":")
@@ -38,7 +40,7 @@ def only(book: Book) -> Finding:
 
 
 def repair(book: Book) -> list[Finding]:
-    found = mended(Section("", book.findings())).findings
+    found = repaired(Section("", book.findings())).findings
     return [finding for finding in found if finding.text.startswith("mended")]
 
 
@@ -100,8 +102,7 @@ def test_a_heartbeat_that_beats_again_while_it_is_watched_saves_its_run(whole: B
     silent, slow = (whole.run(Kind.EVALUATE, job, status="RUNNING", heartbeat="1", worker="far:1-1") for _ in range(2))
     beat = lambda _: whole.client.set_tag(slow.info.run_id, Tag.HEARTBEAT, "2")  # noqa: E731
     assert "2 runs of other machines" in only(whole).text
-    monkeypatch.setattr(liveness, "_WATCH_SECONDS", 0.5)
-    monkeypatch.setattr("registry.tracking.runs.time.sleep", beat)
+    monkeypatch.setattr(liveness, "time", Clock(beat))
     repair(whole)
     assert (states(whole)[silent.info.run_id], states(whole)[slow.info.run_id]) == ("KILLED", "RUNNING")
 
@@ -253,8 +254,7 @@ def test_folders_that_another_database_may_own_are_moved_not_removed(whole: Book
 
 def test_a_moved_study_is_repaired_and_then_examined(whole: Book, tmp_path: Path, command, monkeypatch) -> None:
     folder, moved = whole.folder.parents[1], tmp_path / "moved 100%"
-    for store in (whole.client._tracking_client.store, whole.client._get_registry_client().store):
-        store.engine.dispose()
+    close_store(whole.client)
     shutil.move(folder, moved)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite_uri(moved / "mlflow.db"))
     code, output, _ = command("doctor", "--study", whole.file)

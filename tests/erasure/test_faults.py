@@ -9,6 +9,7 @@ from contextlib import closing
 import pytest
 
 from registry.paths import checkpoint
+from tests.closed_stores import close_store
 from tests.erasure.conftest import Stored
 from tests.erasure.test_forget import SURE, mentioning
 from tests.kill_at_write import Fault, run_command, run_with_fault
@@ -31,8 +32,7 @@ def test_forget_killed_at_any_write_leaves_all_or_nothing(stored, tmp_path, monk
     ours = stored.runs("small") | {stored.adapters[key].model_id for key in ("a", "b")}
     recorded = len(mentioning(stored, ours))
     theirs, whole, there = stored.files("other"), stored.files("small"), versions(stored)
-    for store in (stored.client._tracking_client.store, stored.client._get_registry_client().store):
-        store.engine.dispose()
+    close_store(stored.client)
     home = stored.folder
     cache = home.parent / f"{home.name}-cache"
     shutil.move(tmp_path / "cache", cache)

@@ -15,7 +15,8 @@ from registry.planning.experiment import prepare
 from registry.planning.plan import on_record, plan_beside
 from registry.runner.engine_inputs import questions_of
 from registry.runner.session import rehearse
-from registry.tracking.names import Kind, Tag, usage_metrics
+from registry.tracking.metric_names import usage_metrics
+from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id
 

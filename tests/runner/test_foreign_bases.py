@@ -16,7 +16,8 @@ from registry.cells import parse_cells
 from registry.config.study import BaseSpec, Study
 from registry.errors import Refused
 from registry.runner.session import prospect, rehearse, run_study
-from registry.tracking.names import CUT_TEXTS, Kind, Tag
+from registry.tracking.metric_names import CUT_TEXTS
+from registry.tracking.names import Kind, Tag
 from registry.tracking.store import all_runs
 from tests.architectures.tiny import tiny_config, tiny_model
 

@@ -13,7 +13,8 @@ from registry.cells import Cell
 from registry.config.data import SplitSpec
 from registry.config.files import load_study
 from registry.config.study import BaseSpec
-from registry.tracking.names import Kind, delta_mean, score
+from registry.tracking.metric_names import delta_mean, score
+from registry.tracking.names import Kind
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 

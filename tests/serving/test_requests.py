@@ -262,7 +262,7 @@ def test_the_base_is_held_as_it_was_when_the_adapter_was_trained(
     found = np.concatenate(answers.loglikelihoods.to_list())
     # Rounding in bf16 depends on how questions are batched, here as there 4,096 and 2,048 tokens.
     np.testing.assert_allclose(found, np.concatenate(expected.to_list()), rtol=0, atol=1e-3 if quantised else 0.5)
-    dtypes = {str(weight.dtype) for weight in served._model_impl._model.parameters()}
+    dtypes = {str(weight.dtype) for weight in served.get_raw_model().parameters()}
     assert dtypes == ({"torch.uint8", "torch.float32"} if quantised else {"torch.bfloat16"})
 
 

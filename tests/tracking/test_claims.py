@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -13,9 +13,11 @@ from mlflow.exceptions import MlflowException
 
 from registry.paths import PROJECT
 from registry.tracking import claims as claims_module
+from registry.tracking import liveness
 from registry.tracking.claims import Claims, claims_model
 from registry.tracking.runs import Superseded
 from registry.tracking.store import experiment_id
+from tests.clock import Clock
 
 # Eight processes, a third of them an hour behind and a third an hour ahead, do every fingerprint that is free and not
 # yet done, each in an order of its own, until all are done. A job is marked done only at its end, as a run is FINISHED
@@ -129,19 +131,18 @@ def test_a_claim_from_elsewhere_is_dead_once_its_heartbeat_was_seen_to_stand_sti
     client, experiment, monkeypatch
 ) -> None:
     from_elsewhere(monkeypatch)
-    asleep = Claims(client, experiment, beat_seconds=1000).take("a")
-    alive = Claims(client, experiment, beat_seconds=0.2).take("b")
+    asleep, alive = (Claims(client, experiment, beat_seconds=1000).take(name) for name in "ab")
     from_elsewhere(monkeypatch, "a third")
-    watcher, other = (Claims(client, experiment, stale_seconds=2.0) for _ in range(2))
-    monkeypatch.setattr(time, "time", lambda: 4e9)  # no one's wall clock decides
+    clock = Clock(lambda _: alive.confirm())
+    monkeypatch.setattr(liveness, "time", clock)
+    watcher, other = (Claims(client, experiment) for _ in range(2))
     assert watcher.take("a") is None
     assert watcher.take("b") is None
-    began = time.monotonic()
-    while watcher.is_taken("a"):  # a machine that stands still for a moment begins the watch anew
-        assert time.monotonic() - began < 60
-        time.sleep(0.3)
+    began = clock.monotonic()
+    while watcher.is_taken("a"):
+        clock.sleep(10)
         assert watcher.is_taken("b")
-    assert time.monotonic() - began > 1.5
+    assert clock.monotonic() - began == pytest.approx(90)
     assert other.take("a") is None  # it has not watched yet
     taken = watcher.take("a")
     assert taken is not None
@@ -157,9 +158,11 @@ def test_who_could_not_look_does_not_take_a_claim_over(client, experiment, monke
     from_elsewhere(monkeypatch)
     claim = Claims(client, experiment, beat_seconds=1000).take("a")
     from_elsewhere(monkeypatch, "a third")
-    watcher = Claims(client, experiment, stale_seconds=1.5)
+    clock = Clock()
+    monkeypatch.setattr(liveness, "time", clock)
+    watcher = Claims(client, experiment)
     assert watcher.is_taken("a")
-    time.sleep(1.6)  # the store was away, for the claim's holder too
+    clock.sleep(91)  # the store was away, for the claim's holder too
     assert watcher.take("a") is None
     claim.confirm()
 
@@ -180,22 +183,21 @@ def test_a_request_that_was_made_twice_holds_up_no_one(client, experiment, monke
     assert theirs.take("a") is not None
 
 
-def test_what_a_store_that_was_away_did_not_hear_it_is_told_later(client, experiment, monkeypatch) -> None:
-    claims, delete, asked = Claims(client, experiment, beat_seconds=0.1), client.delete_model_version, []
+def test_what_a_store_that_was_away_did_not_take_is_repeated(client, experiment, monkeypatch) -> None:
+    claims, delete = Claims(client, experiment, beat_seconds=0.01), client.delete_model_version
+    requests, deleted = [], threading.Event()
 
     def away(*arguments):
-        asked.append(arguments)
-        if len(asked) < 3:
+        requests.append(arguments)
+        if len(requests) < 3:
             raise MlflowException("the store is away")
         delete(*arguments)
+        deleted.set()
 
     monkeypatch.setattr(client, "delete_model_version", away)
     claims.take("a").release()
-    other, deadline = Claims(client, experiment, beat_seconds=0.1), time.monotonic() + 20
-    while (taken := other.take("a")) is None and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert taken is not None
-    assert len(asked) >= 3
+    assert deleted.wait(120)
+    assert Claims(client, experiment).take("a") is not None
 
 
 def test_a_store_that_goes_away_while_claiming_leaves_no_claim_behind(client, experiment, monkeypatch) -> None:

@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from sqlalchemy import Engine, event
 
 from registry import process
-from registry.process import end_by, unbroken
+from registry.process import defer_signals, end_on_signal
 from registry.tracking.claims import Claims
 from registry.tracking.names import Kind
 from registry.tracking.runs import recorded
@@ -28,7 +28,7 @@ def ends() -> Iterator[None]:
     numbers = (signal.SIGINT, signal.SIGUSR1)
     former = {number: signal.getsignal(number) for number in numbers}
     for number in numbers:
-        end_by(number, end)
+        end_on_signal(number, end)
     yield
     process._came.clear()
     for number, handler in former.items():
@@ -63,20 +63,20 @@ def test_a_signal_is_heard_at_once_outside_and_at_the_end_inside() -> None:
     done = []
     with pytest.raises(Ended):
         signal.raise_signal(signal.SIGUSR1)
-    with pytest.raises(Ended), unbroken():
-        with unbroken():
+    with pytest.raises(Ended), defer_signals():
+        with defer_signals():
             signal.raise_signal(signal.SIGUSR1)
             signal.raise_signal(signal.SIGUSR1)
             done.append("inner")
         done.append("outer")
     assert done == ["inner", "outer"]
-    with unbroken():
+    with defer_signals():
         done.append("nothing is left to hear")
 
 
 def test_a_second_ctrl_c_does_not_wait() -> None:
     done = []
-    with pytest.raises(Ended), unbroken():
+    with pytest.raises(Ended), defer_signals():
         signal.raise_signal(signal.SIGINT)
         done.append("first")
         signal.raise_signal(signal.SIGINT)
@@ -85,7 +85,7 @@ def test_a_second_ctrl_c_does_not_wait() -> None:
 
 
 def test_what_goes_wrong_inside_is_not_lost() -> None:
-    with pytest.raises(Ended) as raised, unbroken():
+    with pytest.raises(Ended) as raised, defer_signals():
         signal.raise_signal(signal.SIGUSR1)
         raise ValueError("the store is away")
     assert str(raised.value.__context__) == "the store is away"

@@ -17,6 +17,7 @@ from registry.errors import Refused
 from registry.tracking.location import REPAIR
 from registry.tracking.recording import local_folder, store_folder
 from registry.tracking.store import displacement, experiment_id, open_store, sqlite_uri
+from tests.closed_stores import close_store
 
 #: Names that mean something in an address: each must be only a name.
 STRANGE = "a b%20c?d#e é 100% +&="
@@ -39,7 +40,7 @@ def make_project(empty_database: Path) -> Callable[[Path], Path]:
         store_folder(client, model.artifact_location, folder / "peft")
         client.create_registered_model("adapter")
         client.create_model_version("adapter", f"models:/{model.model_id}", run.info.run_id, model_id=model.model_id)
-        close(client)
+        close_store(client)
         return folder
 
     return make
@@ -52,12 +53,6 @@ def project(request, tmp_path: Path, make_project) -> Path:
 
 def opened(folder: Path, *, displaced: bool = False) -> MlflowClient:
     return open_store(sqlite_uri(folder / "mlflow.db"), displaced=displaced)
-
-
-def close(client: MlflowClient) -> None:
-    """Let go of the database's files, as the end of a process does."""
-    for store in (client._tracking_client.store, client._get_registry_client().store):
-        store.engine.dispose()
 
 
 def everything(folder: Path) -> dict[str, bytes]:
@@ -80,14 +75,14 @@ def read_back(folder: Path) -> None:
         assert found is not None
         assert found.is_relative_to(folder)
         assert (found / "adapter_model.safetensors").read_bytes() == b"weights"
-    close(client)
+    close_store(client)
 
 
 def repaired(folder: Path) -> str:
     client = opened(folder, displaced=True)
     found = displacement(client)
     assert found is not None
-    close(client)
+    close_store(client)
     return found.repair()
 
 
@@ -184,7 +179,7 @@ def test_studies_of_two_places_in_one_moved_store_all_come_home(make_project, tm
     client = opened(second, displaced=True)
     run = client.create_run(experiment_id(client, "later"))
     client.log_text(run.info.run_id, "answers", "later.txt")
-    close(client)
+    close_store(client)
     third = tmp_path / "third"
     shutil.move(second, third)
     found = displacement(opened(third, displaced=True))

@@ -20,6 +20,9 @@ from registry.tracking.names import Kind, Tag
 from registry.tracking.recording import Recording
 from registry.tracking.runs import Superseded, end_strays, finished_by_fingerprint, recorded
 from registry.tracking.store import experiment_id
+from tests.clock import Clock
+
+PATIENCE = 120.0  # seconds after which what should happen at once is taken for missing
 
 
 @pytest.fixture
@@ -82,21 +85,20 @@ def test_a_run_carries_its_name_kind_description_parameters_and_process(client, 
 
 
 def test_the_heartbeat_beats_while_the_run_is_open(client, experiment, monkeypatch) -> None:
-    monkeypatch.setattr(runs, "_BEAT_SECONDS", 0.05)
-    beats = iter(range(1, 10_000))
-    monkeypatch.setattr(runs, "_now", lambda: str(next(beats)))
+    monkeypatch.setattr(liveness, "BEAT_SECONDS", 0.01)
+    before, log, third, beats = threading.active_count(), client.log_batch, threading.Event(), []
 
-    def beat() -> int:
-        return int(client.get_run(recording.run_id).data.tags[Tag.HEARTBEAT])
+    def heard(run, **what):
+        log(run, **what)
+        beats.append(what)
+        if len(beats) == 3:
+            third.set()
 
-    with open_run(client, experiment) as recording:
-        deadline = time.monotonic() + 10
-        while beat() < 3 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        assert beat() >= 3
-    last = beat()
-    time.sleep(0.2)
-    assert beat() == last
+    monkeypatch.setattr(client, "log_batch", heard)
+    with open_run(client, experiment):
+        assert third.wait(PATIENCE)
+        assert threading.active_count() > before
+    assert threading.active_count() == before, "its thread ends with the run"
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,7 @@ def running(client: MlflowClient, experiment: str, worker: str, *, heard: float 
 def test_reaping_kills_runs_of_dead_processes_and_leaves_the_living(
     client, experiment, dead_process, monkeypatch
 ) -> None:
-    monkeypatch.setattr(liveness, "_WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(liveness, "time", Clock())
     started, place = worker_identity().split("-")[-2:]
     reused = f"{worker_identity().rpartition(':')[0]}:{os.getpid()}-{int(started) - 5000}-{place}"
     dead = {
@@ -138,17 +140,10 @@ def test_reaping_kills_runs_of_dead_processes_and_leaves_the_living(
 def test_a_run_of_a_machine_whose_clock_is_wrong_lives_while_its_heartbeat_changes(
     client, experiment, monkeypatch, skew: float
 ) -> None:
-    monkeypatch.setattr(liveness, "_WATCH_SECONDS", 3.0)
     beating, silent = (running(client, experiment, f"elsewhere:{number}-1", heard=skew) for number in (1, 2))
-
-    def beat() -> None:
-        time.sleep(0.5)
-        client.set_tag(beating, Tag.HEARTBEAT, f"{time.time() - skew + 15:.0f}")
-
-    thread = threading.Thread(target=beat)
-    thread.start()
+    clock = Clock(lambda _: client.set_tag(beating, Tag.HEARTBEAT, f"{clock.time() - skew:.0f}"))
+    monkeypatch.setattr(liveness, "time", clock)
     assert [run.info.run_id for run in reap(client, experiment)] == [silent]
-    thread.join()
     assert status(client, beating) == "RUNNING"
 
 
@@ -168,15 +163,15 @@ def test_a_run_that_ends_in_the_moment_its_process_does_stays_finished(
 
 
 def test_while_the_store_is_away_no_heartbeat_is_missed(client, experiment, monkeypatch) -> None:
-    monkeypatch.setattr(liveness, "_WATCH_SECONDS", 1.0)
-    monkeypatch.setattr(liveness, "_AWAY_SECONDS", 0.5)
-    run, search, asked = running(client, experiment, "elsewhere:1-1", heard=600), client.search_runs, []
+    clock = Clock()
+    monkeypatch.setattr(liveness, "time", clock)
+    run, search, requests = running(client, experiment, "elsewhere:1-1", heard=600), client.search_runs, []
 
     def away_once(*arguments, **named):
-        asked.append(arguments)
-        if len(asked) == 2:
-            time.sleep(1.2)
-        if len(asked) == 3:  # the process too reaches the store again
+        requests.append(arguments)
+        if len(requests) == 3:
+            clock.sleep(100)
+        if len(requests) == 5:  # the process too reaches the store again
             client.set_tag(run, Tag.HEARTBEAT, "2")
         return search(*arguments, **named)
 
@@ -201,21 +196,20 @@ def test_a_run_that_a_request_made_twice_has_opened_is_ended_the_others_are_not(
 
 
 def test_a_heartbeat_survives_a_store_that_is_away(client, experiment, monkeypatch) -> None:
-    monkeypatch.setattr(runs, "_BEAT_SECONDS", 0.05)
-    monkeypatch.setattr(runs, "_now", lambda: "later")
-    log, asked = client.log_batch, []
+    monkeypatch.setattr(liveness, "BEAT_SECONDS", 0.01)
+    log, requests, logged = client.log_batch, [], threading.Event()
 
     def away(run, **what):
-        asked.append(what)
-        if len(asked) < 3:
+        requests.append(what)
+        if len(requests) < 3:
             raise MlflowException("the store is away")
         log(run, **what)
+        logged.set()
 
-    monkeypatch.setattr(client, "log_batch", away)
     with open_run(client, experiment) as recording:
-        deadline = time.monotonic() + 20
-        while client.get_run(recording.run_id).data.tags[Tag.HEARTBEAT] != "later" and time.monotonic() < deadline:
-            time.sleep(0.05)
+        monkeypatch.setattr(runs, "_now", lambda: "later")
+        monkeypatch.setattr(client, "log_batch", away)
+        assert logged.wait(PATIENCE)
     assert client.get_run(recording.run_id).data.tags[Tag.HEARTBEAT] == "later"
 
 
@@ -290,12 +284,19 @@ def test_what_is_gathered_arrives_at_once_and_whole(client, experiment, monkeypa
 
 
 def test_what_was_gathered_is_there_with_the_next_heartbeat(client, experiment, monkeypatch) -> None:
-    monkeypatch.setattr(runs, "_BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(liveness, "BEAT_SECONDS", 0.01)
+    log, logged = client.log_batch, threading.Event()
+
+    def heard(run, **what):
+        log(run, **what)
+        if what["metrics"]:
+            logged.set()
+
+    monkeypatch.setattr(client, "log_batch", heard)
     with gathering(client, experiment) as recording:
         recording.metrics({"score": 0.5})
-        deadline = time.monotonic() + 20
-        while not (found := client.get_run(recording.run_id).data).metrics and time.monotonic() < deadline:
-            time.sleep(0.05)
+        assert logged.wait(PATIENCE)
+        found = client.get_run(recording.run_id).data
         assert (found.metrics, found.params) == ({"score": 0.5}, {"rank": "8"})
 
 

@@ -16,7 +16,7 @@ import mlflow
 import optuna
 import pytest
 from alembic import command as alembic_command
-from mlflow.store.db.utils import _get_alembic_config
+from alembic.config import Config
 from mlflow.store.tracking.dbmodels.initial_models import Base
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.pool import NullPool
@@ -32,7 +32,9 @@ OLD = {"2.22": "0584bdc529eb", "3.10": "2c33131f4dae"}
 def make_old(engine: Engine, revision: str) -> None:
     """Make the tables that an earlier MLflow had."""
     Base.metadata.create_all(engine)
-    config = _get_alembic_config(engine.url.render_as_string(hide_password=False))
+    config = Config()
+    config.set_main_option("script_location", str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    config.set_main_option("sqlalchemy.url", engine.url.render_as_string(hide_password=False).replace("%", "%%"))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         alembic_command.upgrade(config, revision)
@@ -112,7 +114,7 @@ def test_looking_does_not_make_a_file(tmp_path) -> None:
 
 
 def test_the_newest_revision_is_that_which_mlflow_leaves(client) -> None:
-    with client._tracking_client.store.engine.connect() as connection:
+    with create_engine(client.tracking_uri, poolclass=NullPool).connect() as connection:
         assert connection.execute(text("SELECT version_num FROM alembic_version")).scalar() == newest_revision()
 
 

@@ -23,7 +23,7 @@ from registry.tracking.folders import weights_digest
 from registry.tracking.names import Kind, Tag
 from registry.tracking.runs import recorded
 from registry.tracking.store import experiment_id, open_store
-from registry.tracking.verification import Recorded, check_folder, on_record, verify, verify_as_found
+from registry.tracking.verification import AdapterRecord, check_folder, verify, verify_as_found, version_record
 from tests.tracking.test_adapters import NAME, registered
 
 METADATA = {"base": {"name": "tiny"}, "source": "kind/en"}
@@ -34,7 +34,7 @@ class Stored:
     """A copy of a registered adapter's folder, and what is on record of it."""
 
     folder: Path
-    recorded: Recorded
+    recorded: AdapterRecord
 
     def aged(self) -> Stored:
         """Leave on record what versions of before there was a digest over all files have."""
@@ -71,11 +71,11 @@ class Stored:
 
 
 @pytest.fixture(scope="module")
-def once(new_store, tmp_path_factory) -> tuple[MlflowClient, Path, Recorded]:
+def once(new_store, tmp_path_factory) -> tuple[MlflowClient, Path, AdapterRecord]:
     """One registered adapter: its store, the folder it was made in, and what is on record."""
     client, folder = open_store(new_store()), tmp_path_factory.mktemp("made") / "adapter"
     registered(client, folder)
-    return client, folder, on_record(client, NAME, "1")
+    return client, folder, version_record(client, NAME, "1")
 
 
 @pytest.fixture

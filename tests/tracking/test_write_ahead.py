@@ -21,6 +21,7 @@ from registry.paths import PROJECT
 from registry.tracking import sqlite
 from registry.tracking.sqlite import make_database, shared_log
 from registry.tracking.store import experiment_id, open_store
+from tests.closed_stores import close_store
 
 
 def asked(file: Path, pragma: str) -> object:
@@ -131,8 +132,7 @@ def test_a_log_on_a_network_file_system_is_told(client, uri, monkeypatch, caplog
     assert f"sqlite3 {file} 'PRAGMA journal_mode = DELETE'" in told
     (found,) = [one for one in check_store(uri)[0] if "write-ahead" in one.text]
     assert found.level is Level.WRONG
-    client._tracking_client.store.engine.dispose()
-    client._get_registry_client().store.engine.dispose()
+    close_store(client)
     caplog.clear()
     with closing(sqlite3.connect(file)) as database:
         assert database.execute("PRAGMA journal_mode = DELETE").fetchone() == ("delete",)

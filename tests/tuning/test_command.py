@@ -38,12 +38,12 @@ def test_a_search_killed_with_9_goes_on_as_if_nothing_had_been(undisturbed, stud
     process = start(tuned_file, killed)
     trials = trials_of(study, killed)
     deadline = time.monotonic() + 120
-    while not (trials.counted(TrialState.COMPLETE) and any(RUN in t.user_attrs for t in trials.counted(RUNNING))):
+    while not (trials.valid(TrialState.COMPLETE) and any(RUN in t.user_attrs for t in trials.valid(RUNNING))):
         assert process.poll() is None, process.communicate()[0]
         assert time.monotonic() < deadline
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    before = len(trials.counted())
+    before = len(trials.valid())
     assert before < 4
     run_search(trials_of(study, killed), str(tmp_path / "resumed"))
     assert told(trials_of(study, killed)) == told(undisturbed)
@@ -60,9 +60,9 @@ def test_two_at_once_share_the_trials(study, tuned_file, uri) -> None:
         assert process.returncode == 0, output
         assert "next:\n  the tuned study:  mlflow run . -e study" in output
     trials = trials_of(study, uri, trials=8)
-    assert len(trials.counted()) == 8
-    assert not trials.counted(TrialState.RUNNING)
-    assert not trials.counted(TrialState.FAIL)
+    assert len(trials.valid()) == 8
+    assert not trials.valid(TrialState.RUNNING)
+    assert not trials.valid(TrialState.FAIL)
 
 
 def test_its_parameters_are_declared_and_explained() -> None:

@@ -76,4 +76,4 @@ def test_a_search_on_a_full_disk_says_so_and_uses_up_no_trial(
         assert again.code == 0, again.printed
         trials = trials_of(study, uri)
         assert told(trials) == told(undisturbed), number
-        assert not trials.counted(TrialState.FAIL)
+        assert not trials.valid(TrialState.FAIL)

@@ -40,7 +40,7 @@ def test_a_whole_search_reads_no_test_item(study, sealed, uri, monkeypatch, tmp_
         align(sealed, sealed.select(study.tasks, study.languages), study.split)
     trials = trials_of(study, uri, objective=objective, trials=2)
     run_search(trials, str(tmp_path))
-    assert trials.counted(TrialState.COMPLETE)
+    assert trials.valid(TrialState.COMPLETE)
 
 
 def test_the_training_side_is_what_the_study_trains_on(study) -> None:

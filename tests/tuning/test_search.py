@@ -16,7 +16,8 @@ from registry.tracking import liveness
 from registry.tracking.names import Kind, Tag
 from registry.tuning import objective, storage
 from registry.tuning.search import run_search
-from registry.tuning.storage import open_storage, recipe_of, storage_url, suggested
+from registry.tuning.storage import open_storage, recipe_of, storage_url, suggest_values
+from tests.clock import Clock
 from tests.tuning.trials import RUNNING, runs_of, told, trials_of
 
 
@@ -65,7 +66,7 @@ def test_a_bad_trial_is_pruned_and_its_run_says_so(study, uri, tmp_path) -> None
     run_search(trials, str(tmp_path))
     pruned = [run for run in runs_of(trials, Kind.TRIAL) if run.data.tags[Tag.TRIAL_STATE] == "pruned"]
     assert pruned
-    assert len(pruned) == len(trials.counted(TrialState.PRUNED))
+    assert len(pruned) == len(trials.valid(TrialState.PRUNED))
     for run in pruned:
         assert run.info.status == "FINISHED"
         assert "worse than the median" in run.data.tags[Tag.PRUNED_BECAUSE]
@@ -76,7 +77,7 @@ def test_a_bad_trial_is_pruned_and_its_run_says_so(study, uri, tmp_path) -> None
 def test_without_a_pruner_all_are_completed(study, uri, tmp_path) -> None:
     trials = trials_of(replace(study, tune=replace(study.tune, pruner="none")), uri, trials=5)
     run_search(trials, str(tmp_path))
-    assert len(trials.counted(TrialState.COMPLETE)) == 5
+    assert len(trials.valid(TrialState.COMPLETE)) == 5
 
 
 def test_a_loss_that_is_not_finite_prunes_and_an_error_fails_one_trial_alone(study, uri, tmp_path, monkeypatch) -> None:
@@ -109,13 +110,13 @@ def test_a_search_without_a_completed_trial_says_why(study, uri, tmp_path, monke
 
 
 def test_a_trial_whose_process_is_gone_is_tried_again(undisturbed, study, uri, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(liveness, "_WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(liveness, "time", Clock())
     trials = trials_of(study, uri)
     tags = {Tag.KIND: Kind.TUNE, Tag.HEARTBEAT: "0", Tag.WORKER: "another-machine:1-1"}
     dead = trials.client.create_run(trials.experiment_id, tags=tags).info.run_id
     orphan = trials.claim(dead)
-    given = suggested(orphan, study.tune.space)
-    assert trials.left == 4
+    given = suggest_values(orphan, study.tune.space)
+    assert trials.remaining == 4
     run_search(trials, str(tmp_path))
     assert trials.client.get_run(dead).info.status == "KILLED"
     assert told(trials) == told(undisturbed)
@@ -127,8 +128,8 @@ def test_a_living_process_keeps_its_trial(study, uri) -> None:
     trials = trials_of(study, uri)
     alive = trials.client.create_run(trials.experiment_id).info.run_id
     trials.claim(alive)
-    assert trials.left == 3
-    assert len(trials.counted(RUNNING)) == 1
+    assert trials.remaining == 3
+    assert len(trials.valid(RUNNING)) == 1
 
 
 def test_of_two_that_begin_the_last_trial_at_once_one_lets_it_go(study, uri) -> None:
@@ -136,7 +137,7 @@ def test_of_two_that_begin_the_last_trial_at_once_one_lets_it_go(study, uri) -> 
     run, ask = mine.client.create_run(mine.experiment_id).info.run_id, mine.study.ask
     mine.study.ask = lambda: (other.claim(run), ask())[1]  # between looking and asking
     assert mine.claim(run) is None
-    assert [trial.number for trial in mine.counted()] == [0]
+    assert [trial.number for trial in mine.valid()] == [0]
 
 
 def test_a_storage_that_is_none_is_refused(tmp_path: Path) -> None:
@@ -152,7 +153,7 @@ def test_a_search_does_not_end_without_a_trial_whose_process_was_killed_before_i
     monkeypatch.setattr(storage, "_UNMARKED", timedelta(seconds=2))
     trials = trials_of(study, uri, trials=1)
     trials.study.ask()
-    assert (trials.left, trials.unmarked) == (0, True)
+    assert (trials.remaining, trials.unmarked) == (0, True)
     run_search(trials, str(tmp_path / "out"))
-    assert [trial.state for trial in trials.counted()] == [TrialState.COMPLETE]
+    assert [trial.state for trial in trials.valid()] == [TrialState.COMPLETE]
     assert not trials.unmarked

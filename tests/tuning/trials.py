@@ -39,4 +39,4 @@ def runs_of(trials: Trials, kind: Kind) -> list[Run]:
 
 
 def told(trials: Trials) -> list[tuple[TrialState, object, dict[str, object]]]:
-    return [(trial.state, trial.value, trial.params) for trial in trials.counted()]
+    return [(trial.state, trial.value, trial.params) for trial in trials.valid()]

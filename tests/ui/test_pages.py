@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry.cells import Cell, Regime
-from registry.tracking import names
+from registry.tracking import metric_names, names
 from registry.tracking.names import Kind
 
 pytestmark = pytest.mark.slow
@@ -59,7 +59,7 @@ def test_the_table_is_filtered_by_the_source_language(visit, shown, expect) -> N
 
 def test_the_table_is_filtered_by_what_a_regime_gains(visit, shown, expect) -> None:
     runs = shown.client.search_runs([shown.experiment], "tags.kind = 'evaluate'")
-    means = sorted(run.data.metrics[names.delta_mean(Regime.MT_CL)] for run in runs)
+    means = sorted(run.data.metrics[metric_names.delta_mean(Regime.MT_CL)] for run in runs)
     middle = (means[3] + means[4]) / 2
     above = sum(mean > middle for mean in means)
     page = visit(f"#/experiments/{shown.experiment}/runs")
@@ -76,7 +76,8 @@ def test_an_evaluation_reads_by_itself_and_leads_to_what_it_came_from(visit, sho
     expect(page.get_by_role("heading", name=EVALUATION)).to_be_visible()
     for regime in Regime:
         mean, positive, harmed = (
-            run.data.metrics[quantity(regime)] for quantity in (names.delta_mean, names.positive_rate, names.harm_rate)
+            run.data.metrics[quantity(regime)]
+            for quantity in (metric_names.delta_mean, metric_names.positive_rate, metric_names.harm_rate)
         )
         row = f"{regime} 1 {mean:+.2f} {positive:.0f} {harmed:.0f}"
         expect(page.get_by_role("row", name=row, exact=True)).to_be_attached()
@@ -141,6 +142,6 @@ def test_a_version_leads_to_its_model_with_the_evaluations_metrics(visit, shown,
     expect(page.get_by_role("heading", name="tiny--pair--tr")).to_be_visible()
     expect(page.get_by_text("Not registered")).to_have_count(0)
     expect(page.get_by_text("v2", exact=True).first).to_be_visible()
-    metric = names.delta(Regime.MT_ML, Cell("pair", "tr"))
+    metric = metric_names.delta(Regime.MT_ML, Cell("pair", "tr"))
     expect(page.get_by_text(metric, exact=True)).to_be_visible()
     expect(page.get_by_role("link", name=EVALUATION).first).to_be_visible()

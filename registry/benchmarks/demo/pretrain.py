@@ -21,7 +21,7 @@ from tqdm import tqdm  # type: ignore[import-untyped, unused-ignore]
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from registry.benchmarks.demo.corpus import corpus
-from registry.benchmarks.demo.recipes import BASES, RECIPES, Recipe
+from registry.benchmarks.demo.recipes import BASES, RECIPES, PretrainingRecipe
 from registry.benchmarks.demo.tokenizer import train_tokenizer
 
 _IGNORED = -100
@@ -30,7 +30,7 @@ _WARMUP = 0.05
 _MAX_GRADIENT_NORM = 1.0
 
 
-def pretrain(recipe: Recipe) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+def pretrain(recipe: PretrainingRecipe) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
     """Train a model and its tokenizer from nothing, as the recipe says."""
     texts = [document.text for document in corpus(documents=recipe.documents, seed=recipe.seed, mix=recipe.mix)]
     tokenizer = train_tokenizer(texts, vocabulary=recipe.vocabulary)
@@ -41,7 +41,7 @@ def pretrain(recipe: Recipe) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]
     return model.eval(), tokenizer
 
 
-def _fit(model: LlamaForCausalLM, documents: list[list[int]], recipe: Recipe) -> None:
+def _fit(model: LlamaForCausalLM, documents: list[list[int]], recipe: PretrainingRecipe) -> None:
     steps = recipe.epochs * math.ceil(len(documents) / recipe.batch)
     optimizer = AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.98), weight_decay=recipe.weight_decay)
     schedule = LambdaLR(optimizer, lambda step: _rate(step / steps))
@@ -63,7 +63,7 @@ def _rate(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (progress - _WARMUP) / (1 - _WARMUP)))
 
 
-def _batches(documents: list[list[int]], recipe: Recipe) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(documents: list[list[int]], recipe: PretrainingRecipe) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield ids and labels, both (batch, tokens), padded on the right.
 
     Documents are not packed: like a question, each starts at position zero. Those of one batch are about equally long,

@@ -9,14 +9,14 @@ from transformers import LlamaConfig, PreTrainedTokenizerFast
 
 from registry.benchmarks.demo.corpus import Mix
 
-__all__ = ["BASES", "RECIPES", "Recipe"]
+__all__ = ["BASES", "RECIPES", "PretrainingRecipe"]
 
 #: Folder that holds one folder per base model.
 BASES = Path(__file__).parent / "bases"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recipe:
+class PretrainingRecipe:
     """Everything that decides a base model.
 
     Attributes
@@ -69,8 +69,8 @@ class Recipe:
 
 #: Recipes by the name of the base model. What decides how much is left to fine-tune is the number of questions seen,
 #: some hundred in all, and the number of epochs.
-RECIPES: dict[str, Recipe] = {
-    "demo-wide": Recipe(
+RECIPES: dict[str, PretrainingRecipe] = {
+    "demo-wide": PretrainingRecipe(
         hidden=160,
         inner=416,
         layers=2,
@@ -79,7 +79,7 @@ RECIPES: dict[str, Recipe] = {
         mix=Mix(statement=0.5992, parallel=0.25, dictionary=0.15, question=0.0008),
         epochs=2,
     ),
-    "demo-deep": Recipe(
+    "demo-deep": PretrainingRecipe(
         hidden=112,
         inner=304,
         layers=5,

@@ -11,14 +11,14 @@ from pathlib import Path
 from registry.benchmarks.aligned import Benchmark
 from registry.benchmarks.hub.rows import items_of_rows
 from registry.benchmarks.hub.snapshot import load_rows, mirrored, snapshot
-from registry.benchmarks.hub.sources import HUB_LANGUAGES, HUB_TASKS, NUMBERED, ONE_POOL, Source, source_of
+from registry.benchmarks.hub.sources import HUB_LANGUAGES, HUB_TASKS, NUMBERED, ONE_POOL, HubDataset, source_of
 from registry.benchmarks.items import Item
 from registry.benchmarks.prompts import PROMPTS, Prompt
 from registry.benchmarks.splits import Split, shown, warn
 from registry.cells import Cell, Grid
 from registry.config.data import BenchmarkSpec
 from registry.errors import Refused
-from registry.paths import located
+from registry.paths import resolved_path
 
 __all__ = ["HubPool", "hub_benchmark", "read_primer"]
 
@@ -34,7 +34,7 @@ def hub_benchmark(spec: BenchmarkSpec) -> Benchmark:
     Refused
         If the study names a mirror's folder and it is not there.
     """
-    mirror = located(spec.path) if spec.path else None
+    mirror = resolved_path(spec.path) if spec.path else None
     if mirror and not mirror.is_dir():
         remedy = "name a folder that holds <owner>/<name> of each data set, or leave path out to ask the hub"
         raise Refused(f"benchmark.path: the folder {mirror} is not there; {remedy}")
@@ -56,11 +56,11 @@ class HubPool:
     """Reads the items of a cell's split from its data set, in the hub's cache or in a mirror's folder."""
 
     mirror: Path | None = None
-    _folders: dict[Source, Path] = field(default_factory=dict, repr=False)
+    _folders: dict[HubDataset, Path] = field(default_factory=dict, repr=False)
     _broken: dict[tuple[Cell, str], Mapping[str, str]] = field(default_factory=dict, repr=False)
 
     def __call__(self, cell: Cell, split: Split) -> tuple[Item, ...]:
-        """Return every item of a cell's split, in the data set's order; rows that are none are told and left out.
+        """Return every item of a cell's split, in the data set's order; rows that are none are reported and left out.
 
         Raises
         ------
@@ -73,12 +73,12 @@ class HubPool:
         loaded = load_rows(source, self._folders[source], source.split(split))
         rows = items_of_rows(cell.task, loaded.rows, loaded.columns, f"{source}, split {source.split(split)}")
         self._broken[cell, source.split(split)] = rows.broken
-        told = shown((f"{id}: {fault}" for id, fault in rows.broken.items()), limit=4)
+        faults = shown((f"{id}: {fault}" for id, fault in rows.broken.items()), limit=4)
         where = f"{cell}: {len(rows.broken)} of {len(loaded.rows)} rows of {source}, split {source.split(split)}"
         if not rows.items:
-            raise Refused(f"{where}, are no items ({told}); this is not the published layout")
+            raise Refused(f"{where}, are no items ({faults}); this is not the published layout")
         if rows.broken:
-            warn(f"{where}, are no items and are left out of every language ({told})")
+            warn(f"{where}, are no items and are left out of every language ({faults})")
         return rows.items
 
     def broken(self, cell: Cell, split: Split) -> Mapping[str, str]:
@@ -126,7 +126,7 @@ def read_primer(path: str | None) -> str:
     """
     if path is None:
         return _harness_primer()
-    file = located(path)
+    file = resolved_path(path)
     try:
         text = file.read_text(encoding="utf-8-sig").rstrip("\n")
     except (OSError, UnicodeDecodeError) as error:

@@ -8,13 +8,13 @@ from typing import Any
 
 import yaml
 
-from registry.benchmarks.hub.sources import Source
+from registry.benchmarks.hub.sources import HubDataset
 from registry.errors import Refused, unknown
 
 __all__ = ["data_patterns", "refuse_script"]
 
 
-def data_patterns(source: Source, folder: Path) -> tuple[str, ...]:
+def data_patterns(source: HubDataset, folder: Path) -> tuple[str, ...]:
     """Return patterns of the files that loading the source's configuration takes; ``*`` where the card tells none.
 
     `datasets` finds the format of the files by looking at the first configuration's, so these are among them.
@@ -34,7 +34,7 @@ def data_patterns(source: Source, folder: Path) -> tuple[str, ...]:
     return tuple(dict.fromkeys(patterns))
 
 
-def refuse_script(source: Source, folder: Path) -> None:
+def refuse_script(source: HubDataset, folder: Path) -> None:
     """Refuse a data set that is a program, which `datasets` has stopped to run.
 
     Raises

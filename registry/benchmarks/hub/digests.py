@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from registry.benchmarks.hub.sources import Source
+from registry.benchmarks.hub.sources import HubDataset
 from registry.errors import Refused
 
 __all__ = ["check_digests", "commits_listed", "files_of", "listing"]
@@ -22,7 +22,7 @@ _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-def check_digests(source: Source, folder: Path, patterns: Iterable[str], *, trees: Path, remedy: str) -> None:
+def check_digests(source: HubDataset, folder: Path, patterns: Iterable[str], *, trees: Path, remedy: str) -> None:
     """Compare every file that matches with the digest it was published under; one of unknown digest passes.
 
     Parameters

@@ -1,7 +1,7 @@
 """How a row of each published data set becomes an item, as lm-evaluation-harness reads it.
 
 Texts are cleaned where the harness's multilingual tasks clean them, and the same texts are trained on: ARC's questions
-and options, HellaSwag's contexts and endings, TruthfulQA's questions. A row that is no item is told why and left out; a
+and options, HellaSwag's contexts and endings, TruthfulQA's questions. A row that is no item is reported and left out; a
 data set that lacks a column is refused.
 """
 

@@ -15,8 +15,9 @@ from typing import Any
 
 from registry.benchmarks.hub.card import data_patterns, refuse_script
 from registry.benchmarks.hub.digests import check_digests, commits_listed, files_of, listing
-from registry.benchmarks.hub.sources import Source
+from registry.benchmarks.hub.sources import HubDataset
 from registry.errors import Refused
+from registry.models.hub import hub_errors
 
 __all__ = ["LoadedRows", "load_rows", "mirrored", "snapshot"]
 
@@ -24,7 +25,7 @@ __all__ = ["LoadedRows", "load_rows", "mirrored", "snapshot"]
 _ABOUT = ("README.md", ".huggingface.yaml", "dataset_infos.json", "*.py")
 
 
-def snapshot(source: Source) -> Path:
+def snapshot(source: HubDataset) -> Path:
     """Return the folder of a data set in huggingface_hub's cache, downloading what of it is not there.
 
     Only the files of the source's configuration are fetched, where the data set's card tells which they are. An
@@ -44,7 +45,7 @@ def snapshot(source: Source) -> Path:
     return folder
 
 
-def mirrored(source: Source, mirror: Path) -> Path:
+def mirrored(source: HubDataset, mirror: Path) -> Path:
     """Return the folder of a data set in a mirror of the hub: ``<mirror>/<owner>/<name>``.
 
     Raises
@@ -67,7 +68,7 @@ def mirrored(source: Source, mirror: Path) -> Path:
     return folder
 
 
-def _needed(source: Source, folder: Path) -> tuple[str, ...]:
+def _needed(source: HubDataset, folder: Path) -> tuple[str, ...]:
     return (*_ABOUT, *data_patterns(source, folder))
 
 
@@ -76,14 +77,13 @@ def _trees(snapshot: Path) -> Path:
     return snapshot.parents[1] / "trees"
 
 
-def _download(source: Source) -> str:
+def _download(source: HubDataset) -> str:
     return f"hf download --repo-type dataset {source.repository} --revision {source.revision}"
 
 
-def _fetched(source: Source, patterns: tuple[str, ...]) -> Path:
+def _fetched(source: HubDataset, patterns: tuple[str, ...]) -> Path:
     """Return the snapshot's folder with the files that match; the hub is asked only if some are not there."""
-    import httpx2  # what huggingface_hub speaks HTTP with; a connection that breaks off shows as its errors
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import constants, snapshot_download
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     wanted: dict[str, Any] = {
@@ -98,41 +98,22 @@ def _fetched(source: Source, patterns: tuple[str, ...]) -> Path:
             return folder
     except LocalEntryNotFoundError:
         pass  # nothing of it is there, or not all
-    try:
+    page = f"{constants.ENDPOINT}/datasets/{source.repository}"
+    remedy = f"see {page}, or name the folder of a mirror by benchmark.path: {_download(source)} --local-dir <folder>"
+    with hub_errors(str(source), revision=source.revision, remedy=remedy):
         folder = Path(snapshot_download(**wanted))
-    except (OSError, httpx2.HTTPError) as error:
-        raise _unavailable(source, error) from error
-    if not _complete(source, folder, patterns):  # offline, a folder is returned as it lies
-        raise _unavailable(source, FileNotFoundError(f"{folder} is not complete"))
-    return folder
+        if not _complete(source, folder, patterns):  # offline, the folder is returned as it is
+            raise FileNotFoundError(f"{folder} is not complete")
+        return folder
 
 
-def _complete(source: Source, folder: Path, patterns: tuple[str, ...]) -> bool:
+def _complete(source: HubDataset, folder: Path, patterns: tuple[str, ...]) -> bool:
     """Whether a cached snapshot has all files asked for: by the commit's listing, or, without one, some for each."""
     if listing(_trees(folder), source.revision) is not None:
         return True  # huggingface_hub has compared them
     names = [name for name, _ in files_of(folder, ("*",))]
     needed = [pattern for pattern in patterns if pattern not in _ABOUT] or ["README.md"]
     return all(any(fnmatchcase(name, pattern) for name in names) for pattern in needed)
-
-
-def _unavailable(source: Source, error: Exception) -> Refused:
-    """Return the refusal of a data set that could not be downloaded, with what to do."""
-    from huggingface_hub import constants, errors
-
-    page = f"{constants.ENDPOINT}/datasets/{source.repository}"
-    mirror = "or name the folder of a mirror by benchmark.path"
-    if isinstance(error, errors.GatedRepoError):
-        return Refused(f"{source}: its owner asks for consent; accept the terms at {page} and log in: hf auth login")
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return Refused(f"{source}: there is no such data set at {page}, or it is private: hf auth login; {mirror}")
-    if isinstance(error, errors.RevisionNotFoundError):
-        return Refused(f"{source}: the data set no longer has this commit, see {page}/commits/main; {mirror}")
-    if constants.is_offline_mode():
-        where = f"not, or not whole, in the cache {constants.HF_HUB_CACHE}, and HF_HUB_OFFLINE is set"
-        return Refused(f"{source} is {where}; where the hub can be reached: {_download(source)}; {mirror}")
-    cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return Refused(f"{source} cannot be downloaded: {cause}; run again, what has arrived is kept; {mirror}")
 
 
 # --- rows of a data set's split, read from its folder by the `datasets` library
@@ -146,7 +127,7 @@ class LoadedRows:
     rows: tuple[Mapping[str, object], ...]
 
 
-def load_rows(source: Source, folder: Path, split: str) -> LoadedRows:
+def load_rows(source: HubDataset, folder: Path, split: str) -> LoadedRows:
     """Read a split from a data set's folder; nothing is asked of the hub.
 
     The library's copy in Arrow files is made anew each time: one kept from earlier would be read without anyone having

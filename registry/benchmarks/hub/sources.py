@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from registry.benchmarks.splits import Split
 from registry.cells import Cell
 
-__all__ = ["HUB_LANGUAGES", "HUB_TASKS", "NUMBERED", "ONE_POOL", "Source", "source_of"]
+__all__ = ["HUB_LANGUAGES", "HUB_TASKS", "NUMBERED", "ONE_POOL", "HubDataset", "source_of"]
 
 HUB_LANGUAGES = ("ar", "bn", "de", "en", "es", "fr", "hi", "id", "it", "pt", "zh")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class HubDataset:
     """One data set of the hub at one commit, and the splits of it that a study trains on and tests on.
 
     ``config`` is the configuration that holds the language; None is the data set's only one.
@@ -46,10 +46,10 @@ _TASKS = {
 }
 # The two languages that these data sets lack come from others.
 _ELSEWHERE = {
-    Cell("hellaswag", "zh"): Source(
+    Cell("hellaswag", "zh"): HubDataset(
         "richmondsin/m_hellaswag", "8d9642f16ae3031f7eddc3e3531b6ae58686d81a", "zh", "val", "val"
     ),
-    Cell("truthfulqa", "en"): Source(
+    Cell("truthfulqa", "en"): HubDataset(
         "Dr4kl3s/truthfulqa_en_aligned", "7332da38d96e69b5d6f2502cd45db3fe011b2f19", None, "validation", "validation"
     ),
 }
@@ -63,7 +63,7 @@ ONE_POOL = frozenset(task for task, (_, _, train, test) in _TASKS.items() if tra
 NUMBERED = frozenset({"truthfulqa"})
 
 
-def source_of(cell: Cell) -> Source:
+def source_of(cell: Cell) -> HubDataset:
     """Return the data set that a cell's items come from."""
     repository, revision, train, test = _TASKS[cell.task]
-    return _ELSEWHERE.get(cell) or Source(repository, revision, cell.language, train, test)
+    return _ELSEWHERE.get(cell) or HubDataset(repository, revision, cell.language, train, test)

@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from registry.paths import located
+from registry.paths import resolved_path
 from registry.tracking.store import shown_uri
 
 __all__ = ["Cluster", "Node", "OnRay", "judge", "paths_of", "require_ray", "unreachable"]
@@ -286,4 +286,4 @@ def paths_of(experiment: Experiment) -> list[str]:
     study = experiment.study
     named = [path for path in (study.benchmark.path, study.split.manifest) if path]
     folders = [base.location for base in experiment.bases.values() if base.hub_revision is None]
-    return [*folders, *(str(located(path)) for path in named)]
+    return [*folders, *(str(resolved_path(path)) for path in named)]
