@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from safetensors.numpy import save_file
 
-from registry.cells import Grid, regime_of
+from registry.cells import Grid
 from registry.config.study import LoraSpec
 from registry.doctor.examination import Examination, examine
 from registry.doctor.findings import Finding, Level
@@ -54,7 +54,7 @@ class Book:
         mark = job.finetune if kind is Kind.FINETUNE else job.evaluate
         every = {Tag.KIND: str(kind), Tag.STUDY: "small", Tag.FINGERPRINT: str(mark), Tag.BASE_MODEL: job.model}
         if job.source is not None:
-            every |= {Tag.SOURCE_TASK: job.source.task, Tag.SOURCE_LANGUAGE: job.source.language}
+            every |= job.source.tags
             every |= {Tag.SEED: str(job.seed)}
         run = self.client.create_run(self.identity, tags=every | tags, run_name=f"{kind} {job}")
         identity = run.info.run_id
@@ -65,7 +65,7 @@ class Book:
                 self.client.log_metric(identity, score(target), value)
                 self.client.log_metric(identity, acc(target), 0.5)
                 if job.source is not None:
-                    self.client.log_metric(identity, delta(regime_of(job.source, target), target), 1.0)
+                    self.client.log_metric(identity, delta(job.source.regime(target), target), 1.0)
             answers(self.scratch / "outcomes.parquet", self.experiment.grid)
             self.client.log_artifact(identity, str(self.scratch / "outcomes.parquet"))
         if status != "RUNNING":

@@ -19,6 +19,7 @@ from registry.evaluation.metrics import (
     record_inputs,
     score_metrics,
 )
+from registry.sources import Source
 from registry.tracking.chance import chance_p
 from registry.tracking.names import Kind
 from registry.tracking.outcomes import recorded_scores
@@ -36,7 +37,7 @@ def scored(score: float, *, chance: float = 0.25, headline: str = "acc_norm") ->
 def test_deltas_are_percentage_points_and_rates_percent_by_regime() -> None:
     baseline = {EN: 0.50, DE: 0.40, TR: 0.30, OTHER_EN: 0.25, OTHER_DE: 0.60}
     scores = {EN: 0.75, DE: 0.40, TR: 0.45, OTHER_EN: 0.125, OTHER_DE: 0.595}
-    assert delta_metrics(EN, scores, baseline) == pytest.approx(
+    assert delta_metrics(Source.of_cell(EN), scores, baseline) == pytest.approx(
         {
             "delta/MT-ML/arc/en": 25.0,
             "delta/MT-CL/arc/de": 0.0,
@@ -60,14 +61,14 @@ def test_deltas_are_percentage_points_and_rates_percent_by_regime() -> None:
 
 
 def test_a_target_is_harmed_from_one_point_down_on() -> None:
-    metrics = delta_metrics(EN, {DE: 0.49, TR: 0.4951}, {DE: 0.50, TR: 0.50})
+    metrics = delta_metrics(Source.of_cell(EN), {DE: 0.49, TR: 0.4951}, {DE: 0.50, TR: 0.50})
     assert metrics["harm_rate/MT-CL"] == 50.0
 
 
 @pytest.mark.parametrize("items", [100, 200, 500, 1000])
 def test_a_hundredth_of_the_items_lost_is_exactly_one_point_whatever_the_baseline(items: int) -> None:
     for right in range(items // 100, items + 1):
-        metrics = delta_metrics(EN, {DE: (right - items // 100) / items}, {DE: right / items})
+        metrics = delta_metrics(Source.of_cell(EN), {DE: (right - items // 100) / items}, {DE: right / items})
         assert (metrics["delta/MT-CL/arc/de"], metrics["harm_rate/MT-CL"]) == (-1.0, 100.0)
 
 
