@@ -162,7 +162,8 @@ class Trials:
                 self.study.tell(trial.number, state=TrialState.FAIL)
             except (UpdateFinishedTrialError, ValueError):  # another process was faster
                 continue
-            if trial.params:
+            # A recipe of which a part alone was drawn is drawn again: fixed values would shift the others' draws.
+            if len(trial.params) == len(fields(TuneSpace)):
                 self.study.enqueue_trial(trial.params)
 
     def _is_dead(self, trial: FrozenTrial) -> bool:
