@@ -338,7 +338,7 @@ def test_an_interruption_leaves_what_was_there(client, there, tmp_path: Path, mo
     target = pull(client, there, tmp_path / "adapter").folder
     (target / "more.txt").write_text("")
     before = names(target)
-    monkeypatch.setattr(pulling, "seal", interrupted)
+    monkeypatch.setattr(pulling, "write_manifest", interrupted)
     with pytest.raises(KeyboardInterrupt):
         pull(client, there, target, overwrite=True)
     assert names(target) == before

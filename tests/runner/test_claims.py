@@ -19,18 +19,27 @@ def expected_of(few_records, finished) -> dict[object, object]:
     return {key: results[key] for key in few_records.results()}
 
 
+@pytest.fixture
+def waiting(monkeypatch) -> threading.Event:
+    """Set whenever nothing can be done but to wait for other runners."""
+    event, rest = threading.Event(), SetAside.rest
+    monkeypatch.setattr(SetAside, "rest", lambda aside, jobs: event.set() or rest(aside, jobs))
+    return event
+
+
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_what_another_runner_holds_is_done_last_and_after_it(few_records, rerun, finished, capfd, workers: int) -> None:
+def test_what_another_runner_holds_is_done_last_and_after_it(
+    few_records, rerun, finished, waiting, capfd, workers: int
+) -> None:
     client = few_records.client
     first = next(job for job in few_records.experiment.jobs() if job.source is not None)
     claim = Claims(client, experiment_id(client, "small")).take(first.finetune)
     seen: list[set[str]] = []
 
     def let_go() -> None:
-        deadline = time.monotonic() + 120
-        while not few_records.finished(Kind.EVALUATE) and time.monotonic() < deadline:
-            time.sleep(0.1)
-        time.sleep(1.5)
+        while not few_records.finished(Kind.EVALUATE):
+            assert waiting.wait(300)
+            waiting.clear()
         seen.append({run.data.tags[Tag.FINGERPRINT] for run in few_records.runs(Kind.FINETUNE)})
         claim.release()
 
@@ -46,11 +55,10 @@ def test_what_another_runner_holds_is_done_last_and_after_it(few_records, rerun,
     assert client.search_model_versions(f"name = '{claims_model(experiment_id(client, 'small'))}'") == []
 
 
-def test_a_study_waits_for_a_baseline_that_another_runner_scores(few_records, rerun) -> None:
+def test_a_study_waits_for_a_baseline_that_another_runner_scores(few_records, rerun, waiting) -> None:
     client = few_records.client
     claim = Claims(client, experiment_id(client, "small")).take(few_records.experiment.baseline("tiny").evaluate)
-    timer = threading.Timer(3.0, claim.release)
-    timer.start()
+    threading.Thread(target=lambda: waiting.wait(300) and claim.release()).start()
     assert rerun(few_records) == []
     few_records.assert_complete()
 

@@ -136,7 +136,7 @@ def test_runs_that_name_a_new_data_set_at_once_all_get_it(client) -> None:
     def record(_: int) -> int:
         with recorded(client, experiment, kind=Kind.FINETUNE, name="x", tags={}) as recording:
             for number in range(5):
-                together.wait(timeout=30)
+                together.wait(timeout=300)
                 record_inputs(recording, {"training": [EN]}, benchmark="demo", digests={EN: f"digest {number}"})
         return len(client.get_run(recording.run_id).inputs.dataset_inputs)
 

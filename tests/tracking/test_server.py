@@ -86,7 +86,7 @@ def refused(uri: str) -> str:
     began = time.monotonic()
     with pytest.raises(Refused) as refusal:
         open_store(uri)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60, "MLflow alone repeats a request for four minutes"
     said = str(refusal.value)
     assert len(said.splitlines()) == 2
     assert "Traceback" not in said and "HTTPConnectionPool" not in said
