@@ -10,9 +10,9 @@ $(shell rm -rf .venv)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock upgrade sbom audit demo ui server test test-slow ui-test test-architectures bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray scaling lint clean
+.PHONY: help setup mlproject lock upgrade sbom audit demo ui server test test-slow ui-test test-architectures bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray scaling lint clean
 
-help:  ## what there is
+help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 16
 
 setup: .venv/run-time.txt  ## a virtual environment in .venv with what requirements/run-time.txt and conda.yaml pin
@@ -28,17 +28,17 @@ ui: setup  ## MLflow's UI on what was recorded here, at http://127.0.0.1:5000
 PORT ?= 5001
 BACKEND ?= sqlite:///$(CURDIR)/server/mlflow.db
 server: export MLFLOW_BACKEND_STORE_URI = $(BACKEND)
-server: setup  ## a tracking server on this machine alone, to try one; docs/server.md tells how to run one for others
+server: setup  ## a tracking server on this machine alone, to try one; docs/server.md explains how to run one for others
 	@mkdir -p server
 	@printf '%s\n' 'http://127.0.0.1:$(PORT)  (Ctrl-C ends it)' \
 	  'in another shell:  export MLFLOW_TRACKING_URI=http://127.0.0.1:$(PORT)'
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) \
 	  --artifacts-destination $(CURDIR)/server/artifacts --allowed-hosts localhost:$(PORT),127.0.0.1:$(PORT)
 
-test: .venv/test.txt  ## the tests, slow ones left out
+test: .venv/test.txt  ## the tests, without the slow ones
 	$(BIN)/python -m pytest
 
-test-slow: .venv/test.txt .venv/ray.txt .venv/ui.txt  ## the slow tests alone
+test-slow: .venv/test.txt .venv/ray.txt .venv/ui.txt  ## only the slow tests
 	$(BIN)/python -m pytest -m slow
 
 test-architectures: .venv/test.txt  ## every causal architecture of transformers, made tiny, scored against plain transformers: minutes
@@ -47,17 +47,17 @@ test-architectures: .venv/test.txt  ## every causal architecture of transformers
 ui-test: .venv/test.txt .venv/ui.txt  ## the UI in a real browser (Debian's chromium), pictures into tests/ui/screenshots
 	$(BIN)/python -m pytest -m slow tests/ui
 
-# BENCH="--device cuda --shape 0.5b" runs them on a GPU; BENCH=--help tells the rest.
+# BENCH="--device cuda --shape 0.5b" runs them on a GPU; BENCH=--help lists the other options.
 bench-scoring: .venv/test.txt  ## scoring one adapter against merging it to disk and lm_eval: ten minutes on one core
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.scoring $(BENCH)
 
 bench-training: .venv/test.txt  ## training one adapter against Trainer on padded texts: ten minutes on one core
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.training $(BENCH)
 
-bench-growth: .venv/test.txt  ## what twice the items, adapters and training texts cost: ten minutes on one core
+bench-growth: .venv/test.txt  ## how cost grows with the number of items, adapters and training texts: ten minutes on one core
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.growth $(BENCH)
 
-bench-tracking: .venv/test.txt  ## a store of 1,215 evaluations read back, what recording takes, and its share of a study: minutes
+bench-tracking: .venv/test.txt  ## reading a store of 1,215 evaluations, the time to record, and its share of a study: minutes
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.tracking --share $(BENCH)
 
 bench-analysis: .venv/test.txt  ## the corrected analyses of a full grid, and its decomposition against statsmodels: minutes
@@ -77,10 +77,13 @@ lint: .venv/lint.txt  ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-lock: .venv/supply/installed.txt  ## resolve the pins of conda.yaml and pyproject.toml anew into requirements/*.txt
+mlproject: setup  ## write MLproject from the parsers in entrypoints/
+	$(BIN)/python -m entrypoints.mlproject
+
+lock: .venv/supply/installed.txt  ## resolve the pins of conda.yaml and pyproject.toml into requirements/*.txt
 	$(SUPPLY)/python requirements/pins.py lock
 
-upgrade: .venv/supply/installed.txt  ## raise every pin to the newest that fits, and lock; docs/upgrading.md says what then
+upgrade: .venv/supply/installed.txt  ## raise every pin to the newest that fits, and lock; then follow docs/upgrading.md
 	$(SUPPLY)/python requirements/pins.py raise
 
 sbom: setup .venv/supply/installed.txt  ## sbom.json: every package in .venv, with licences (CycloneDX)

@@ -1,4 +1,4 @@
-"""What an examination says: findings with their remedies, told as lines under the heading of their part."""
+"""What an examination says: findings with their remedies, as lines under the heading of their part."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-__all__ = ["Finding", "Level", "Section", "good", "note", "told", "wrong"]
+__all__ = ["Finding", "Level", "Section", "format_findings", "good", "note", "wrong"]
 
 _LISTED = 8  # places that a finding spells out
 
@@ -65,7 +65,7 @@ def wrong(text: str, remedy: str, *, places: Sequence[str] = (), repair: Callabl
     return Finding(Level.WRONG, text, places, remedy, repair)
 
 
-def told(findings: Iterable[Finding]) -> Iterator[str]:
+def format_findings(findings: Iterable[Finding]) -> Iterator[str]:
     """Yield the lines of findings."""
     for finding in findings:
         first, *rest = finding.text.split("\n")

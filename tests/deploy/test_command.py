@@ -53,7 +53,7 @@ def test_from_a_finished_study_to_a_folder_a_model_and_the_hub(
         ((), "name an adapter: -P name="),
         (("--name", "../x"), "'../x' is no registered name"),
         (("--name", "x", "--push", "nowhere"), "push=nowhere is no repository: write owner/name"),
-        (("--name", "x", "--dtype", "int8"), "invalid choice: 'int8'"),
+        (("--name", "x", "--dtype", "int8"), "there is no data type 'int8'"),
         (("--name", "x", "--seed", "one"), "'one' is not a whole number"),
     ],
     ids=str,
