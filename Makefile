@@ -111,17 +111,18 @@ clean:  ## remove the environment and caches, nothing that was recorded
 	@pwd -P > .venv/where.txt
 
 # Every package but PyTorch is installed from the lock file, by hash. PyTorch has builds with different hashes for CUDA,
-# CPUs and macOS, so it is installed by its exact pin, with what that build itself pins; `pip check` then looks at all.
-.venv/run-time.txt: conda.yaml requirements/run-time.txt .venv/bin/python
+# CPUs and macOS, so it is installed by its exact pin, with what that build itself pins. The project itself is installed
+# last, built with the setuptools of the lock file; `pip check` then compares all with what pyproject.toml declares.
+.venv/run-time.txt: conda.yaml pyproject.toml requirements/run-time.txt .venv/bin/python
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/run-time.txt
 	$(BIN)/python -m pip install --quiet "$$(grep -o 'torch==[^ ]*' conda.yaml)"
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m pip check
 	@cp requirements/run-time.txt $@
 
 # Sources are built with the setuptools of the lock file, not with one that is fetched unchecked.
-.venv/%.txt: requirements/%.txt pyproject.toml .venv/run-time.txt
+.venv/%.txt: requirements/%.txt .venv/run-time.txt
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation --requirement requirements/$*.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Tools that look at the environment have one of their own.

@@ -34,8 +34,8 @@ def main(words: list[str] | None = None) -> None:
 def _list(given: argparse.Namespace) -> int:
     head, rows = KINDS[given.kind](given.study)
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    for row in (head, *rows):
-        print("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    lines = [[text.ljust(width) for text, width in zip(row, widths, strict=True)] for row in (head, *rows)]
+    print("\n".join("  ".join(line).rstrip() for line in lines))
     return 0
 
 
