@@ -83,6 +83,23 @@ def test_lines_to_paste_name_the_project_where_the_user_stands(monkeypatch, tmp_
     assert "mlflow run https://host/owner/name -e analyze" in runnable_here(line)
 
 
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (
+            "mlflow run . -e study --env-manager local -P study=demo -P dry_run=true",
+            "donors study --study demo --dry-run true",
+        ),
+        ("see python -m entrypoints.import_results --help", "see donors import --help"),
+        ("name another folder: -P output=<folder>", "name another folder: --output <folder>"),
+        ("mlflow ui --backend-store-uri x -P", "mlflow ui --backend-store-uri x -P"),
+    ],
+)
+def test_lines_to_paste_are_commands_of_donors_for_who_called_it(monkeypatch, line: str, shown: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/donors", "study"])
+    assert runnable_here(line) == shown
+
+
 def test_a_relative_path_of_a_study_is_found_in_the_project_or_with_the_caller(monkeypatch, tmp_path, caplog) -> None:
     (tmp_path / "registry").mkdir()
     (tmp_path / "data 100%").mkdir()
