@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -15,7 +15,7 @@ from registry.config.study import BaseSpec, LoraSpec, Recipe, Study
 from registry.config.tuning import Dimension, TuneSpace, TuneSpec
 from registry.errors import Refused, unknown
 
-__all__ = ["FileSchema", "Location", "brief", "line_of", "validate", "validated", "worded"]
+__all__ = ["FileSchema", "Location", "brief", "dotted", "line_of", "validate", "validated", "worded"]
 
 #: Keys and list positions that lead to a value: ("models", 0, "name").
 Location = tuple[str | int, ...]
@@ -135,9 +135,9 @@ def _explain(problem: Any, schema: FileSchema[Any], where: str, text: str | None
         within = inside if _stands(inside + location, text) else ()
         where = f"{where}:{line_of(within + location, text)}"
     if problem["type"] == "unexpected_keyword_argument":
-        place = f" in {_dotted((within + location)[:-1])}" if (within + location)[:-1] else ""
+        place = f" in {dotted((within + location)[:-1])}" if (within + location)[:-1] else ""
         return str(unknown("key", str(location[-1]), schema.keys_at(location[:-1]), where=where + place))
-    key = _dotted(within + location) or f"the {schema.noun}"
+    key = dotted(within + location) or f"the {schema.noun}"
     if problem["type"] == "missing":
         taken = text is not None and _stands(within + location, text)  # by a null: its value is not among the content
         null = f": a {schema.noun} must have it, so null cannot take it away" if taken else ""
@@ -155,7 +155,10 @@ def worded(problem: Any) -> str:
 
 def brief(value: object) -> str:
     """Write a value as a message repeats it."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = type(value).__name__
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
 
 
@@ -165,7 +168,7 @@ def _remedy(value: object) -> str:
     return ""
 
 
-def _dotted(location: Location) -> str:
+def dotted(location: Sequence[str | int]) -> str:
     """Write a location as ``models[0].name``."""
     parts = (f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
     return "".join(parts).removeprefix(".")
