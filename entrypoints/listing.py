@@ -72,7 +72,7 @@ def _models(_: str) -> Table:
             return "built in"
         return "hub, after its licence was accepted" if PAPER[name].gated else "hub"
 
-    rows = [(name, family, f"{size:.3g}", place(name)) for name, (family, size) in KNOWN.items()]
+    rows: list[tuple[str, ...]] = [(name, family, f"{size:.3g}", place(name)) for name, (family, size) in KNOWN.items()]
     return ("base model", "family", "billion parameters", "from"), rows
 
 

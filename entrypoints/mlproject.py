@@ -51,8 +51,9 @@ def _entry_point(name: str) -> Iterator[str]:
     pieces = [f"python -m entrypoints.{ENTRY_POINTS[name]}", *options]
     # An option stays on one line with its value.
     words = " ".join(piece.replace(" ", "\0") for piece in pieces)
-    indents = {"initial_indent": " " * 6, "subsequent_indent": " " * 6}
-    yield textwrap.fill(words, _WIDTH, **indents, break_on_hyphens=False).replace("\0", " ")
+    margin = " " * 6
+    lines = textwrap.wrap(words, _WIDTH - len(margin), break_on_hyphens=False)
+    yield from (margin + line.replace("\0", " ") for line in lines)
 
 
 def _declaration(default: object) -> str:
