@@ -10,7 +10,7 @@ $(shell rm -rf .venv)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup lock upgrade sbom audit demo ui server test test-slow ui-test test-architectures bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray scaling lint clean
+.PHONY: help setup mlproject lock upgrade sbom audit demo ui server test test-slow ui-test test-architectures bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray scaling lint clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
@@ -77,6 +77,9 @@ lint: .venv/lint.txt  ## run ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+mlproject: setup  ## write MLproject from the parsers in entrypoints/
+	$(BIN)/python -m entrypoints.mlproject
+
 lock: .venv/supply/installed.txt  ## resolve the pins of conda.yaml and pyproject.toml into requirements/*.txt
 	$(SUPPLY)/python requirements/pins.py lock
 
@@ -108,17 +111,18 @@ clean:  ## remove the environment and caches; recorded results stay
 	@pwd -P > .venv/where.txt
 
 # Every package but PyTorch is installed from the lock file, by hash. PyTorch has builds with different hashes for CUDA,
-# CPUs and macOS, so it is installed by its exact pin, with what that build itself pins; `pip check` then looks at all.
-.venv/run-time.txt: conda.yaml requirements/run-time.txt .venv/bin/python
+# CPUs and macOS, so it is installed by its exact pin, with what that build itself pins. The project itself is installed
+# last, built with the setuptools of the lock file; `pip check` then compares all with what pyproject.toml declares.
+.venv/run-time.txt: conda.yaml pyproject.toml requirements/run-time.txt .venv/bin/python
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --requirement requirements/run-time.txt
 	$(BIN)/python -m pip install --quiet "$$(grep -o 'torch==[^ ]*' conda.yaml)"
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	$(BIN)/python -m pip check
 	@cp requirements/run-time.txt $@
 
 # Sources are built with the setuptools of the lock file, not with one that is fetched unchecked.
-.venv/%.txt: requirements/%.txt pyproject.toml .venv/run-time.txt
+.venv/%.txt: requirements/%.txt .venv/run-time.txt
 	$(BIN)/python -m pip install --quiet --no-deps --require-hashes --no-build-isolation --requirement requirements/$*.txt
-	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 # Tools that look at the environment have one of their own.

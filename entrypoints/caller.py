@@ -1,8 +1,9 @@
-"""Where the user stands who started a command: under ``mlflow run`` the command itself runs in the project's folder.
+"""Where the user is who started a command, and how the user names this project's commands there.
 
-Relative parameters, results and the embedded store belong to the folder that the user calls from, as with every other
-command. MLflow passes it on to no one. The process that called ``mlflow run`` is the nearest ancestor without the
-``MLFLOW_RUN_ID`` that it gives to what it starts, and its working folder is the user's.
+``mlflow run`` runs a command in the project's folder. Relative parameters, results and the embedded store belong to the
+folder that the user calls from, as with every other command, but MLflow does not pass it on. The process that called
+``mlflow run`` is the nearest ancestor without the ``MLFLOW_RUN_ID`` that MLflow gives to what it starts; its working
+folder is the user's.
 """
 
 from __future__ import annotations
@@ -21,7 +22,14 @@ from registry.paths import PROJECT
 if TYPE_CHECKING:  # a package that is missing is for `doctor` to report
     import psutil
 
-__all__ = ["Launcher", "find_launcher", "pasted", "project_address", "stand_with_caller"]
+__all__ = [
+    "Launcher",
+    "called_as_donors",
+    "enter_caller_folder",
+    "find_launcher",
+    "project_address",
+    "runnable_here",
+]
 
 #: Options of ``mlflow run`` that take no value.
 _FLAGS = ("--skip-image-build", "--build-image", "--no-conda", "-h", "--help")
@@ -38,7 +46,7 @@ class Launcher:
     address
         What it was given as the project, with the version if one was named; empty where that cannot be read.
     chose_store
-        Whether its user named a store in MLFLOW_TRACKING_URI; otherwise MLflow took the default of that folder.
+        Whether its user named a store in MLFLOW_TRACKING_URI; if not, MLflow took the default of that folder.
     """
 
     folder: Path
@@ -50,7 +58,7 @@ _launcher: Launcher | None = None
 
 
 def find_launcher() -> Launcher | None:
-    """Return the process that called ``mlflow run``; None for a command that was started without."""
+    """Return the process that called ``mlflow run``; None for a command that was started in another way."""
     run_id = os.environ.get("MLFLOW_RUN_ID")
     if not run_id:
         return None
@@ -60,18 +68,18 @@ def find_launcher() -> Launcher | None:
         for process in psutil.Process().parents():
             environment = process.environ()
             if environment.get("MLFLOW_RUN_ID") != run_id:
-                return _described(process, environment)
+                return _launcher_of(process, environment)
     except (psutil.Error, OSError):
         pass
-    return _by_store()
+    return _launcher_by_store()
 
 
-def _described(process: psutil.Process, environment: Mapping[str, str]) -> Launcher:
+def _launcher_of(process: psutil.Process, environment: Mapping[str, str]) -> Launcher:
     return Launcher(Path(process.cwd()), _address(process.cmdline()), bool(environment.get("MLFLOW_TRACKING_URI")))
 
 
-def _by_store() -> Launcher | None:
-    """Where processes cannot be looked into, MLflow's default store, ``mlflow.db``, is in the caller's folder."""
+def _launcher_by_store() -> Launcher | None:
+    """Where processes cannot be inspected, MLflow's default store, ``mlflow.db``, is in the caller's folder."""
     from registry.tracking.store import sqlite_file
 
     file = sqlite_file(os.environ.get("MLFLOW_TRACKING_URI", ""))
@@ -93,8 +101,8 @@ def _address(words: Sequence[str]) -> str:
     return shlex.join([project, *(["-v", version] if version else [])]) if project else ""
 
 
-def stand_with_caller() -> None:
-    """Make the caller's folder the working one, and say so where it is not the project's."""
+def enter_caller_folder() -> None:
+    """Make the caller's folder the working one, and report it where it is not the project's."""
     global _launcher
     _launcher = find_launcher()
     if _launcher is None:
@@ -107,7 +115,7 @@ def stand_with_caller() -> None:
             file=sys.stderr,
         )
         return
-    if not _at_home():
+    if not _in_project():
         print(_notice(_launcher), file=sys.stderr)
 
 
@@ -115,26 +123,37 @@ def _notice(launcher: Launcher) -> str:
     from registry.tracking.store import shown_uri, sqlite_file, sqlite_uri, tracking_uri
 
     uri = tracking_uri()
-    said = f"note: called from {launcher.folder}, where relative paths and results start; store {shown_uri(uri)}"
+    text = f"note: called from {launcher.folder}, where relative paths and results start; store {shown_uri(uri)}"
     own, used = PROJECT / "mlflow.db", sqlite_file(uri)
     if launcher.chose_store or not own.exists() or (used is not None and used.exists() and used.samefile(own)):
-        return said
-    return f"{said}\n      the project's own store is another; to use it: export MLFLOW_TRACKING_URI={sqlite_uri(own)}"
+        return text
+    return f"{text}\n      the project's own store is another; to use it: export MLFLOW_TRACKING_URI={sqlite_uri(own)}"
 
 
-def _at_home() -> bool:
+def _in_project() -> bool:
     return Path.cwd() == PROJECT or Path.cwd().resolve() == PROJECT
 
 
+def called_as_donors() -> bool:
+    """Whether this process is the console script ``donors``, or the package was installed without its MLproject."""
+    return Path(sys.argv[0]).stem == "donors" or not (PROJECT / "MLproject").is_file()
+
+
 def project_address() -> str:
-    """Return what ``mlflow run`` takes for this project where the user stands, quoted for a shell."""
-    if _at_home():
+    """Return what ``mlflow run`` takes for this project in the working folder, quoted for a shell."""
+    if _in_project():
         return "."
     return (_launcher.address if _launcher is not None else "") or shlex.quote(str(PROJECT))
 
 
-def pasted(text: str) -> str:
-    """Return a text whose commands, written for the project's folder, work where the user stands."""
+def runnable_here(text: str) -> str:
+    """Return a text whose commands, written for the project's folder, work as the user called this one."""
+    if called_as_donors():
+        text = re.sub(r"mlflow run \. -e (\w+)(?: --env-manager local)?", r"donors \1", text)
+        text = re.sub(r"(?<!\S)-P (\w+)=", lambda found: f"--{found[1].replace('_', '-')} ", text)
+        return text.replace("python -m entrypoints.import_results", "donors import").replace(
+            "python -m entrypoints.", "donors "
+        )
     address = project_address()
     if address == ".":
         return text

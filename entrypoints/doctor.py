@@ -1,53 +1,55 @@
-"""Look for what is wrong with the environment, the store, access to the hub, the disks and a study's records."""
+"""Check environment, store, hub access, disks and a study's records; name the remedy of each fault."""
 
 from __future__ import annotations
 
 import argparse
 
-from entrypoints.command import STUDY, boolean, parser, run_command
+from entrypoints.caller import runnable_here
+from entrypoints.command import run_command
+from entrypoints.parameters import STUDY, CommandParser, add_flag, add_study_parameters, boolean
 
 
-def main() -> None:
-    """Parse, examine, say what is wrong and what mends it; exit code 1 if anything is."""
-    arguments = parser(__doc__, "mlflow run . -e doctor --env-manager local -P study=demo")
-    arguments.add_argument(
-        "--study", default="", help=f"study whose bases and records are looked at too: {STUDY}; empty for none"
+def command_line() -> CommandParser:
+    """Return the parser of the parameters."""
+    parser = CommandParser("doctor", __doc__, "-P study=demo")
+    add_study_parameters(
+        parser, default="", help=f"study whose base models and records are checked too: {STUDY}; empty: none"
     )
-    arguments.add_argument("--data", default="", help="folder of a files benchmark, in place of the study's own path")
-    arguments.add_argument(
+    add_flag(
+        parser,
         "--repair",
-        nargs="?",
-        const=True,
-        default=False,
-        type=boolean,
-        help="true mends what can be mended without losing anything: runs of dead processes, what is recorded twice, "
+        help="true repairs what can be repaired without data loss: runs of dead processes, duplicate records, "
         "adapters that were never registered",
     )
-    arguments.add_argument(
+    parser.add_argument(
         "--digests",
         default="",
         type=_digests,
-        help="true compares all weights with their SHA-256, downloading them; false none; empty those on this machine",
+        help="true compares all weights with their SHA-256, downloading them; false none; empty: those on this machine",
     )
-    given = arguments.parse_args()
+    return parser
 
-    def doctor() -> int:
-        from entrypoints.caller import pasted
-        from registry.doctor.examination import Examination, examine, repaired
-        from registry.doctor.findings import Level, format_findings
-        from registry.tracking.runs import launching_run
 
-        launching_run()
-        faults = repairable = 0
-        for section in examine(Examination(given.study, given.data, given.digests)):
-            found = repaired(section) if given.repair else section
-            print(pasted("\n".join([found.title, *format_findings(found.findings)])), flush=True)
-            faults += sum(finding.level is Level.WRONG for finding in found.findings)
-            repairable += sum(finding.repair is not None for finding in found.findings)
-        print(_summary(faults, repairable))
-        return 1 if faults else 0
+def main(words: list[str] | None = None) -> None:
+    """Parse, examine, report each fault and its remedy; exit code 1 if there is any."""
+    given = command_line().parse_args(words)
+    run_command(lambda: _examine(given))
 
-    run_command(doctor)
+
+def _examine(given: argparse.Namespace) -> int:
+    from registry.doctor.examination import Examination, examine, repaired
+    from registry.doctor.findings import Level, format_findings
+    from registry.tracking.runs import launching_run
+
+    launching_run()
+    faults = repairable = 0
+    for section in examine(Examination(given.study, given.data, given.digests)):
+        found = repaired(section) if given.repair else section
+        print(runnable_here("\n".join([found.title, *format_findings(found.findings)])), flush=True)
+        faults += sum(finding.level is Level.WRONG for finding in found.findings)
+        repairable += sum(finding.repair is not None for finding in found.findings)
+    print(runnable_here(_summary(faults, repairable)))
+    return 1 if faults else 0
 
 
 def _digests(text: str) -> bool | None:
@@ -62,8 +64,8 @@ def _digests(text: str) -> bool | None:
 def _summary(faults: int, repairable: int) -> str:
     if not faults:
         return "nothing is wrong"
-    told = "one thing is wrong" if faults == 1 else f"{faults} things are wrong"
-    return f"{told}; {repairable} of them can be mended by -P repair=true" if repairable else told
+    text = "one thing is wrong" if faults == 1 else f"{faults} things are wrong"
+    return f"{text}; {repairable} of them can be repaired: -P repair=true" if repairable else text
 
 
 if __name__ == "__main__":

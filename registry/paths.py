@@ -6,14 +6,11 @@ import logging
 import os
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:  # a package that is missing is for `doctor` to report
-    pass
 
 __all__ = [
     "PROJECT",
     "checkpoint",
+    "home",
     "resolved_path",
     "user_cache",
 ]
@@ -23,6 +20,14 @@ _log = logging.getLogger(__name__)
 PROJECT = Path(__file__).resolve().parent.parent
 
 
+def home() -> Path:
+    """Return the project's folder; for a package that was installed without its project, the working folder.
+
+    The embedded stores are in it, and relative paths of a study file start there.
+    """
+    return PROJECT if (PROJECT / "MLproject").is_file() else Path.cwd()
+
+
 def resolved_path(path: str) -> Path:
     """Return where a study file's path points: a relative one starts at the project's folder.
 
@@ -30,7 +35,7 @@ def resolved_path(path: str) -> Path:
     elsewhere or is installed.
     """
     given = Path(path).expanduser()
-    ours, theirs = PROJECT / given, Path.cwd() / given
+    ours, theirs = home() / given, Path.cwd() / given
     if ours.exists() and theirs.exists() and not ours.samefile(theirs):
         _warn(ours, theirs)
     return theirs if theirs.exists() and not ours.exists() else ours

@@ -32,7 +32,7 @@ _HEADER = """\
 
 
 def run_time_pins() -> list[str]:
-    """Return conda.yaml's pip list, the project's direct dependencies."""
+    """Return conda.yaml's pip list, the project's direct dependencies; pyproject.toml declares the same."""
     lines = CONDA.read_text(encoding="utf-8").partition("- pip:\n")[2].splitlines()
     return [line.strip().removeprefix("- ") for line in lines if line.strip().startswith("- ")]
 

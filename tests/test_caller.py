@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from entrypoints import caller
-from entrypoints.caller import _address, pasted, project_address
+from entrypoints.caller import _address, project_address, runnable_here
 from registry.paths import PROJECT, resolved_path
 from registry.tracking.store import all_runs, experiment_id, open_store, sqlite_uri
 
@@ -51,7 +51,7 @@ def test_the_caller_of_mlflow_run_is_found(tmp_path: Path, monkeypatch, named: b
 def test_a_command_without_mlflow_run_stays_where_it_is(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.delenv("MLFLOW_RUN_ID", raising=False)
     monkeypatch.chdir(tmp_path)
-    caller.stand_with_caller()
+    caller.enter_caller_folder()
     assert Path.cwd() == tmp_path
 
 
@@ -74,13 +74,30 @@ def test_lines_to_paste_name_the_project_where_the_user_stands(monkeypatch, tmp_
     line = "next: mlflow run . -e analyze --env-manager local; or python -m entrypoints.doctor"
     monkeypatch.setattr(caller, "_launcher", None)
     monkeypatch.chdir(PROJECT)
-    assert pasted(line) == line
+    assert runnable_here(line) == line
     monkeypatch.chdir(tmp_path)
     assert project_address() == str(PROJECT)
-    assert pasted(line).startswith(f"next: mlflow run {PROJECT} -e analyze --env-manager local; or ")
-    assert pasted(line).endswith(f"mlflow run {PROJECT} -e doctor --env-manager local")
+    assert runnable_here(line).startswith(f"next: mlflow run {PROJECT} -e analyze --env-manager local; or ")
+    assert runnable_here(line).endswith(f"mlflow run {PROJECT} -e doctor --env-manager local")
     monkeypatch.setattr(caller, "_launcher", caller.Launcher(tmp_path, "https://host/owner/name"))
-    assert "mlflow run https://host/owner/name -e analyze" in pasted(line)
+    assert "mlflow run https://host/owner/name -e analyze" in runnable_here(line)
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (
+            "mlflow run . -e study --env-manager local -P study=demo -P dry_run=true",
+            "donors study --study demo --dry-run true",
+        ),
+        ("see python -m entrypoints.import_results --help", "see donors import --help"),
+        ("name another folder: -P output=<folder>", "name another folder: --output <folder>"),
+        ("mlflow ui --backend-store-uri x -P", "mlflow ui --backend-store-uri x -P"),
+    ],
+)
+def test_lines_to_paste_are_commands_of_donors_for_who_called_it(monkeypatch, line: str, shown: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["/somewhere/bin/donors", "study"])
+    assert runnable_here(line) == shown
 
 
 def test_a_relative_path_of_a_study_is_found_in_the_project_or_with_the_caller(monkeypatch, tmp_path, caplog) -> None:

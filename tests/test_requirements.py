@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -90,6 +93,34 @@ def test_what_the_packages_themselves_need_is_locked(name: str) -> None:
         if left := {need for need in names - there if not pins.UNLOCKED.fullmatch(need)}:
             missing[one.name] = left
     assert missing == {}
+
+
+def test_pyproject_declares_what_conda_yaml_pins() -> None:
+    declared = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["dependencies"]
+    assert sorted(declared) == sorted(pins.run_time_pins())
+
+
+def test_everything_that_is_imported_is_declared() -> None:
+    """Directly, and not as a dependency of something else; what an extra is for comes with that extra."""
+    optional = {canonicalize_name(Requirement(pin).name) for found in pins.extras().values() for pin in found}
+    listed = {canonicalize_name(Requirement(pin).name) for pin in pins.run_time_pins()} | optional
+    installed = metadata.packages_distributions()
+    undeclared = {
+        (file.relative_to(PROJECT).as_posix(), module)
+        for part in ("analysis", "entrypoints", "registry")
+        for file in (PROJECT / part).rglob("*.py")
+        for module in imported_modules(file) - {"analysis", "entrypoints", "registry"} - sys.stdlib_module_names
+        if not listed & {canonicalize_name(name) for name in installed.get(module, [module])}
+    }
+    assert undeclared == set()
+
+
+def imported_modules(file: Path) -> set[str]:
+    """Top-level modules that a file imports, wherever in it."""
+    nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [str(node.module) for node in nodes if isinstance(node, ast.ImportFrom) and not node.level]
+    return {name.partition(".")[0] for name in names}
 
 
 def test_a_pin_is_raised_wherever_it_stands() -> None:

@@ -6,14 +6,11 @@ import os
 import re
 import shlex
 import sys
-import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
-import yaml
-
 from registry.doctor.findings import Finding, good, note, wrong
-from registry.paths import PROJECT
+from registry.files.environment import direct_requirements
 from registry.process import usable_cores
 
 __all__ = ["check_devices", "check_environment", "pinned"]
@@ -34,13 +31,8 @@ _EXTRAS = {
 def check_environment() -> list[Finding]:
     """Compare what is installed with what conda.yaml pins."""
     found = [_python()]
-    wanted = pinned(yaml.safe_load((PROJECT / "conda.yaml").read_text(encoding="utf-8"))["dependencies"][-1]["pip"])
-    found += list(_packages(wanted))
-    extras = tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))
-    found += [
-        _extra(name, purpose, pinned(extras["project"]["optional-dependencies"].get(name, [])))
-        for name, purpose in _EXTRAS.items()
-    ]
+    found += list(_packages(pinned(direct_requirements())))
+    found += [_extra(name, purpose, pinned(direct_requirements(name))) for name, purpose in _EXTRAS.items()]
     return found
 
 

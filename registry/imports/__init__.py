@@ -8,8 +8,8 @@ Knows no torch. What `analysis.reading.frame` reads back is named in `registry.t
 
 from __future__ import annotations
 
-from registry.imports.imported import Imported
+from registry.imports.imported import ImportedResults
 from registry.imports.naming import read_families, study_name
 from registry.imports.record import FORMATS, read_source, record_import, write_frame
 
-__all__ = ["FORMATS", "Imported", "read_families", "read_source", "record_import", "study_name", "write_frame"]
+__all__ = ["FORMATS", "ImportedResults", "read_families", "read_source", "record_import", "study_name", "write_frame"]

@@ -1,4 +1,4 @@
-"""What is wrong with a table, told kind by kind: where first, how often, and an example."""
+"""What is wrong with a table, kind by kind: the first lines, how often, and an example."""
 
 from __future__ import annotations
 

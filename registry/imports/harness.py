@@ -16,11 +16,11 @@ from registry.cells import Cell, regime_of
 from registry.errors import Refused, unknown
 from registry.evaluation.metrics import delta_metrics
 from registry.imports.harness_files import Results, results_below
-from registry.imports.harness_scores import Measured, Reading, listed, measure
+from registry.imports.harness_scores import Reading, TargetMeasurement, format_names, measure
 from registry.imports.harness_settings import differences
-from registry.imports.imported import Imported
+from registry.imports.imported import ImportedResults
 from registry.imports.manifest import Manifest, ManifestRun
-from registry.imports.naming import described
+from registry.imports.naming import family_and_size
 from registry.sources import Source
 from registry.tracking import metric_names
 from registry.tracking.chance import compared_with_chance
@@ -29,7 +29,7 @@ from registry.tracking.columns import BASELINE_COLUMNS, CELL_KEY, STORED_COLUMNS
 __all__ = ["read_harness"]
 
 
-def read_harness(manifest: Manifest, families: Mapping[str, str], staging: Path) -> Imported:
+def read_harness(manifest: Manifest, families: Mapping[str, str], staging: Path) -> ImportedResults:
     """Read every folder of a manifest.
 
     Parameters
@@ -49,7 +49,7 @@ def read_harness(manifest: Manifest, families: Mapping[str, str], staging: Path)
     reading.read(manifest.path)
     reading.digest.update(repr(sorted(families.items())).encode())
     models: dict[str, tuple[str, float]] = {}
-    measured: dict[ManifestRun, dict[Cell, Measured]] = {}
+    measured: dict[ManifestRun, dict[Cell, TargetMeasurement]] = {}
     for run in tqdm(manifest.runs, desc="reading results", unit="run", delay=2, leave=False):
         found = results_below(run)
         if run.source is None:
@@ -70,7 +70,7 @@ def read_harness(manifest: Manifest, families: Mapping[str, str], staging: Path)
         if len(names) > 1
     ]
     observations = pd.DataFrame(rows, columns=STORED_COLUMNS).sort_values([*CELL_KEY, "seed"])
-    return Imported(
+    return ImportedResults(
         name=manifest.path.name,
         format="lm_eval",
         digest=reading.digest.hexdigest(),
@@ -83,7 +83,9 @@ def read_harness(manifest: Manifest, families: Mapping[str, str], staging: Path)
     )
 
 
-def _headlines(measured: Mapping[ManifestRun, Mapping[Cell, Measured]], manifest: Manifest) -> dict[str, set[str]]:
+def _headlines(
+    measured: Mapping[ManifestRun, Mapping[Cell, TargetMeasurement]], manifest: Manifest
+) -> dict[str, set[str]]:
     """Return the accuracies that are each task's score: two where some of its cells have no acc_norm."""
     found: dict[str, set[str]] = {}
     for targets in measured.values():
@@ -105,14 +107,14 @@ def _describe(
     if size is None and isinstance(counted, int) and counted > 0:
         size = counted / 1e9
     remedy = f"say it in the manifest: models: {{{run.model}: {{family: …, size_b: …}}}}"
-    return described(run.model, given, size, where=run.where, remedy=remedy)
+    return family_and_size(run.model, given, size, where=run.where, remedy=remedy)
 
 
 def _rows(
     run: ManifestRun,
     source: Cell,
-    targets: Mapping[Cell, Measured],
-    base: Mapping[Cell, Measured],
+    targets: Mapping[Cell, TargetMeasurement],
+    base: Mapping[Cell, TargetMeasurement],
     model: tuple[str, float],
     protocol: str,
     reading: Reading,
@@ -121,7 +123,8 @@ def _rows(
     lacking = sorted(str(cell) for cell in targets.keys() - base.keys())
     if lacking:
         raise Refused(
-            f"{run.where}: {run.model} has no baseline on {listed(lacking)}; evaluate the untouched model there too"
+            f"{run.where}: {run.model} has no baseline on {format_names(lacking)}; "
+            "evaluate the untouched model there too"
         )
     for cell, found in targets.items():
         _require_same(run, cell, found, base[cell], reading)
@@ -148,7 +151,9 @@ def _rows(
         }
 
 
-def _require_same(run: ManifestRun, cell: Cell, found: Measured, base: Measured, reading: Reading) -> None:
+def _require_same(
+    run: ManifestRun, cell: Cell, found: TargetMeasurement, base: TargetMeasurement, reading: Reading
+) -> None:
     """Refuse a delta between two different measurements, and note what differs without harm."""
     if found.score.headline != base.score.headline:
         raise Refused(f"{run.where}: {cell} has acc_norm in only one of {found.file} and its baseline {base.file}")
@@ -163,7 +168,7 @@ def _require_same(run: ManifestRun, cell: Cell, found: Measured, base: Measured,
         reading.unchanged.add(f"{run} on {cell}")
 
 
-def _baselines(bases: Mapping[str, Mapping[Cell, Measured]]) -> pd.DataFrame:
+def _baselines(bases: Mapping[str, Mapping[Cell, TargetMeasurement]]) -> pd.DataFrame:
     rows = [
         (model, cell.task, cell.language, found.score.score, found.score.chance, found.score.chance_p)
         for model, targets in bases.items()

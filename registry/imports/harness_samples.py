@@ -23,19 +23,19 @@ _IDS = ("id", "sample_id", "question_id")
 
 
 class OptionsInContext(ValueError):
-    """The task's options are contexts before one continuation, so a sample does not tell the options' texts."""
+    """The task's options are contexts before one continuation, so a sample does not have the options' texts."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """A task's outcomes, and the SHA-256 of what was asked: every context, its continuations and the target.
+    """A task's outcomes, and the SHA-256 of its prompts: every context, its continuations and the target.
 
     ``outcomes`` has one row per question and option, in the order of the set; columns and types as
     `registry.evaluation.outcomes.Outcomes.frame` has them, without task and language.
     """
 
     outcomes: pd.DataFrame
-    asked: str
+    prompt_digest: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ def read_samples(path: Path, *, delimiter: str, kind: str) -> Samples:
 def _digest(questions: Iterable[_Question]) -> str:
     digest = hashlib.sha256()
     for question in questions:
-        asked = [question.number, question.context, question.options, question.target]
-        digest.update(json.dumps(asked).encode())
+        prompt = [question.number, question.context, question.options, question.target]
+        digest.update(json.dumps(prompt).encode())
     return digest.hexdigest()
 
 
@@ -100,8 +100,8 @@ def _questions(path: Path, kind: str) -> Iterator[_Question]:
                 except OptionsInContext:
                     raise
                 except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
-                    told = f"{type(error).__name__}: {str(error)[:200]}"
-                    raise Refused(f"{path}:{line} is no sample of a multiple-choice task ({told})") from None
+                    reason = f"{type(error).__name__}: {str(error)[:200]}"
+                    raise Refused(f"{path}:{line} is no sample of a multiple-choice task ({reason})") from None
     except OSError as error:
         raise Refused(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
@@ -109,14 +109,14 @@ def _questions(path: Path, kind: str) -> Iterator[_Question]:
 
 
 def _question(sample: dict[str, Any]) -> _Question:
-    asked = sample["arguments"]
+    arguments = sample["arguments"]
     # Logged as {gen_args_0: {arg_0: context, arg_1: continuation}, …}; the order of keys is not promised.
-    pairs = [asked[key] for key in sorted(asked, key=lambda key: int(key.rpartition("_")[2]))]
+    pairs = [arguments[key] for key in sorted(arguments, key=lambda key: int(key.rpartition("_")[2]))]
     contexts, continuations = [pair["arg_0"] for pair in pairs], [pair["arg_1"] for pair in pairs]
     values = [float(response[0]) for response in sample["filtered_resps"]]
     if len(values) != len(pairs):
         raise ValueError(f"{len(values)} log-likelihoods for {len(pairs)} options")
-    # For mutual information the harness asks for every option a second time, without its context.
+    # For mutual information the harness scores every option a second time, without its context.
     half = len(pairs) // 2
     if (
         len(pairs) % 2 == 0

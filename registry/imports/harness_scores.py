@@ -29,14 +29,14 @@ from registry.tracking import names
 from registry.tracking.chance import chance_p
 from registry.tracking.columns import WITH_CHECKSUMS
 
-__all__ = ["Measured", "Reading", "listed", "measure"]
+__all__ = ["Reading", "TargetMeasurement", "format_names", "measure"]
 
 _SAME = 1e-9  # rounding of a mean over questions
 _LISTED = 5  # how many names a message spells out
 
 
 @dataclass(frozen=True)
-class Measured:
+class TargetMeasurement:
     """What one model made of one target, under which settings; ``file`` is where that stands.
 
     ``answers`` is the SHA-256 of all log-likelihoods, None without samples.
@@ -50,7 +50,7 @@ class Measured:
 
 @dataclass
 class Reading:
-    """What reading the folders brings up besides scores."""
+    """What reading the folders yields besides scores."""
 
     staging: Path
     digest: Any = field(default_factory=hashlib.sha256)
@@ -62,7 +62,7 @@ class Reading:
     harmless: set[str] = field(default_factory=set)
     unknown: set[str] = field(default_factory=set)
     unchanged: set[str] = field(default_factory=set)
-    copied: set[tuple[Cell, ...]] = field(default_factory=set)
+    copies: set[tuple[Cell, ...]] = field(default_factory=set)
 
     def read(self, path: Path) -> None:
         """Let a file's content count in the import's digest."""
@@ -72,35 +72,35 @@ class Reading:
     def notes(self) -> Iterator[str]:
         """Say what a reader must know."""
         if self.without_samples:
-            yield f"There are no outcomes of single questions for {listed(self.without_samples)}: scores alone."
+            yield f"There are no outcomes of single questions for {format_names(self.without_samples)}: scores alone."
         if self.in_context:
-            yield f"Options of {listed(self.in_context)} stand in the question: scores alone, no outcomes."
+            yield f"Options of {format_names(self.in_context)} stand in the question: scores alone, no outcomes."
         if self.partial:
-            yield f"Only a part of the questions was evaluated, as by --limit, in: {listed(self.partial)}."
+            yield f"Only a part of the questions was evaluated, as by --limit, in: {format_names(self.partial)}."
         if self.left_out:
-            yield f"Left out, as the manifest says: {listed(self.left_out)}."
+            yield f"Left out, as the manifest says: {format_names(self.left_out)}."
         if self.harmless:
-            told = "Settings that differ between an adapter and its baseline and change no score beyond rounding"
-            yield f"{told}: {', '.join(sorted(self.harmless))}."
+            settings = "Settings that differ between an adapter and its baseline and change no score beyond rounding"
+            yield f"{settings}: {', '.join(sorted(self.harmless))}."
         if self.unknown:
-            told = (
-                "Settings that only one of an adapter's and its baseline's files tells, so that they are not compared"
-            )
-            yield f"{told}: {', '.join(sorted(self.unknown))}."
-        for cells in sorted(self.copied):
-            told = "have the same test items, so every result on them counts once for each"
-            yield f"Copies: {', '.join(map(str, cells))} {told}."
+            settings = "Settings in the file of only an adapter or only its baseline, so that they are not compared"
+            yield f"{settings}: {', '.join(sorted(self.unknown))}."
+        for cells in sorted(self.copies):
+            effect = "have the same test items, so every result on them counts once for each"
+            yield f"Copies: {', '.join(map(str, cells))} {effect}."
         if self.unchanged:
-            told = "To the last digit the untouched model's log-likelihoods, as if the adapter had not been loaded"
-            yield f"{told} or lm_eval had answered from a cache (use_cache): {listed(self.unchanged)}."
+            same = "To the last digit the untouched model's log-likelihoods, as if the adapter had not been loaded"
+            yield f"{same} or lm_eval had answered from a cache (use_cache): {format_names(self.unchanged)}."
         if self.older:
             again = "Measured again by a newer file in the same folder, and only the newest counts"
-            yield f"{again}: {listed(self.older)}."
+            yield f"{again}: {format_names(self.older)}."
 
 
-def measure(run: ManifestRun, manifest: Manifest, found: list[Results], reading: Reading) -> dict[Cell, Measured]:
+def measure(
+    run: ManifestRun, manifest: Manifest, found: list[Results], reading: Reading
+) -> dict[Cell, TargetMeasurement]:
     """Return what a run measured on each target, and write its outcomes."""
-    measured: dict[Cell, Measured] = {}
+    measured: dict[Cell, TargetMeasurement] = {}
     tasks: dict[Cell, str] = {}
     outcomes: list[pd.DataFrame] = []
     for results in found:  # the newest first
@@ -118,15 +118,15 @@ def measure(run: ManifestRun, manifest: Manifest, found: list[Results], reading:
                 )
             samples = _samples(results, task, run, reading)
             tasks[cell] = task
-            settings = settings_of(results, task, None if samples is None else samples.asked)
+            settings = settings_of(results, task, None if samples is None else samples.prompt_digest)
             score = _score(results, task, samples, manifest.headlines.get(cell.task))
-            measured[cell] = Measured(score, settings, results.path, _answers(samples))
+            measured[cell] = TargetMeasurement(score, settings, results.path, _answers(samples))
             _note_part(results, task, reading)
             if samples is not None:
                 outcomes.append(samples.outcomes.assign(task=cell.task, language=cell.language))
     if not measured:
         raise Refused(f"{run.where}: {run.folder} holds no task that is imported")
-    reading.copied.update(_copied(measured))
+    reading.copies.update(_copies(measured))
     if outcomes:
         _write(outcomes, reading.staging / names.outcomes_file(run.model, run.source, run.seed))
     return measured
@@ -137,7 +137,7 @@ def _cell(task: str, manifest: Manifest, run: ManifestRun, reading: Reading) -> 
         cell = manifest.cell_of(task)
     except KeyError:
         raise Refused(
-            f"{run.where}: which cell the task {task[:80]!r} is cannot be told from its name; say it in "
+            f"{run.where}: the cell of the task {task[:80]!r} is not known from its name; name it in "
             f"{manifest.path.name}, such as tasks: {{{task[:80]}: my_task/en}}, or with null to leave it out"
         ) from None
     if cell is None:
@@ -160,7 +160,7 @@ def _samples(results: Results, task: str, run: ManifestRun, reading: Reading) ->
 
 
 def _score(results: Results, task: str, samples: Samples | None, chosen: str | None) -> TargetScore:
-    """Return a task's accuracies; samples tell what its metrics leave out.
+    """Return a task's accuracies; samples add what its metrics leave out.
 
     Parameters
     ----------
@@ -179,18 +179,18 @@ def _score(results: Results, task: str, samples: Samples | None, chosen: str | N
         )
     if samples is None:
         return TargetScore(acc, math.nan if acc_norm is None else acc_norm, math.nan, headline)
-    counted = _counted(samples.outcomes)
-    for name, told in (("acc", acc), ("acc_norm", acc_norm)):
-        if told is not None and not abs(counted[name] - told) <= _SAME:
+    counted = _count_accuracies(samples.outcomes)
+    for name, value in (("acc", acc), ("acc_norm", acc_norm)):
+        if value is not None and not abs(counted[name] - value) <= _SAME:
             raise Refused(
-                f"{results.path}: {name} of {task} is {told:.6g}, but its samples give {counted[name]:.6g}; the files "
+                f"{results.path}: {name} of {task} is {value:.6g}, but its samples give {counted[name]:.6g}; the files "
                 f"are not of one evaluation: remove {results.samples(task).name} to import the scores alone"
             )
     both = (acc, counted["acc_norm"] if acc_norm is None else acc_norm)
     return TargetScore(*both, counted["chance"], headline, counted[f"chance_p/{headline}"])
 
 
-def _counted(samples: pd.DataFrame) -> dict[str, float]:
+def _count_accuracies(samples: pd.DataFrame) -> dict[str, float]:
     """Return both accuracies, the expected score of guessing and p-values, counted over a task's questions."""
     by_question = samples.groupby(np.cumsum(samples["option"].to_numpy() == 0))
     right = samples[samples["right"]]
@@ -205,13 +205,13 @@ def _counted(samples: pd.DataFrame) -> dict[str, float]:
     }
 
 
-def _copied(measured: Mapping[Cell, Measured]) -> Iterator[tuple[Cell, ...]]:
-    """Yield the groups of cells that were asked the same, word for word."""
-    asked: dict[str, list[Cell]] = defaultdict(list)
+def _copies(measured: Mapping[Cell, TargetMeasurement]) -> Iterator[tuple[Cell, ...]]:
+    """Yield the groups of cells whose prompts are the same, word for word."""
+    cells_of: dict[str, list[Cell]] = defaultdict(list)
     for cell, found in measured.items():
         if "prompts" in found.settings.values:
-            asked[found.settings.values["prompts"]].append(cell)
-    return (tuple(sorted(cells)) for cells in asked.values() if len(cells) > 1)
+            cells_of[found.settings.values["prompts"]].append(cell)
+    return (tuple(sorted(cells)) for cells in cells_of.values() if len(cells) > 1)
 
 
 def _answers(samples: Samples | None) -> str | None:
@@ -238,7 +238,7 @@ def _write(outcomes: list[pd.DataFrame], path: Path) -> None:
     table[columns].to_parquet(path, index=False, compression="zstd", **WITH_CHECKSUMS)
 
 
-def listed(things: Iterable[str]) -> str:
+def format_names(things: Iterable[str]) -> str:
     """Name the first few things, sorted, and count the rest."""
     found = sorted(things)
     return ", ".join(found[:_LISTED]) + (f" and {len(found) - _LISTED} more" if len(found) > _LISTED else "")

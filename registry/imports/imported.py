@@ -11,13 +11,13 @@ import pandas as pd
 from registry.tracking.chance import CHANCE_Q
 from registry.tracking.columns import SOURCE, TARGET
 
-__all__ = ["Imported", "counts"]
+__all__ = ["ImportedResults", "counts"]
 
 _SHOWN = 5  # baselines that a warning names
 
 
 @dataclass(frozen=True)
-class Imported:
+class ImportedResults:
     """Results as read, every check passed.
 
     Attributes

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, PlainValidator
+from pydantic.dataclasses import dataclass as checked_dataclass
 
 from registry.benchmarks.tables import read_table
 from registry.cells import Cell
+from registry.config.messages import FileSchema, validate
+from registry.config.types import STRICT, Headline, Name
 from registry.config.yaml_text import read_yaml
-from registry.errors import Refused, unknown
+from registry.errors import Refused
 from registry.imports.naming import NAME_RULE, is_model, is_name
 
 __all__ = ["EXAMPLE", "Manifest", "ManifestRun", "read_manifest"]
@@ -25,9 +30,6 @@ tasks: {"my_task_{language}": my_task}                   # only for tasks that a
 models: {lab/other: {family: Other, size_b: 1.5}}        # only for models that are not known
 headline: {arc_challenge: acc}                   # only where the score is not to be acc_norm, if there is one"""
 
-_KEYS = ("runs", "tasks", "models", "protocol", "headline")
-_RUN_KEYS = ("folder", "model", "source", "seed")
-_MODEL_KEYS = ("family", "size_b")
 _LANGUAGE = "{language}"
 
 #: The harness's names of the published tasks. What has no ``{language}`` is English and goes before the patterns.
@@ -99,33 +101,110 @@ class Manifest:
         raise KeyError(task)
 
 
+def _whole_seed(given: object) -> int:
+    if isinstance(given, bool) or not re.fullmatch(r"\d{1,18}", str(given)):
+        raise ValueError("a seed is a whole number from 0")
+    return int(str(given))
+
+
+def _model_name(given: str) -> str:
+    if not is_model(given):
+        raise ValueError(f"a model's name is {NAME_RULE}; a hub owner may precede it")
+    return given
+
+
+def _source(given: object) -> Cell:
+    return _usable_cell(str(given))
+
+
+def _usable_cell(text: str) -> Cell:
+    cell = Cell.parse(text)
+    if not is_name(cell.task) or not is_name(cell.language):
+        raise ValueError(f"names in a cell are {NAME_RULE}")
+    return cell
+
+
+def _task_names(given: dict[str, str | None]) -> dict[str, str | None]:
+    for pattern, meaning in given.items():
+        if pattern.count(_LANGUAGE) > 1:
+            raise ValueError(f"{pattern!r} has {_LANGUAGE} more than once")
+        if meaning is None:
+            continue
+        if _LANGUAGE in pattern and not is_name(meaning):
+            raise ValueError(f"{pattern!r}: {meaning!r} is not a task's name: {NAME_RULE}")
+        if _LANGUAGE not in pattern:
+            try:
+                _usable_cell(meaning)
+            except ValueError as error:
+                raise ValueError(f"{pattern!r}: {error}") from None
+    return given
+
+
+@checked_dataclass(frozen=True, config=STRICT)
+class _RunEntry:
+    """A run as a manifest lists it."""
+
+    folder: Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+    model: Annotated[str, AfterValidator(_model_name)]
+    source: Annotated[Cell, PlainValidator(_source)] | None = None
+    seed: Annotated[int, PlainValidator(_whole_seed)] | None = None
+
+    def __post_init__(self) -> None:
+        if self.source is None and self.seed is not None:
+            raise ValueError(f"a baseline has no seed (source: null, seed: {self.seed})")
+        if self.source is not None and self.seed is None:
+            raise ValueError("seed is missing: which seed was the adapter trained with?")
+
+
+@checked_dataclass(frozen=True, config=STRICT)
+class _ModelEntry:
+    """What a manifest says of a model that is not known here."""
+
+    family: Name | None = None
+    size_b: Annotated[float, Field(strict=True, gt=0, lt=1e6)] | None = None
+
+
+@checked_dataclass(frozen=True, config=STRICT)
+class _ManifestFile:
+    """What a manifest may hold."""
+
+    runs: tuple[_RunEntry, ...] = ()
+    tasks: Annotated[dict[str, str | None], AfterValidator(_task_names)] = field(default_factory=dict)
+    models: dict[str, _ModelEntry] = field(default_factory=dict)
+    protocol: Name = "imported"
+    headline: dict[str, Headline] = field(default_factory=dict)
+
+
+_SCHEMA = FileSchema(
+    _ManifestFile,
+    "manifest",
+    {(): _ManifestFile, ("runs", "*"): _RunEntry, ("models", "*"): _ModelEntry},
+)
+
+
 def read_manifest(path: Path) -> Manifest:
     """Read a manifest: YAML, or CSV with the columns ``folder, model, source, seed``.
 
     Raises
     ------
     Refused
-        If it says something that a manifest does not know, or lists an evaluation twice or a model without baseline.
+        If it contains something that a manifest does not have, or lists an evaluation twice or a model without
+        baseline.
     """
-    content = _table(path) if path.suffix == ".csv" else _yaml(path)
-    _known_keys(content, _KEYS, str(path))
-    listed = content.get("runs")
-    if not isinstance(listed, list) or not listed:
-        raise Refused(f"{path}: a manifest lists runs, such as:\n{EXAMPLE}")
-    runs = tuple(_run(entry, path, f"{path}: runs[{number}]") for number, entry in enumerate(listed))
-    _check_runs(runs)
-    protocol = content.get("protocol", "imported")
-    if not isinstance(protocol, str) or not is_name(protocol):
-        raise Refused(f"{path}: protocol: {protocol!r} is not usable; a name is {NAME_RULE}")
-    tasks = _tasks(content.get("tasks") or {}, path)
-    return Manifest(path, runs, tasks, _models(content, path), protocol, _headlines(content, path))
-
-
-def _yaml(path: Path) -> dict[str, Any]:
-    _, content = read_yaml(path)
+    text, content = (None, _table(path)) if path.suffix == ".csv" else read_yaml(path)
     if not isinstance(content, dict):
         raise Refused(f"{path}: a manifest is a mapping, such as:\n{EXAMPLE}")
-    return content
+    given = {key: value for key, value in content.items() if value is not None}
+    file = validate(_SCHEMA, given, where=str(path), text=text)
+    if not file.runs:
+        raise Refused(f"{path}: a manifest lists runs, such as:\n{EXAMPLE}")
+    runs = tuple(
+        ManifestRun(path.parent / run.folder, run.model, run.source, run.seed, f"{path}: runs[{number}]")
+        for number, run in enumerate(file.runs)
+    )
+    _check_runs(runs)
+    models = {name: (model.family, model.size_b) for name, model in file.models.items()}
+    return Manifest(path, runs, file.tasks, models, file.protocol, dict(file.headline))
 
 
 def _table(path: Path) -> dict[str, Any]:
@@ -134,38 +213,8 @@ def _table(path: Path) -> dict[str, Any]:
     return {"runs": [{key: value for key, value in row.items() if value} for row in rows]}
 
 
-def _known_keys(content: Mapping[Any, Any], keys: Iterable[str], where: str) -> None:
-    for key in content:
-        if key not in keys:
-            raise unknown("key", str(key), keys, where=where)
-
-
-def _run(entry: Any, path: Path, where: str) -> ManifestRun:
-    if not isinstance(entry, dict):
-        raise Refused(f"{where}: a run is a mapping, such as {{folder: base, model: lab/one, source: null}}")
-    _known_keys(entry, _RUN_KEYS, where)
-    folder, model, source, seed = (entry.get(key) for key in _RUN_KEYS)
-    if not isinstance(folder, str) or not folder or "\0" in folder:
-        raise Refused(f"{where}: folder is missing; name the folder of results, from the manifest's own")
-    if not isinstance(model, str) or not is_model(model):
-        raise Refused(f"{where}: model {model!r} is not usable; a name is {NAME_RULE}, a hub owner may go before it")
-    cell = _cell(source, where) if source is not None else None
-    if (cell is None) != (seed is None):
-        told = "a baseline has no seed" if cell is None else "seed is missing: which seed was the adapter trained with?"
-        raise Refused(f"{where}: {told} (source: {source!r}, seed: {seed!r})")
-    if seed is not None and (isinstance(seed, bool) or not re.fullmatch(r"\d{1,18}", str(seed))):
-        raise Refused(f"{where}: seed {seed!r} is not a whole number from 0")
-    return ManifestRun(path.parent / folder, model, cell, None if seed is None else int(seed), where)
-
-
-def _cell(text: object, where: str) -> Cell:
-    try:
-        cell = Cell.parse(str(text))
-    except ValueError as error:
-        raise Refused(f"{where}: {error}") from None
-    if not is_name(cell.task) or not is_name(cell.language):
-        raise Refused(f"{where}: {str(text)[:80]!r} is not usable; names are {NAME_RULE}")
-    return cell
+def _place(run: ManifestRun) -> str:
+    return run.where.rpartition(": ")[2]
 
 
 def _check_runs(runs: tuple[ManifestRun, ...]) -> None:
@@ -173,7 +222,7 @@ def _check_runs(runs: tuple[ManifestRun, ...]) -> None:
     for run in runs:
         key = (run.model, run.source, run.seed)
         if key in seen:
-            raise Refused(f"{run.where}: {run} stands there already, at {seen[key].where}; keep one of them")
+            raise Refused(f"{run.where}: {run} is listed already, as {_place(seen[key])}; keep one of them")
         seen[key] = run
     bare = sorted({run.model for run in runs} - {run.model for run in runs if run.source is None})
     if bare:
@@ -183,50 +232,6 @@ def _check_runs(runs: tuple[ManifestRun, ...]) -> None:
         )
     if all(run.source is None for run in runs):
         raise Refused("only baselines are listed; a run with a source cell and a seed is needed to measure a delta")
-
-
-def _tasks(given: Any, path: Path) -> dict[str, str | None]:
-    where = f"{path}: tasks"
-    if not isinstance(given, dict):
-        raise Refused(f"{where}: a mapping is needed, such as {{'my_task_{_LANGUAGE}': my_task}}")
-    for pattern, meant in given.items():
-        if not isinstance(pattern, str) or pattern.count(_LANGUAGE) > 1 or not isinstance(meant, str | None):
-            raise Refused(f"{where}: {pattern!r}: {meant!r} is no task, with {_LANGUAGE} at most once, and its cell")
-        if meant is None:
-            continue
-        if _LANGUAGE not in pattern:
-            _cell(meant, f"{where}.{pattern}")
-        elif not is_name(meant):
-            raise Refused(f"{where}.{pattern}: {meant!r} is not usable; a task's name is {NAME_RULE}")
-    return dict(given)
-
-
-def _models(content: Mapping[str, Any], path: Path) -> dict[str, tuple[str | None, float | None]]:
-    given = content.get("models") or {}
-    where = f"{path}: models"
-    if not isinstance(given, dict) or not all(isinstance(entry, dict) for entry in given.values()):
-        raise Refused(f"{where}: a mapping is needed, such as {{lab/other: {{family: Other, size_b: 1.5}}}}")
-    models: dict[str, tuple[str | None, float | None]] = {}
-    for name, entry in given.items():
-        _known_keys(entry, _MODEL_KEYS, f"{where}.{name}")
-        family, size = entry.get("family"), entry.get("size_b")
-        if family is not None and not is_name(str(family)):
-            raise Refused(f"{where}.{name}: family {family!r} is not usable; a name is {NAME_RULE}")
-        if size is not None and (isinstance(size, bool) or not isinstance(size, int | float) or not 0 < size < 1e6):
-            raise Refused(f"{where}.{name}: size_b {size!r} is no number of billions of parameters")
-        models[str(name)] = (None if family is None else str(family), None if size is None else float(size))
-    return models
-
-
-def _headlines(content: Mapping[str, Any], path: Path) -> dict[str, str]:
-    given = content.get("headline") or {}
-    where = f"{path}: headline"
-    if not isinstance(given, dict):
-        raise Refused(f"{where}: a mapping is needed, such as {{arc_challenge: acc}}")
-    for task, name in given.items():
-        if name not in ("acc", "acc_norm"):
-            raise unknown("accuracy", str(name), ("acc", "acc_norm"), where=f"{where}.{task}")
-    return {str(task): str(name) for task, name in given.items()}
 
 
 def _language_in(task: str, pattern: str) -> str | None:

@@ -13,7 +13,16 @@ from registry.config.types import Name
 from registry.errors import Refused
 from registry.models.base import KNOWN
 
-__all__ = ["NAME_RULE", "describe_model", "described", "is_model", "is_name", "read_families", "size_of", "study_name"]
+__all__ = [
+    "NAME_RULE",
+    "describe_model",
+    "family_and_size",
+    "is_model",
+    "is_name",
+    "read_families",
+    "size_of",
+    "study_name",
+]
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _LONGEST_MODEL = 120  # as in registry.config.study.BaseSpec
@@ -82,9 +91,9 @@ def read_families(text: str) -> dict[str, str]:
 def describe_model(name: str) -> tuple[str, float] | None:
     """Return family and size in billions of a model of the paper or the built-in grid, with or without its owner."""
     wanted = name.replace("__", "/").lower()  # lm-evaluation-harness writes owner__name for folders
-    for known, described in KNOWN.items():
+    for known, facts in KNOWN.items():
         if wanted in (known.lower(), known.rpartition("/")[2].lower()):
-            return described
+            return facts
     return None
 
 
@@ -95,7 +104,7 @@ def size_of(text: str) -> float | None:
     return size if size > 0 else None
 
 
-def described(
+def family_and_size(
     name: str, families: Mapping[str, str], size: float | None, *, where: str, remedy: str
 ) -> tuple[str, float]:
     """Return a model's family and size: from the table of known models, else as the import gives them.
@@ -103,7 +112,7 @@ def described(
     Raises
     ------
     Refused
-        If the model is not known and family or size is wanting, with the remedy.
+        If the model is not known and its family or size is missing, with the remedy.
     """
     known = describe_model(name)
     if known is not None:

@@ -19,8 +19,8 @@ import pandas as pd
 from registry.benchmarks.tables import read_table
 from registry.errors import Refused
 from registry.imports.findings import Findings
-from registry.imports.imported import Imported
-from registry.imports.naming import describe_model, described, size_of
+from registry.imports.imported import ImportedResults
+from registry.imports.naming import describe_model, family_and_size, size_of
 from registry.imports.published_checks import check_rows
 from registry.tracking.chance import chance_p, compared_with_chance
 from registry.tracking.columns import AVERAGED, BASELINE_COLUMNS, BLOCK, CELL_KEY, STORED_COLUMNS
@@ -54,7 +54,7 @@ _SEPARATORS = {";": "a semicolon", "\t": "a tab", "|": "a bar"}
 _SIZES_DIFFER = 1.5  # sizes that differ by this factor are not two roundings of one
 
 
-def read_published(path: Path, families: Mapping[str, str]) -> Imported:
+def read_published(path: Path, families: Mapping[str, str]) -> ImportedResults:
     """Read and check the published table.
 
     Parameters
@@ -82,7 +82,7 @@ def read_published(path: Path, families: Mapping[str, str]) -> Imported:
         "The import holds no outcomes of single questions.",
     ]
     digest = hashlib.sha256(path.read_bytes() + repr(sorted(families.items())).encode()).hexdigest()
-    return Imported(
+    return ImportedResults(
         path.name, "published", digest, observations, _baselines(observations), seed_averaged=True, notes=tuple(notes)
     )
 
@@ -151,15 +151,15 @@ def _models(
     for model in sorted(sizes):
         size = _one(sizes[model], f"{path}: model_size of {model!r}")
         own = {model: _one(given[model], f"{path}: {FAMILY} of {model!r}")} if given[model] else families
-        models[model] = described(
+        models[model] = family_and_size(
             model,
             own,
             size_of(size),
             where=str(path),
             remedy=f"give families={model}=FAMILY or a column {FAMILY}, and billions of parameters in model_size",
         )
-        told, known = size_of(size), models[model][1]
-        if describe_model(model) and told and not 1 / _SIZES_DIFFER < told / known < _SIZES_DIFFER:
+        stated, known = size_of(size), models[model][1]
+        if describe_model(model) and stated and not 1 / _SIZES_DIFFER < stated / known < _SIZES_DIFFER:
             notes.append(
                 f"The table gives {model} {size} billion parameters, this project {known:g}; the latter counts."
             )

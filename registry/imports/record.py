@@ -13,7 +13,7 @@ from mlflow import MlflowClient
 from registry.errors import Refused, unknown
 from registry.files.outputs import staged
 from registry.imports.harness import read_harness
-from registry.imports.imported import Imported, counts
+from registry.imports.imported import ImportedResults, counts
 from registry.imports.manifest import EXAMPLE, read_manifest
 from registry.imports.published import read_published
 from registry.tracking.columns import WITH_CHECKSUMS
@@ -24,11 +24,11 @@ from registry.tracking.store import all_runs, experiment_id
 
 __all__ = ["FORMATS", "read_source", "record_import", "write_frame"]
 
-#: Version of everything here that decides an imported frame; raise it when the same file comes out otherwise.
+#: Version of everything here that decides an imported frame; raise it when the same file gives another frame.
 _VERSION = "1"
 
 
-def record_import(client: MlflowClient, study: str, imported: Imported) -> tuple[str, bool]:
+def record_import(client: MlflowClient, study: str, imported: ImportedResults) -> tuple[str, bool]:
     """Record an import as the newest of a study, unless it is that already.
 
     A run per evaluation, as for what is measured here, would take minutes to write and to read for the published
@@ -66,7 +66,7 @@ def record_import(client: MlflowClient, study: str, imported: Imported) -> tuple
     return recording.run_id, False
 
 
-def write_frame(imported: Imported, output: Path) -> None:
+def write_frame(imported: ImportedResults, output: Path) -> None:
     """Put what an import's run holds into a user's folder: the frame, baselines, notes, outcomes if it has any."""
     with staged(output, "import", is_former=_is_former) as staging:
         _write_frame(imported, staging.folder)
@@ -79,7 +79,7 @@ def _is_former(file: Path) -> bool:
     return any(all((folder / name).is_file() for name in names) for folder in folders)
 
 
-def _write_frame(imported: Imported, folder: Path) -> None:
+def _write_frame(imported: ImportedResults, folder: Path) -> None:
     imported.observations.to_parquet(folder / Artifact.OBSERVATIONS, index=False, **WITH_CHECKSUMS)
     imported.baselines.to_parquet(folder / Artifact.BASELINES, index=False, **WITH_CHECKSUMS)
     about = {"seed_averaged": imported.seed_averaged, "notes": list(imported.notes)}
@@ -97,7 +97,7 @@ def _refuse_own_evaluations(client: MlflowClient, experiment: str, study: str) -
         )
 
 
-def _tags(study: str, imported: Imported, fingerprint: str) -> dict[str, object]:
+def _tags(study: str, imported: ImportedResults, fingerprint: str) -> dict[str, object]:
     return {
         Tag.STUDY: study,
         Tag.PROTOCOL: imported.observations["protocol"].iloc[0],
@@ -109,7 +109,7 @@ def _tags(study: str, imported: Imported, fingerprint: str) -> dict[str, object]
     }
 
 
-def _description(study: str, imported: Imported) -> str:
+def _description(study: str, imported: ImportedResults) -> str:
     # A file's name is anybody's text: within a code span it stays text, if no backtick ends the span.
     name = " ".join(imported.name.replace("`", "'").split())
     notes = "".join(f"\n- {note}" for note in imported.notes)
@@ -123,7 +123,7 @@ def _description(study: str, imported: Imported) -> str:
 # --- what an import is made from: which format, and the reader for it
 
 
-#: ``auto`` tells the others apart.
+#: ``auto`` chooses by the file's name and columns.
 FORMATS = ("auto", "published", "lm_eval")
 
 _MANIFESTS = ("manifest.yaml", "manifest.yml", "manifest.csv")
@@ -131,7 +131,7 @@ _MANIFESTS = ("manifest.yaml", "manifest.yml", "manifest.csv")
 
 def read_source(
     source: Path, *, staging: Path, form: str = "auto", families: Mapping[str, str] | None = None
-) -> Imported:
+) -> ImportedResults:
     """Read results: the published study's table, or what lm-evaluation-harness wrote, listed in a manifest.
 
     Parameters
@@ -179,7 +179,7 @@ def _format_of(file: Path) -> str:
     if file.suffix in (".yaml", ".yml"):
         return "lm_eval"
     if file.suffix != ".csv":
-        raise Refused(f"{file}: what it is cannot be told from its name; an import reads a .csv or a .yaml manifest")
+        raise Refused(f"{file}: its name ends in neither .csv nor .yaml: an import reads a CSV table or a manifest")
     with file.open("rb") as content:
         head = content.readline(10_000).decode("utf-8-sig", errors="replace")
     columns = {column.strip().strip('"') for column in head.split(",")}

@@ -1,4 +1,4 @@
-"""A base in memory that answers requests, each row under the adapter it names."""
+"""A base model in memory that answers requests, each row with the adapter it names."""
 
 from __future__ import annotations
 
@@ -28,29 +28,37 @@ from registry.lora.forward import input_device
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.special_tokens import encode_texts
 from registry.models.base import Base
-from registry.serving.requests import Continued, Question, Row, Settings, Written, read_rows, read_settings
-from registry.serving.shelf import Served, Shelf
+from registry.serving.adapter_cache import AdapterCache, ServableAdapter
+from registry.serving.requests import (
+    ContinuationRow,
+    PromptRow,
+    QuestionRow,
+    RequestRow,
+    Settings,
+    read_rows,
+    read_settings,
+)
 
 __all__ = ["AdapterModel"]
 
-_CHARACTERS = 64  # no token of a text is longer; what has more of them for every position need not be tokenised
+_CHARACTERS = 64  # no token is longer; a text with more characters for every position need not be tokenized
 
 
 class AdapterModel:
-    """A base with an adapter, choosing options as the adapter's evaluation did.
+    """A base model with an adapter, which chooses options as the adapter's evaluation did.
 
     Parameters
     ----------
     model, tokenizer, base
-        The base, held as it was when the adapter was trained; or a whole model, with ``adapter`` None.
+        The base model, in the weight format of the adapter's training; or a whole model, with ``adapter`` None.
     prompt, chat, day
-        How the adapter is asked; ``day`` is what a chat template takes for today.
+        How questions are put to the adapter; ``day`` is the current date of a chat template.
     name : str
         Registered model and version of the adapter, ``<model>/<version>``; empty where it is unknown.
     version : ModelVersion, optional
         That version, where the registry has it: the adapter is then served for as long as it does.
-    shelf : Shelf, optional
-        Where a request finds other adapters of the base.
+    cache : AdapterCache, optional
+        Where a request finds other adapters of the base model.
     """
 
     def __init__(
@@ -65,16 +73,16 @@ class AdapterModel:
         adapter: Adapter | None = None,
         name: str = "",
         version: ModelVersion | None = None,
-        shelf: Shelf | None = None,
+        cache: AdapterCache | None = None,
     ) -> None:
-        self._model, self._tokenizer, self._base, self._shelf = model, tokenizer, base, shelf
-        self._own = Served(name, adapter, prompt, chat, day)
-        self._followed = shelf is not None and version is not None
-        if shelf is not None and version is not None:
-            shelf.add(self._own, version)
-        self._on: Adapter | None = None
+        self._model, self._tokenizer, self._base, self._cache = model, tokenizer, base, cache
+        self._own = ServableAdapter(name, adapter, prompt, chat, day)
+        self._in_cache = cache is not None and version is not None
+        if cache is not None and version is not None:
+            cache.add(self._own, version)
+        self._active: Adapter | None = None
         self._stack = ExitStack()
-        self._lock = threading.Lock()  # the scoring server asks from several threads; adapters are put on in turn
+        self._lock = threading.Lock()  # the scoring server calls from several threads; adapters are merged in turn
 
     def get_raw_model(self) -> PreTrainedModel:
         """Return the base model, for ``mlflow.pyfunc.PyFuncModel.get_raw_model``."""
@@ -96,7 +104,7 @@ class AdapterModel:
         DataFrame
             Of choices, columns ``choice`` (the option's text), ``probabilities`` (lists that sum to 1: the softmax of
             the options' log-likelihoods, divided by their lengths in characters where the prompt's headline is
-            ``acc_norm``) and ``loglikelihoods`` (nats); of prompts, ``text``. And ``adapter``, who answered.
+            ``acc_norm``) and ``loglikelihoods`` (nats); of prompts, ``text``. And ``adapter``, the one that answered.
 
         Raises
         ------
@@ -114,113 +122,126 @@ class AdapterModel:
             raise MlflowException(str(error), error_code=INTERNAL_ERROR) from error
         return pd.DataFrame(answers, index=data.index)
 
-    def _answers(self, rows: Sequence[Row], settings: Settings) -> list[dict[str, object]]:
-        """Answer rows adapter by adapter; every one is found and every text read before any is computed."""
-        served = {name: self._find(name) for name in dict.fromkeys(row.adapter for row in rows)}
-        chats = {name: self._chat(one, settings) for name, one in served.items()}
-        read = {row.number: self._read(row, served[row.adapter], chats[row.adapter], settings) for row in rows}
+    def _answers(self, rows: Sequence[RequestRow], settings: Settings) -> list[dict[str, object]]:
+        """Answer rows adapter by adapter; all are found and all texts encoded before anything is computed."""
+        adapters = {name: self._find(name) for name in dict.fromkeys(row.adapter for row in rows)}
+        chats = {name: self._chat(one, settings) for name, one in adapters.items()}
+        encoded = [
+            self._encode(number, row, adapters[row.adapter], chats[row.adapter], settings)
+            for number, row in enumerate(rows)
+        ]
         answers: dict[int, dict[str, object]] = {}
-        for name, one in served.items():
-            self._put_on(one.adapter)
-            own = [row for row in rows if row.adapter == name]
-            if isinstance(own[0].asked, Continued):
-                found: list[dict[str, object]] = [
-                    {"text": self._continued(read[row.number].context, settings)} for row in own
-                ]
-            else:
-                found = self._chosen(own, [read[row.number] for row in own], one.prompt)
-            answers |= {row.number: {**answer, "adapter": one.name} for row, answer in zip(own, found, strict=True)}
-        return [answers[row.number] for row in rows]
+        for name, one in adapters.items():
+            self._activate(one.adapter)
+            own = [number for number, row in enumerate(rows) if row.adapter == name]
+            pairs = [(rows[number], encoded[number]) for number in own]
+            found = self._answer_rows(pairs, one, settings)
+            answers |= {number: {**answer, "adapter": one.name} for number, answer in zip(own, found, strict=True)}
+        return [answers[number] for number in range(len(rows))]
 
-    def _find(self, name: str) -> Served:
+    def _answer_rows(
+        self, pairs: Sequence[tuple[RequestRow, Continuations]], adapter: ServableAdapter, settings: Settings
+    ) -> list[dict[str, object]]:
+        """Answer rows, all of one form, with the active adapter."""
+        choices = [(row, tokens) for row, tokens in pairs if not isinstance(row, PromptRow)]
+        if choices:
+            return self._choose(choices, adapter.prompt)
+        return [{"text": self._continue(tokens.context, settings)} for _, tokens in pairs]
+
+    def _find(self, name: str) -> ServableAdapter:
         own = name in ("", self._own.name)
-        if own and not self._followed:
+        if own and not self._in_cache:
             return self._own
-        if self._shelf is None:
-            raise Refused(f"adapter: {name[:100]!r} cannot be put on a full fine-tune, which is served here")
-        return self._shelf.find(self._own.name if own else name)
+        if self._cache is None:
+            raise Refused(f"adapter: {name[:100]!r} cannot be applied to a full fine-tune, which is served here")
+        return self._cache.find(self._own.name if own else name)
 
-    def _chat(self, served: Served, settings: Settings) -> bool:
-        chat = served.chat if settings.chat is None else settings.chat
+    def _chat(self, adapter: ServableAdapter, settings: Settings) -> bool:
+        chat = adapter.chat if settings.chat_template is None else settings.chat_template
         if chat:
             require_chat_template(self._tokenizer, self._base.name)
         return chat
 
-    def _put_on(self, adapter: Adapter | None) -> None:
-        """Have the base be what an adapter makes of it; it stays so until another is asked for."""
-        if adapter is self._on:
+    def _activate(self, adapter: Adapter | None) -> None:
+        """Merge an adapter into the base model; it stays merged until another is activated."""
+        if adapter is self._active:
             return
         self._stack.close()
-        self._on = None
+        self._active = None
         if adapter is not None:
             self._stack.enter_context(merged(self._model, adapter))
-        self._on = adapter
+        self._active = adapter
 
-    def _read(self, row: Row, served: Served, chat: bool, settings: Settings) -> Continuations:
-        """Turn a row into tokens, and refuse what the base has no room for."""
+    def _encode(
+        self, number: int, row: RequestRow, adapter: ServableAdapter, chat: bool, settings: Settings
+    ) -> Continuations:
+        """Turn a row into tokens, and refuse what is too long for the base model."""
         try:
-            if isinstance(row.asked, Continued):
-                return self._read_prompt(row.asked.prompt, chat, served.day, settings.max_new_tokens)
-            return self._read_choice(row.asked, served, chat)
+            if isinstance(row, PromptRow):
+                return self._encode_prompt(row.prompt, chat, adapter.day, settings.max_new_tokens)
+            return self._encode_choice(row, adapter, chat)
         except ValueError as error:
-            raise Refused(f"row {row.number}: {error}") from None
+            raise Refused(f"row {number}: {error}") from None
 
-    def _read_choice(self, asked: Question | Written, served: Served, chat: bool) -> Continuations:
-        written = asked.written(served.prompt)
-        for text in (written.context, *written.continuations):
+    def _encode_choice(self, row: QuestionRow | ContinuationRow, adapter: ServableAdapter, chat: bool) -> Continuations:
+        query = row.query(adapter.prompt)
+        for text in (query.context, *query.continuations):
             self._require_characters(text)
-        pair = (written.context, written.continuations)
-        (encoded,) = encode_queries(self._tokenizer, [pair], chat=chat, day=served.day)
-        self._require_room(len(encoded.context) + max(map(len, encoded.options)) - 1, "shorten the question")
+        pair = (query.context, query.continuations)
+        (encoded,) = encode_queries(self._tokenizer, [pair], chat=chat, day=adapter.day)
+        self._require_positions(len(encoded.context) + max(map(len, encoded.options)) - 1, "shorten the question")
         return encoded
 
-    def _read_prompt(self, prompt: str, chat: bool, day: date, new: int) -> Continuations:
+    def _encode_prompt(self, prompt: str, chat: bool, day: date, new: int) -> Continuations:
         self._require_characters(prompt)
         if chat:
-            # The beginning is encoded as that of a question is; the option behind it is not used.
+            # The context is encoded as that of a question is; the option after it is not used.
             (encoded,) = encode_queries(self._tokenizer, [(prompt, (" .",))], chat=True, day=day)
             tokens = encoded.context
         else:
             tokens = tuple(encode_texts(self._tokenizer, [prompt])[0])
-        self._require_room(len(tokens) + new, "shorten the prompt or lower max_new_tokens")
+        self._require_positions(len(tokens) + new, "shorten the prompt or lower max_new_tokens")
         return Continuations(tokens, ())
 
     def _require_characters(self, text: str) -> None:
         if len(text) > _CHARACTERS * self._base.max_positions:
-            raise Refused(f"a text of {len(text):,} characters; the base takes {self._base.max_positions:,} tokens")
+            most = self._base.max_positions
+            raise Refused(f"a text of {len(text):,} characters; the base model takes {most:,} tokens")
 
-    def _require_room(self, tokens: int, remedy: str) -> None:
+    def _require_positions(self, tokens: int, remedy: str) -> None:
         if tokens > self._base.max_positions:
-            raise Refused(f"{tokens:,} tokens, the base takes {self._base.max_positions:,}: {remedy}")
+            raise Refused(f"{tokens:,} tokens, the base model takes {self._base.max_positions:,}: {remedy}")
 
-    def _chosen(self, rows: Sequence[Row], read: Sequence[Continuations], prompt: Prompt) -> list[dict[str, object]]:
-        questions = ScoringSet(read, tokens_per_batch=4096, max_length=self._base.max_positions)
+    def _choose(
+        self, pairs: Sequence[tuple[QuestionRow | ContinuationRow, Continuations]], prompt: Prompt
+    ) -> list[dict[str, object]]:
+        encoded = [tokens for _, tokens in pairs]
+        questions = ScoringSet(encoded, tokens_per_batch=4096, max_length=self._base.max_positions)
         answers = []
-        for row, values in zip(rows, loglikelihoods(self._model, questions), strict=True):
-            assert not isinstance(row.asked, Continued)
-            written = row.asked.written(prompt)
-            judged = values / np.asarray(written.lengths) if prompt.headline == "acc_norm" else values
-            weights = np.exp(judged - judged.max())
+        for (row, _), values in zip(pairs, loglikelihoods(self._model, questions), strict=True):
+            normed = prompt.headline == "acc_norm"
+            scores = values / np.asarray(row.query(prompt).lengths) if normed else values
+            weights = np.exp(scores - scores.max())
             answers.append(
                 {
-                    "choice": written.options[int(np.argmax(judged))],
+                    "choice": row.options[int(np.argmax(scores))],
                     "probabilities": (weights / weights.sum()).tolist(),
                     "loglikelihoods": values.tolist(),
                 }
             )
         return answers
 
-    def _continued(self, tokens: Sequence[int], settings: Settings) -> str:
-        """Continue a prompt, token by token, until the base ends it or there are as many as asked for."""
-        asked = torch.tensor([list(tokens)], device=input_device(self._model))
-        how = copy.deepcopy(self._model.generation_config)
-        drawn = settings.temperature > 0
-        # What a base's own file says about drawing is left aside: the request decides.
-        how.update(
-            do_sample=drawn,
-            temperature=settings.temperature if drawn else None,
-            top_k=0 if drawn else None,
-            top_p=1.0 if drawn else None,
+    def _continue(self, tokens: Sequence[int], settings: Settings) -> str:
+        """Continue a prompt until the base model ends it or ``max_new_tokens`` is reached."""
+        inputs = torch.tensor([list(tokens)], device=input_device(self._model))
+        config = copy.deepcopy(self._model.generation_config)
+        sample = settings.temperature > 0
+        # The sampling settings in the base model's own file are ignored: the request decides.
+        config.update(
+            do_sample=sample,
+            temperature=settings.temperature if sample else None,
+            top_k=0 if sample else None,
+            top_p=1.0 if sample else None,
             repetition_penalty=1.0,
             max_new_tokens=settings.max_new_tokens,
             max_length=None,
@@ -228,11 +249,12 @@ class AdapterModel:
         )
         with torch.random.fork_rng(), torch.inference_mode():
             torch.manual_seed(settings.seed)
-            found = cast(Any, self._model).generate(asked, attention_mask=torch.ones_like(asked), generation_config=how)
-        return str(self._tokenizer.decode(found[0, asked.shape[1] :], skip_special_tokens=True))
+            mask = torch.ones_like(inputs)
+            output = cast(Any, self._model).generate(inputs, attention_mask=mask, generation_config=config)
+        return str(self._tokenizer.decode(output[0, inputs.shape[1] :], skip_special_tokens=True))
 
     def _padding(self) -> int:
-        """Return a token to fill up with; nothing is, one prompt being continued at a time, but generate wants one."""
+        """Return a padding token; none is used for a single prompt, but ``generate`` requires one."""
         for token in (self._tokenizer.pad_token_id, self._tokenizer.eos_token_id):
             if token is not None:
                 return int(token)

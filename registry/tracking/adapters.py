@@ -10,7 +10,6 @@ its own, not an adapter of a base, and is not registered as a version.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +26,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 
 from registry.cells import Cell
 from registry.errors import Refused
-from registry.paths import PROJECT
+from registry.files.environment import conda_environment
 from registry.tracking.folders import FULL_LOADER, LOADER, check_places, digest_tags, weights_digest
 from registry.tracking.names import Tag, registered_model
 from registry.tracking.recording import Recording, local_folder, store_folder
@@ -246,7 +245,7 @@ def _log_model(
 def _write_mlmodel(folder: Path, *, run_id: str, model_id: str, metadata: Mapping[str, Any], loader: str) -> None:
     model = Model(run_id=run_id, model_id=model_id, signature=SIGNATURE, metadata=dict(metadata))
     add_to_model(model, loader_module=loader, conda_env="conda.yaml", model_config={"base_path": "", "device": ""})
-    shutil.copyfile(PROJECT / "conda.yaml", folder / "conda.yaml")
+    (folder / "conda.yaml").write_text(conda_environment(), encoding="utf-8")
     model.save(str(folder / "MLmodel"))
 
 

@@ -27,7 +27,7 @@ from sqlalchemy.pool import NullPool
 from registry.errors import Refused, unknown
 from registry.files.disks import disk_problem, require_writable, unwritable
 from registry.masking import mask_uri
-from registry.paths import PROJECT
+from registry.paths import home
 from registry.tracking.client import PatientClient, first_line, retry_unavailable
 from registry.tracking.location import ARTIFACTS, Displacement, find_displacement
 from registry.tracking.recording import local_folder
@@ -66,8 +66,7 @@ def tracking_uri() -> str:
 
     A package that was installed without its project has its store in the working folder, as MLflow does.
     """
-    home = PROJECT if (PROJECT / "MLproject").is_file() else Path.cwd()
-    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home / "mlflow.db")
+    return os.environ.get("MLFLOW_TRACKING_URI") or sqlite_uri(home() / "mlflow.db")
 
 
 def sqlite_uri(file: Path) -> str:

@@ -24,7 +24,7 @@ from registry.config.tuning import Dimension, TuneSpace
 from registry.errors import Refused
 from registry.files.disks import disk_problem
 from registry.masking import mask
-from registry.paths import PROJECT
+from registry.paths import home
 from registry.tracking.liveness import reap
 from registry.tracking.store import shown_uri, sqlite_file, sqlite_uri
 from registry.tuning.preparation import Search
@@ -44,7 +44,7 @@ def storage_url(tracking: str, given: str = "") -> str:
     if given:
         return given if "://" in given else sqlite_uri(Path(given).expanduser())
     file = sqlite_file(tracking)
-    return sqlite_uri((file.parent if file else PROJECT) / "tune.db")
+    return sqlite_uri((file.parent if file else home()) / "tune.db")
 
 
 def open_storage(url: str) -> RDBStorage:

@@ -21,7 +21,7 @@ from analysis.reading.outcomes import StoredOutcomes, read_study, stored_outcome
 from analysis.reading.packed import PackedCache, pack
 from analysis.reading.run_record import InconsistentRunError
 from registry.cells import Cell, regime_of
-from registry.imports.imported import Imported
+from registry.imports.imported import ImportedResults
 from registry.imports.record import record_import
 from registry.tracking.columns import BASELINE_COLUMNS, STORED_COLUMNS, WITH_CHECKSUMS
 from registry.tracking.names import Tag, outcomes_file
@@ -399,7 +399,7 @@ def test_an_import_is_read_from_its_one_run(recorder: Recorder, tmp_path: Path, 
         rows.to_parquet(path, index=False)
     rows = [observation(target, seed) for seed in (1, 2) for target in (ARC, MMLU)]
     baselines = [(ONE, cell.task, cell.language, share, 0.25, False) for cell, share in scores(options(0)).items()]
-    imported = Imported(
+    imported = ImportedResults(
         name="results",
         format="lm_eval",
         digest="0" * 64,

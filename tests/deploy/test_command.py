@@ -23,7 +23,7 @@ def test_from_a_finished_study_to_a_folder_a_model_and_the_hub(
     code, output, _ = command("pull", *cell, "--output", tmp_path / "adapter")
     assert code == 0
     assert "pulled: models:/tiny--pair--tr/1\n" in output
-    assert "base tiny, source pair/tr, seed 17" in output
+    assert "base model tiny, source pair/tr, seed 17" in output
     serve = next(line.strip() for line in output.splitlines() if "vllm serve" in line)
     wanted = f"vllm serve {base} --dtype float32 --enable-lora --lora-modules tiny--pair--tr={tmp_path / 'adapter'}"
     assert shlex.split(serve) == [*wanted.split(), "--max-lora-rank", "8"]
@@ -53,7 +53,7 @@ def test_from_a_finished_study_to_a_folder_a_model_and_the_hub(
         ((), "name an adapter: -P name="),
         (("--name", "../x"), "'../x' is no registered name"),
         (("--name", "x", "--push", "nowhere"), "push=nowhere is no repository: write owner/name"),
-        (("--name", "x", "--dtype", "int8"), "invalid choice: 'int8'"),
+        (("--name", "x", "--dtype", "int8"), "there is no data type 'int8'"),
         (("--name", "x", "--seed", "one"), "'one' is not a whole number"),
     ],
     ids=str,

@@ -170,7 +170,7 @@ def test_a_study_that_is_running_is_not_erased(stored, command) -> None:
 def test_what_is_to_be_erased_must_be_named(stored, command, given: tuple[str, ...]) -> None:
     code, _, errors = command("forget", *given)
     assert code == 2
-    assert "name what is to be erased" in errors
+    assert "name what to erase" in errors
 
 
 def test_a_journal_of_files_that_are_recorded_again_is_not_followed(stored, command) -> None:

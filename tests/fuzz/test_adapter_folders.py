@@ -17,7 +17,7 @@ from registry.benchmarks.prompts import PROMPTS
 from registry.config.study import LoraSpec
 from registry.errors import Refused
 from registry.lora.adapter import Adapter, fresh_adapter, read_adapter, save_adapter
-from registry.serving.shelf import Told, read_told
+from registry.serving.metadata import AdapterMetadata, read_metadata
 from tests.fuzz.conftest import tried
 from tests.fuzz.hostile import BROKEN_YAML, NAMES, bent, broken, document
 
@@ -106,7 +106,7 @@ def test_many_hostile_folders(watched: Path, whole: dict[str, bytes], data: st.D
 def tell(folder: Path, text: str) -> None:
     (folder / "MLmodel").write_bytes(text.encode("utf-8", "surrogatepass"))
     try:
-        assert isinstance(read_told(folder), Told)
+        assert isinstance(read_metadata(folder), AdapterMetadata)
     except Refused as error:
         assert str(error).strip()
 
@@ -124,4 +124,4 @@ def test_a_hostile_mlmodel(watched: Path, text: str) -> None:
 
 def test_the_whole_mlmodel_is_read(watched: Path) -> None:
     (watched / "MLmodel").write_text(yaml.safe_dump(MLMODEL))
-    assert read_told(watched).base == "tiny"
+    assert read_metadata(watched).base == "tiny"

@@ -21,7 +21,7 @@ from analysis.reading.imported import outcomes_of
 from analysis.reading.notes import copy_cautions
 from registry.cells import Cell
 from registry.errors import Refused
-from registry.imports import Imported, read_source, record_import
+from registry.imports import ImportedResults, read_source, record_import
 from registry.tracking.columns import INDISTINCT
 from registry.tracking.names import Kind
 from registry.tracking.outcomes import recorded_accuracies
@@ -115,7 +115,7 @@ def folder(twice: Twice, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def read(folder: Path, tmp_path_factory) -> Callable[[], Imported]:
+def read(folder: Path, tmp_path_factory) -> Callable[[], ImportedResults]:
     return lambda: read_source(folder, staging=tmp_path_factory.mktemp("staging"))
 
 
@@ -288,7 +288,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], None], str]] = {
     "other answers": (other_answers, "targets and log-likelihoods do not give the accuracies"),
     "an unknown task": (
         in_manifest(lambda told: told["tasks"].pop("kind_{language}")),
-        "which cell the task 'kind_en' is cannot be told from its name; say it in manifest.yaml, such as tasks:",
+        "the cell of the task 'kind_en' is not known from its name; name it in manifest.yaml, such as tasks:",
     ),
     "one cell twice": (
         in_manifest(lambda told: told["tasks"].update(kind_en="pair/en")),
@@ -475,14 +475,15 @@ def test_names_that_would_leave_a_folder_stay_in_it(read, folder: Path) -> None:
     assert any("../../kind" in note for note in found.notes)
 
 
-def test_two_models_of_one_name_in_files_are_refused(read, folder: Path) -> None:
+def test_two_models_of_one_name_in_files_have_outcomes_of_their_own(read, folder: Path) -> None:
     def rename(told: Any) -> None:
         told["models"] |= {"lab/tiny": told["models"]["tiny"], "lab--tiny": told["models"]["tiny"]}
         told["runs"] = [run | {"model": name} for name in ("lab/tiny", "lab--tiny") for run in told["runs"]]
 
     change(folder / "manifest.yaml", rename)
-    with pytest.raises(Refused, match="two models would both be lab--tiny"):
-        read()
+    found = read()
+    assert set(found.observations["model"]) == {"lab/tiny", "lab--tiny"}
+    assert len({path.parent.name for path in found.outcomes.rglob("*.parquet")}) == 2
 
 
 def test_a_folder_without_manifest_is_told_what_to_write(read, folder: Path) -> None:

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
 from analysis.reading.frame import load
-from entrypoints import import_results
 from registry.imports import study_name
 from registry.paths import PROJECT
 from registry.tracking.duplicates import ConflictError
 from registry.tracking.names import Artifact, Kind, Tag
-
-DECLARED = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))["entry_points"]["import"]
 
 
 @pytest.fixture
@@ -90,27 +84,6 @@ def test_a_mistake_is_answered_before_the_store_is_touched(
     assert told in errors
     assert "Traceback" not in errors
     assert not store.exists()
-
-
-def test_mlproject_declares_its_parameters_with_its_defaults(monkeypatch) -> None:
-    found: list[argparse.ArgumentParser] = []
-
-    def caught(self: argparse.ArgumentParser, *_: object) -> None:
-        found.append(self)
-        raise SystemExit
-
-    with monkeypatch.context() as patch, pytest.raises(SystemExit):
-        patch.setattr(argparse.ArgumentParser, "parse_known_args", caught)
-        import_results.main()
-    (parser,) = found
-    declared = DECLARED["parameters"]
-    assert set(declared) == {action.dest for action in parser._actions if action.dest != "help"}
-    filled = {name: shlex.quote(str(parameter["default"])) for name, parameter in declared.items()}
-    python, flag, module, *arguments = shlex.split(DECLARED["command"].format(**filled))
-    assert (python, flag, module) == ("python", "-m", "entrypoints.import_results")
-    assert vars(parser.parse_args(arguments)) == vars(parser.parse_args([]))
-    assert all(action.help for action in parser._actions)
-    assert "example: mlflow run . -e import --env-manager local" in " ".join(parser.format_help().split())
 
 
 LIGHT = """

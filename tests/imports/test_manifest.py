@@ -82,37 +82,49 @@ def test_a_table_is_a_manifest_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "message"),
     [
         ("runs:", "rnus:", "there is no key 'rnus'; nearest: runs"),
-        ("source: null", "sorce: null", "runs[0]: there is no key 'sorce'; nearest: source"),
-        ("folder: base, ", "", "runs[0]: folder is missing"),
-        ("lab/one, source: null", "'<b>', source: null", "runs[0]: model '<b>' is not usable"),
-        ("lab/one, source: null", "../one, source: null", "runs[0]: model '../one' is not usable"),
-        ("arc_challenge/de", "arc_challenge", "runs[1]: 'arc_challenge' is not a cell"),
-        ("arc_challenge/de", "'arc/../de'", "runs[1]: language name '../de' is not usable"),
+        ("source: null", "sorce: null", "manifest.yaml:2 in runs[0]: there is no key 'sorce'; nearest: source"),
+        ("folder: base, ", "", "manifest.yaml:2: runs[0].folder is missing"),
+        ("lab/one, source: null", "'<b>', source: null", "60 at most; a hub owner may precede it (got '<b>')"),
+        ("lab/one, source: null", "../one, source: null", "runs[0].model: a model's name is letters, digits"),
+        ("arc_challenge/de", "arc_challenge", "manifest.yaml:3: runs[1].source: 'arc_challenge' is not a cell"),
+        ("arc_challenge/de", "'arc/../de'", "runs[1].source: language name '../de' is not usable"),
         (", seed: 17", "", "runs[1]: seed is missing"),
-        ("seed: 17", "seed: seventeen", "runs[1]: seed 'seventeen' is not a whole number"),
-        ("seed: 17", "seed: true", "runs[1]: seed True is not a whole number"),
+        ("seed: 17", "seed: seventeen", "runs[1].seed: a seed is a whole number from 0 (got 'seventeen')"),
+        ("seed: 17", "seed: true", "runs[1].seed: a seed is a whole number from 0 (got True)"),
         ("source: null", "source: null, seed: 17", "runs[0]: a baseline has no seed"),
-        ("- {folder: base", "- {folder: base, model: lab/one}\n- {folder: base", "runs[1]: lab/one baseline stands"),
-        ("runs:", "protocol: a b\nruns:", "protocol: 'a b' is not usable"),
-        ("runs:", "tasks: [a]\nruns:", "tasks: a mapping is needed"),
-        ("runs:", "tasks: {x: x}\nruns:", "tasks.x: 'x' is not a cell"),
-        ("runs:", 'tasks: {"x_{language}": x/de}\nruns:', "tasks.x_{language}: 'x/de' is not usable"),
-        ("runs:", "tasks: {x: 3}\nruns:", "tasks: 'x': 3 is no task"),
-        ("runs:", "models: {a: b}\nruns:", "models: a mapping is needed"),
-        ("runs:", "models: {a: {size: 1}}\nruns:", "models.a: there is no key 'size'; nearest: size_b"),
-        ("runs:", "models: {a: {size_b: -1}}\nruns:", "size_b -1 is no number of billions"),
-        ("runs:", "models: {a: {family: a b}}\nruns:", "family 'a b' is not usable"),
+        (
+            "- {folder: base",
+            "- {folder: base, model: lab/one}\n- {folder: base",
+            "runs[1]: lab/one baseline is listed already, as runs[0]",
+        ),
+        (
+            "runs:",
+            "protocol: a b\nruns:",
+            "protocol: a name is letters, digits, '_', '-' and '.'",
+        ),
+        ("runs:", "tasks: [a]\nruns:", "tasks: a mapping is needed, such as {a: b} (got ['a'])"),
+        ("runs:", "tasks: {x: x}\nruns:", "tasks: 'x': 'x' is not a cell"),
+        ("runs:", 'tasks: {"x_{language}": x/de}\nruns:', "tasks: 'x_{language}': 'x/de' is not a task's name"),
+        ("runs:", "tasks: {x: 3}\nruns:", "tasks.x: input should be a valid string (got 3)"),
+        ("runs:", "models: {a: b}\nruns:", "models.a: a mapping is needed, such as {a: b} (got 'b')"),
+        ("runs:", "models: {a: {size: 1}}\nruns:", "in models.a: there is no key 'size'; nearest: size_b"),
+        ("runs:", "models: {a: {size_b: -1}}\nruns:", "models.a.size_b: input should be greater than 0 (got -1)"),
+        (
+            "runs:",
+            "models: {a: {family: a b}}\nruns:",
+            "models.a.family: a name is letters, digits, '_', '-' and '.'",
+        ),
         ("runs:", "[runs", "is not YAML"),
         (RUNS, "runs: []", "a manifest lists runs"),
-        (RUNS, "runs: [x]", "runs[0]: a run is a mapping"),
+        (RUNS, "runs: [x]", "runs[0]: a mapping is needed"),
         (RUNS, "a text", "a manifest is a mapping"),
     ],
 )
-def test_a_mistake_is_told_with_its_place(tmp_path: Path, old: str, new: str, told: str) -> None:
+def test_a_mistake_is_reported_with_its_place(tmp_path: Path, old: str, new: str, message: str) -> None:
     assert old in RUNS
     with pytest.raises(Refused) as raised:
         manifest(tmp_path, RUNS.replace(old, new, 1))
-    assert told in str(raised.value)
+    assert message in str(raised.value)

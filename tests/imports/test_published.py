@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from registry.errors import Refused
-from registry.imports import Imported, read_source
+from registry.imports import ImportedResults, read_source
 from registry.imports.published import COLUMNS
 from tests.imports.published_table import published_table
 
@@ -19,10 +19,10 @@ TableMaker = Callable[[], pd.DataFrame]
 
 
 @pytest.fixture
-def read(tmp_path: Path) -> Callable[..., Imported]:
+def read(tmp_path: Path) -> Callable[..., ImportedResults]:
     """Read a table by way of a file, written as given or changed first."""
 
-    def read_it(table: pd.DataFrame, encode: Callable[[str], bytes] = str.encode, **options: object) -> Imported:
+    def read_it(table: pd.DataFrame, encode: Callable[[str], bytes] = str.encode, **options: object) -> ImportedResults:
         path = tmp_path / "cells.csv"
         path.write_bytes(encode(table.to_csv(index=False)))
         return read_source(path, staging=tmp_path / "staging", **options)

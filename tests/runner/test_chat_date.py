@@ -23,7 +23,7 @@ from registry.planning.experiment import prepare
 from registry.planning.fingerprints import fingerprint
 from registry.runner.single import evaluate_one, finetune_one, narrowed
 from registry.serving import AdapterModel
-from registry.serving.shelf import read_told
+from registry.serving.metadata import read_metadata
 from registry.tracking.names import Kind, Tag
 
 TURNS = "{% for turn in messages %}{{ turn['content'] }}\n{% endfor %}assistant:\n"
@@ -108,16 +108,16 @@ def test_runs_say_which_prompt_it_was_and_a_served_adapter_is_asked_the_same(rec
     assert {run.data.tags[Tag.CHAT_HEADER] for run in (baseline, result.run)} == {header}
     assert baseline.data.params["chat_template_date"] == "2025-01-31"
     assert yaml.safe_load((folder / "MLmodel").read_text())["metadata"]["chat_template_date"] == "2025-01-31"
-    told = read_told(folder)
-    assert (told.chat, told.day) == (True, date(2025, 1, 31))
+    metadata = read_metadata(folder)
+    assert (metadata.chat, metadata.day) == (True, date(2025, 1, 31))
     name, _, number = result.run.data.tags[Tag.MODEL_VERSION].rpartition("/")
     version = result.client.get_model_version(name, number)
-    assert told.evaluated(version.tags) == told
-    assert told.evaluated({Tag.CHAT_DATE: "2024-02-29"}).day == date(2024, 2, 29)
+    assert metadata.evaluated(version.tags) == metadata
+    assert metadata.evaluated({Tag.CHAT_DATE: "2024-02-29"}).day == date(2024, 2, 29)
 
     base = prepare(study).bases["tiny"]
     asks = type(tokenizer).from_pretrained(base.location)
-    server = AdapterModel(make_llama(), asks, told.prompt, base, chat=told.chat, day=told.day)
+    server = AdapterModel(make_llama(), asks, metadata.prompt, base, chat=metadata.chat, day=metadata.day)
     answer = server.predict(pd.DataFrame({"question": ["Is it so?"], "options": [["yes", "no"]]}))
     pair = ("Question: Is it so?\nAnswer:", (" yes", " no"))
     (encoded,) = encode_queries(asks, [pair], chat=True, day=date(2025, 1, 31))

@@ -26,7 +26,7 @@ from registry.evaluation.outcomes import Outcomes, Questions
 from registry.planning.experiment import prepare
 from registry.runner.session import prospect
 from registry.runner.single import evaluate_one, narrowed
-from registry.serving.shelf import read_told
+from registry.serving.metadata import read_metadata
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.names import Kind, Tag
 from registry.tracking.outcomes import recorded_accuracies
@@ -177,10 +177,10 @@ def asked_and_told_as_evaluated(client, adapter: RegisteredAdapter, source: Cell
     """A version is served, and described, by the accuracy of its last evaluation, not of its training's study."""
     version = client.get_model_version(adapter.name, adapter.version)
     folder.mkdir()
-    told = read_told(download_adapter(client, adapter, folder))
-    assert told.prompt.headline == "acc_norm"
+    metadata = read_metadata(download_adapter(client, adapter, folder))
+    assert metadata.prompt.headline == "acc_norm"
     wanted = "acc" if source.task == "pair" else "acc_norm"
-    assert told.evaluated(version.tags).prompt.headline == wanted
+    assert metadata.evaluated(version.tags).prompt.headline == wanted
     results = results_of(client, f"{adapter.name}/{adapter.version}")
     serving = {
         "base": {"name": "tiny", "reference": "tiny", "revision": "sha256:1"},

@@ -105,7 +105,7 @@ def test_a_study_that_is_interrupted_from_the_keyboard_says_how_to_go_on(records
         os.killpg(process.pid, signal.SIGINT)
     output, _ = process.communicate(timeout=60)
     assert process.returncode == 130, output
-    assert "the same command goes on from here" in output
+    assert "the same command continues from here" in output
     assert "Traceback" not in output
     assert gone(workers)
     assert not records.runs(status="RUNNING")

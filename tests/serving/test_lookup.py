@@ -162,7 +162,7 @@ def test_while_the_registry_does_not_answer_what_is_in_memory_is_served(
         for _ in range(2):
             clock()
             assert {name: ask(name) for name in before} == before
-        assert "the registry cannot be asked (connection refused); adapters in memory are served" in caplog.text
+        assert "the registry cannot be reached (connection refused); adapters in memory are served" in caplog.text
         with pytest.raises(MlflowException, match="connection refused"):
             ask(f"{OTHER}/2")  # which is not in memory
     remake(client, register, OTHER, seed=3)

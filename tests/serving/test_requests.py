@@ -141,21 +141,27 @@ def test_drawing_leaves_the_generator_of_the_process_as_it_was(shop: Shop) -> No
         ({"question": "a?", "options": []}, r"row 0: 0 option\(s\); a choice needs at least two"),
         ({"question": "a?", "options": ["x", "x"]}, "row 0: two options are equal"),
         ({"question": "a?", "options": ["x", " "]}, "row 0: an option is empty"),
-        ({"question": "a?", "options": "xy"}, "row 0: options must be a list of texts, not str"),
-        ({"question": "a?", "options": ["x", None]}, "row 0: one option must be text, not nothing"),
-        ({"question": "a?", "options": ["x", {"y": 1}]}, "row 0: one option must be text, not dict"),
-        ({"question": "a?", "options": ["x", "\ud800"]}, "row 0: one option is not text.*surrogate"),
-        ({"question": "a?", "options": [str(n) for n in range(101)]}, "row 0: 101 options; at most 100"),
-        ({"question": " ", "options": ["x", "y"]}, "row 0: question is empty"),
+        ({"question": "a?", "options": "xy"}, r"row 0: options: a list is needed, such as \[a, b\] \(got 'xy'\)"),
+        (
+            {"question": "a?", "options": ["x", None]},
+            r"row 0: options\[1\]: input should be a valid string",
+        ),
+        ({"question": "a?", "options": ["x", {"y": 1}]}, r"row 0: options\[1\]: input should be a valid string"),
+        ({"question": "a?", "options": ["x", "\ud800"]}, r"row 0: options\[1\]: .* \(a lone surrogate\)"),
+        ({"question": "a?", "options": [str(n) for n in range(101)]}, "row 0: options: 101 options; at most 100"),
+        ({"question": " ", "options": ["x", "y"]}, "row 0: question: the text is empty"),
         (
             {"question": "cat " * 300, "options": ["x", "y"]},
-            r"row 0: \d+ tokens, the base takes 256: shorten",
+            r"row 0: \d+ tokens, the base model takes 256: shorten",
         ),
-        ({"question": "cat " * 10**5, "options": ["x", "y"]}, "row 0: a text of .* characters; the base takes 256"),
+        (
+            {"question": "cat " * 10**5, "options": ["x", "y"]},
+            "row 0: a text of .*; the base model takes 256",
+        ),
         ({"question": "a?"}, "question and options, or context and continuations, or prompt; not question"),
         ({"question": "a?", "options": ["x", "y"], "prompt": "b"}, "not options, prompt, question"),
         ({"adapter": "tiny--kind--en/1"}, "not none of them"),
-        ({"prompt": ""}, "row 0: prompt is empty"),
+        ({"prompt": ""}, "row 0: prompt: the text is empty"),
     ],
     ids=lambda value: None if isinstance(value, str) else str(value)[:40],
 )
@@ -174,7 +180,7 @@ def test_what_cannot_be_answered_is_refused_with_the_reason(shop: Shop, row: dic
         ("models:/../../etc/passwd", "is no registered adapter"),
         ("tiny--kind--en/1' OR '1'='1", "is no registered adapter"),
         ("x' OR name LIKE '%/1", "there is no adapter"),
-        ("other--kind--en/1", "belongs to the base 'other' .*'tiny' .* is served here"),
+        ("other--kind--en/1", "belongs to the base model 'other' .*'tiny' .* is served here"),
     ],
 )
 def test_another_adapter_than_the_bases_own_is_refused(shop: Shop, adapter: str, reason: str) -> None:
@@ -193,12 +199,15 @@ def test_a_registered_model_that_is_no_adapter_is_refused(shop: Shop, tmp_path: 
 @pytest.mark.parametrize(
     ("params", "reason"),
     [
-        ({"max_new_tokens": 0}, "max_new_tokens: 0 is not a whole number above 0"),
-        ({"max_new_tokens": 300}, "the base takes 256: shorten the prompt or lower max_new_tokens"),
-        ({"temperature": -1.0}, "temperature: -1.0 is not between 0 and 10"),
-        ({"temperature": float("nan")}, "temperature: nan"),
-        ({"seed": -1}, "seed: -1"),
-        ({"chat_template": "maybe"}, "chat_template: 'maybe' is neither 'true' nor 'false'"),
+        ({"max_new_tokens": 0}, "max_new_tokens: input should be greater than 0 (got 0)"),
+        ({"max_new_tokens": 300}, "the base model takes 256: shorten the prompt or lower max_new_tokens"),
+        ({"temperature": -1.0}, "temperature: input should be greater than or equal to 0 (got -1.0)"),
+        ({"temperature": float("nan")}, "temperature: input should be greater than or equal to 0 (got nan)"),
+        ({"seed": -1}, "seed: input should be greater than or equal to 0 (got -1)"),
+        (
+            {"chat_template": "maybe"},
+            "chat_template: write 'true' or 'false', or leave it out",
+        ),
         ({"chat_template": "true"}, "the base 'tiny' has no chat template"),
         ({"max_new_tokens": "many"}, "max_new_tokens"),
     ],
@@ -210,7 +219,7 @@ def test_parameters_are_checked(shop: Shop, params: dict[str, Any], reason: str)
 
 def test_one_bad_row_refuses_the_request_before_anything_is_computed(shop: Shop, monkeypatch) -> None:
     monkeypatch.setattr("registry.serving.model.loglikelihoods", lambda *_: pytest.fail("computed"))
-    assert "row 1: one option" in shop.reason(QUESTION, QUESTION | {"options": ["x", 3]})
+    assert "row 1: options[1]" in shop.reason(QUESTION, QUESTION | {"options": ["x", 3]})
 
 
 def test_an_adapter_is_asked_as_it_was_last_evaluated(
@@ -270,7 +279,7 @@ def test_an_adapter_of_a_base_held_otherwise_is_refused(shop: Shop, small_study,
     changes = (("name: small", "name: halved"), ("epochs: 1", "epochs: 1\n  precision: bf16"))
     halved = finetune_one(narrowed(small_study(*changes), task="kind", language="tr"))
     name = halved.uri.removeprefix("models:/")
-    assert f"{name} was trained on bf16 weights; the base is held in fp32 weights" in shop.reason(
+    assert f"{name} was trained on bf16 weights; the base model is held in fp32 weights" in shop.reason(
         QUESTION, adapter=name
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -11,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-import yaml
 from optuna.trial import TrialState
 
 from registry.paths import PROJECT
@@ -63,15 +61,3 @@ def test_two_at_once_share_the_trials(study, tuned_file, uri) -> None:
     assert len(trials.valid()) == 8
     assert not trials.valid(TrialState.RUNNING)
     assert not trials.valid(TrialState.FAIL)
-
-
-def test_its_parameters_are_declared_and_explained() -> None:
-    shown = subprocess.run(
-        [sys.executable, "-m", "entrypoints.tune", "--help"], cwd=PROJECT, capture_output=True, text=True
-    ).stdout
-    declared = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))["entry_points"]["tune"]
-    for name in declared["parameters"]:
-        assert f"--{name.replace('_', '-')}" in shown
-    filled = {name: shlex.quote(str(one["default"])) for name, one in declared["parameters"].items()}
-    assert shlex.split(declared["command"].format(**filled))[:3] == ["python", "-m", "entrypoints.tune"]
-    assert "example: mlflow run . -e tune --env-manager local" in " ".join(shown.split())
