@@ -16,7 +16,7 @@ from analysis.measures.numerals import counted
 from analysis.measures.vectors import Vectors
 from analysis.published.linguistic import cosine_distances
 from analysis.recommend.components import components_of
-from analysis.recommend.prediction import Effects, Expected
+from analysis.recommend.prediction import Effects, ExpectedEffects
 from registry.cells import Cell, Regime, regime_of
 from registry.errors import Refused
 from registry.tracking.columns import BLOCK
@@ -46,7 +46,7 @@ class Expectation:
     noise: str
     notes: tuple[str, ...]
 
-    def of(self, model: str, sources: Sequence[Cell], targets: Sequence[Cell]) -> list[Expected]:
+    def of(self, model: str, sources: Sequence[Cell], targets: Sequence[Cell]) -> list[ExpectedEffects]:
         """Return the true effects, in pp, that are expected of every source on targets of a model."""
         designs = [self.design.of(source, targets) for source in sources]
         return self.effects.expected(model, list(map(str, sources)), list(map(str, targets)), designs)

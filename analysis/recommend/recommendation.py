@@ -21,7 +21,7 @@ from analysis.reading.observations import cell_names
 from analysis.reading.observations import cells as averaged
 from analysis.recommend.error import leave_one_source_out, trust
 from analysis.recommend.expectation import Expectation, expectation
-from analysis.recommend.prediction import Expected
+from analysis.recommend.prediction import ExpectedEffects
 from registry.cells import HARM_PP, Cell, regime_of
 from registry.errors import Refused, unknown
 from registry.files.outputs import staged
@@ -192,7 +192,7 @@ def _targets(
 
 
 def _row(
-    candidate: Candidate, effects: Expected, wanted: Sequence[Cell], protected: Sequence[Cell]
+    candidate: Candidate, effects: ExpectedEffects, wanted: Sequence[Cell], protected: Sequence[Cell]
 ) -> dict[str, object]:
     """Return one row of the table, without its rank and what was measured."""
     count = len(wanted)
@@ -224,7 +224,7 @@ class _AsMeasured:
         return {"measured": float(np.mean(deltas)), "regime_mean": float(np.mean(means))}
 
 
-def _risk(effects: Expected, protected: Sequence[Cell], start: int) -> dict[str, object]:
+def _risk(effects: ExpectedEffects, protected: Sequence[Cell], start: int) -> dict[str, object]:
     """Return how likely any protected target is harmed, and which is likeliest."""
     if not protected:
         return {"risk": np.nan, "worst_protected": "", "worst_effect": np.nan, "worst_risk": np.nan}

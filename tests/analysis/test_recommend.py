@@ -118,8 +118,8 @@ def test_what_was_measured_is_expected_as_shrinkage_says(cells: pd.DataFrame) ->
     mine = (cells["model"] == MODEL) & (cell_names(cells, "source") == "arc_challenge/de")
     targets = [Cell.parse(name) for name in cell_names(cells[mine], "target")]
     (found,) = expected.of(MODEL, [Cell("arc_challenge", "de")], targets)
-    assert found.mean == pytest.approx(posterior.mean[mine], abs=1e-9)
-    assert np.sqrt(np.diag(found.covariance)) == pytest.approx(posterior.sd[mine], abs=1e-9)
+    assert found.mean == pytest.approx(posterior.mean[mine], rel=1e-12, abs=1e-12)
+    assert np.sqrt(np.diag(found.covariance)) == pytest.approx(posterior.sd[mine], rel=1e-12, abs=1e-12)
 
 
 def _assumed(cells: pd.DataFrame) -> NoiseTable:
