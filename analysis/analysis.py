@@ -12,8 +12,7 @@ from analysis.corrected.by_cell import QUESTIONS, UNKNOWN
 from analysis.measures.answers import StudyOutcomes
 from analysis.published import Options, publish
 from analysis.reading.frame import Frame
-from analysis.reading.observations import cells
-from analysis.reading.origin import Origin, adapters
+from analysis.reading.observations import Origin, adapters, cells
 from analysis.report.figures.draw import RAW, SHOWN, Drawing, LeftOut, draw
 from analysis.report.page import write_report
 from registry.errors import unknown

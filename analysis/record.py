@@ -12,12 +12,11 @@ from analysis.analysis import Analysis, analyze
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.measures.answers import StudyOutcomes
 from analysis.measures.numerals import counted
-from analysis.measures.vectors import read_vectors
 from analysis.published import Options
+from analysis.published.linguistic import read_vectors
 from analysis.reading.cache import cache_root
 from analysis.reading.frame import Frame, load
-from analysis.reading.observations import cells
-from analysis.reading.origin import Origin
+from analysis.reading.observations import Origin, cells
 from analysis.reading.outcomes import StoredOutcomes, read_study, study_outcomes
 from analysis.report.figures.draw import RAW
 from registry.errors import Refused
@@ -84,7 +83,7 @@ def record_analysis(
     corrected, heatmaps, questions
         See `analysis.analysis.analyze`.
     vectors
-        CSV of typological vectors of the languages; see `analysis.measures.vectors`.
+        CSV of typological vectors of the languages; see `analysis.published.linguistic`.
     assume_noise
         Whether to go on where outcomes that were recorded cannot be read: cells without them are not tested, and if
         none can be read the sampling noise is assumed.

@@ -103,8 +103,7 @@ def _study(study: Study, workers: int, on_ray: OnRay | None, *, dry_run: bool, o
 
 def _foreseen(study: Study) -> str:
     """Say what effects the planned study would find; nothing where the number of test items is not fixed."""
-    from analysis.corrected.power.effects import Design
-    from analysis.corrected.power.studies import foreseen
+    from analysis.corrected.power import Design, foreseen
     from registry.benchmarks import load_benchmark
 
     grid = load_benchmark(study.benchmark).select(study.tasks, study.languages)

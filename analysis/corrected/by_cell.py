@@ -14,7 +14,7 @@ from analysis.corrected.rates import rates
 from analysis.measures.answers import StudyOutcomes
 from analysis.measures.levels import SIGNIFICANT, LeftOut
 from analysis.measures.numerals import counted
-from analysis.measures.uplift import by_regime
+from analysis.measures.transfer import by_regime
 from registry.cells import Regime
 from registry.errors import Refused
 from registry.tracking.columns import BLOCK, CELL_KEY

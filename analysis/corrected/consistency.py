@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from analysis.measures.groups import families, size_buckets
 from analysis.measures.levels import TAILS
+from analysis.measures.transfer import families, size_buckets
 from analysis.published.consistency import consistency, summarise, tau_b
 from analysis.reading.observations import DELTA_DECIMALS, cell_names
 from registry.errors import Refused

@@ -17,8 +17,7 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from analysis.measures.levels import SIGNIFICANT, LeftOut
-from analysis.measures.vectors import Vectors, uriel_vectors
-from analysis.published.linguistic import cosine_distances
+from analysis.published.linguistic import Vectors, cosine_distances, uriel_vectors
 from analysis.published.linguistic import linguistic as as_published
 
 __all__ = ["COLUMNS", "PERMUTATIONS", "Permuted", "linguistic", "qap"]

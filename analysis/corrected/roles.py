@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from analysis.corrected.pigeonhole import Errors, Replicates, errors, half_widths, replicate, scores, simultaneous
 from analysis.measures.levels import SIGNIFICANT
-from analysis.measures.uplift import of_regime
+from analysis.measures.transfer import of_regime
 from analysis.published.roles import DONOR, RECIPIENT
 from registry.cells import Regime
 from registry.errors import Refused

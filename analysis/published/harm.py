@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import pandas as pd
 
-from analysis.measures.groups import BUCKETS, UNKNOWN, families, size_buckets
-from analysis.measures.uplift import of_regime, summary
+from analysis.measures.levels import LeftOut
+from analysis.measures.transfer import (
+    BUCKETS,
+    HUMAN,
+    MACHINE,
+    UNKNOWN,
+    constructions,
+    families,
+    of_regime,
+    size_buckets,
+    summary,
+)
 from registry.cells import Regime
 
-__all__ = ["FACTORS", "harm"]
+__all__ = ["FACTORS", "construction", "harm"]
 
 #: What the harm is broken down by.
 FACTORS = ("target_language", "target_task", "size_bucket", "model_family")
@@ -49,3 +59,39 @@ def _ordered(table: pd.DataFrame) -> pd.DataFrame:
     )
     order = order.sort_values(["_factor", "_size", "_harm", "level"], kind="stable")
     return order.drop(columns=["_factor", "_size", "_harm"]).reset_index(drop=True)
+
+
+# --- by how the items came into other languages
+
+
+_PART = "MT-CL by construction type"
+
+
+def construction(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """Summarise MT-CL cells by how the items of their task came into other languages.
+
+    Returns
+    -------
+    table, left_out
+        ``construction``, ``tasks`` (comma-separated) and ``n``, ``mean``, ``median`` (pp), ``positive_pct``,
+        ``harm_pct`` (percent). Tasks of unknown construction are left out, and named.
+    """
+    rows = of_regime(cells, Regime.MT_CL)
+    kinds = constructions(rows["source_task"])
+    found = []
+    for kind in (HUMAN, MACHINE):
+        of_kind = rows[kinds == kind]
+        if len(of_kind):
+            tasks = ", ".join(sorted(of_kind["source_task"].unique()))
+            found.append({"construction": kind, "tasks": tasks, **summary(of_kind["delta"])})
+    columns = ["construction", "tasks", "n", "mean", "median", "positive_pct", "harm_pct"]
+    return pd.DataFrame(found, columns=columns), _left_out(rows.loc[kinds == UNKNOWN, "source_task"])
+
+
+def _left_out(unknown: pd.Series) -> list[LeftOut]:
+    """Name the tasks of which nobody said who translated them."""
+    if unknown.empty:
+        return []
+    tasks = ", ".join(sorted(unknown.unique()))
+    reason = f"whether people or machines translated the items is not known here of: {tasks}."
+    return [LeftOut(_PART, reason)]

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.measures.groups import families, size_buckets
-from analysis.measures.uplift import summary, transfer_rows
+from analysis.measures.transfer import families, size_buckets, summary, transfer_rows
 from registry.cells import HARM_PP, Regime
 from registry.tracking.columns import ADAPTER
 

@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from analysis.measures.levels import LeftOut
-from analysis.measures.uplift import TRANSFER, by_regime
+from analysis.measures.transfer import TRANSFER, by_regime
 from analysis.reading.observations import cell_names
 from registry.cells import Regime
 

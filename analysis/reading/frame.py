@@ -18,14 +18,11 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
 from analysis.measures.numerals import counted
 from analysis.reading.cache import forget
-from analysis.reading.counted import counting_runs, readable_runs
-from analysis.reading.headlines import MixedHeadlinesError, one_headline
 from analysis.reading.imported import read_import
-from analysis.reading.notes import copy_notes, cut_notes
-from analysis.reading.observations import cells, coverage_notes, newest
+from analysis.reading.observations import cells, copy_notes, coverage_notes, cut_notes, newest
 from analysis.reading.run_record import InconsistentRunError, Record
-from analysis.reading.runs import StoredRuns, read_runs
-from analysis.reading.tables import baselines, observed
+from analysis.reading.runs import StoredRuns, counting_runs, read_runs, readable_runs
+from analysis.reading.tables import MixedHeadlinesError, baselines, observed, one_headline
 from registry.errors import Refused
 from registry.tracking.names import Kind, Tag
 from registry.tracking.outcomes import recorded_accuracies

@@ -18,10 +18,9 @@ from tqdm import tqdm
 
 from analysis.measures.answers import RunKey, StudyOutcomes, collect, paired
 from analysis.measures.numerals import counted
-from analysis.reading.agreement import refuse_other_answers
 from analysis.reading.cache import cache_folder, forget
 from analysis.reading.frame import Frame, load
-from analysis.reading.outcome_files import Asked, asked
+from analysis.reading.outcome_files import Asked, asked, refuse_other_answers
 from analysis.reading.packed import Packed, PackedCache, pack
 from analysis.reading.run_record import InconsistentRunError
 from registry.cells import Cell

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,16 +16,28 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from mlflow import MlflowClient
 
+from analysis.measures.numerals import counted
 from analysis.reading.cache import CachedTable, cache_folder
 from analysis.reading.over_api import changes_over_api
 from analysis.reading.over_sql import SchemaError, changes_over_sql
 from analysis.reading.run_record import Changes, InconsistentRunError, Known, Record, Stated, observations_of
 from registry.cells import Cell, Regime
 from registry.tracking import names
+from registry.tracking.duplicates import (
+    Conflict,
+    Resolution,
+    Result,
+    refuse_conflicts,
+    resolve,
+    resolve_runs,
+    result_values,
+    same_results,
+    shared_fingerprints,
+)
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import is_database
 
-__all__ = ["StoredRuns", "read_runs"]
+__all__ = ["StoredRuns", "counting_runs", "read_runs", "readable_runs"]
 
 _log = logging.getLogger(__name__)
 
@@ -230,3 +242,78 @@ def _baseline(record: Record) -> list[tuple[Any, ...]]:
         )
         for target, score in record.by_target("score").items()
     ]
+
+
+# --- which of a study's stored runs count: those that can be read, and of one fingerprint the first that is whole
+
+
+_LISTED = 5  # how many runs a note spells out
+
+
+def readable_runs(runs: StoredRuns) -> tuple[StoredRuns, list[str]]:
+    """Return the runs that can be placed in a study, and a sentence on each kind of those that cannot."""
+    faults = {run_id: fault for run_id, fault in runs.faults.items() if fault}
+    if not faults:
+        return runs, []
+    listed = "; ".join(list(faults.values())[:_LISTED]) + ("; …" if len(faults) > _LISTED else "")
+    return runs.without(faults), [f"Left out: {counted(len(faults), 'run')} not to be read as this study's ({listed})."]
+
+
+def counting_runs(client: MlflowClient, study: str, runs: StoredRuns) -> tuple[StoredRuns, list[str]]:
+    """Return the runs that count, and a sentence on each kind of those that do not.
+
+    Raises
+    ------
+    ConflictError
+        If runs of one fingerprint differ in their results.
+    InconsistentRunError
+        If they do only by what is kept of them on this machine.
+    """
+    found = _resolution(client, runs)
+    if found.conflicts and not _is_in_store(client, found.conflicts[0]):
+        raise InconsistentRunError(f"{found.conflicts[0]}; the store has the same results of both")
+    refuse_conflicts(found.conflicts, f"study {study}")
+    notes = []
+    if found.duplicates:
+        pairs = [f"{again} repeats {first}" for again, first in sorted(found.duplicates.items())]
+        notes.append(
+            f"Counted once: {counted(len(pairs), 'run')} with the fingerprint and the results of an earlier one "
+            f"({_listed(pairs)})."
+        )
+    if found.incomplete:
+        notes.append(
+            f"Left out: {counted(len(found.incomplete), 'run')} without some results that another of the same "
+            f"fingerprint has ({_listed(sorted(found.incomplete))})."
+        )
+    return runs.without({*found.duplicates, *found.incomplete}), notes
+
+
+def _resolution(client: MlflowClient, runs: StoredRuns) -> Resolution:
+    """Resolve the runs whose fingerprints are shared; the others need not be looked at."""
+    kinds = runs.table["kind"].to_pylist()
+    marks = [f"{kind} {tags.get(Tag.FINGERPRINT, '')}" for kind, tags in zip(kinds, runs.tags.values(), strict=True)]
+    shared = shared_fingerprints(marks)
+    if not shared:
+        return Resolution()
+    repeated = [run_id for run_id, mark in zip(runs.tags, marks, strict=True) if mark in shared]
+    among = runs.only(repeated)
+    rows = zip(among.records(), among.table["kind"].to_pylist(), among.table["ended"].to_pylist(), strict=True)
+    results = [_result(record, kind, ended) for record, kind, ended in rows]
+    return resolve(
+        results,
+        lambda first, second: same_results(client, client.get_run(first.run_id), client.get_run(second.run_id)),
+    )
+
+
+def _is_in_store(client: MlflowClient, conflict: Conflict) -> bool:
+    """Whether a conflict is one of the runs themselves, and not of what is kept of them."""
+    pair = [client.get_run(run_id) for run_id in (conflict.first, conflict.second)]
+    return bool(resolve_runs(client, pair).conflicts)
+
+
+def _result(record: Record, kind: str, ended: int) -> Result:
+    return Result(record.run_id, kind, record.started, ended, record.tags, result_values(record.metrics))
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:_LISTED]) + (", …" if len(texts) > _LISTED else "")

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.noise import NoiseTable, assumed_noise
 from analysis.measures.numerals import counted
-from analysis.measures.vectors import Vectors
-from analysis.published.linguistic import cosine_distances
+from analysis.published.linguistic import Vectors, cosine_distances
 from analysis.recommend.components import components_of
 from analysis.recommend.prediction import Effects, ExpectedEffects
 from registry.cells import Cell, Regime, regime_of

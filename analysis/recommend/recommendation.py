@@ -15,7 +15,7 @@ from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.noise import NoiseTable
 from analysis.measures.levels import TAILS
 from analysis.measures.numerals import fixed, pp
-from analysis.measures.vectors import Vectors
+from analysis.published.linguistic import Vectors
 from analysis.reading.frame import Frame
 from analysis.reading.observations import cell_names
 from analysis.reading.observations import cells as averaged

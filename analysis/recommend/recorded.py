@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlflow import MlflowClient
 
-from analysis.measures.vectors import read_vectors, uriel_vectors
+from analysis.published.linguistic import read_vectors, uriel_vectors
 from analysis.reading.cache import cache_folder, cache_root
 from analysis.reading.observations import cell_names
 from analysis.reading.outcomes import read_study
@@ -38,7 +38,7 @@ def recommend_recorded(
     want, protect
         Targets as ``task/language``, either name ``*`` for all.
     vectors
-        CSV of typological vectors, see `analysis.measures.vectors`; by default URIEL's, where they are installed.
+        CSV of typological vectors, see `analysis.published.linguistic`; by default URIEL's, where they are installed.
 
     Raises
     ------

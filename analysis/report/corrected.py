@@ -12,8 +12,7 @@ from analysis.corrected.variance.model import CORRECTED, OVERALL, PUBLISHED, SAM
 from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS
 from analysis.measures.numerals import fixed, intervals
 from analysis.published.roles import DONOR, RECIPIENT
-from analysis.report.headline import rate_written, written
-from analysis.report.tables import Part, count, delta, number, percent, probability, shown, text
+from analysis.report.tables import Part, count, delta, number, percent, probability, rate_written, shown, text, written
 
 __all__ = [
     "CELLS",

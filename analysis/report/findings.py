@@ -10,10 +10,10 @@ from analysis.corrected import Corrected
 from analysis.corrected.regimes import ONE_MODEL, scoped_intervals
 from analysis.measures.levels import SIGNIFICANT
 from analysis.measures.numerals import counted, fixed, interval, pp
-from analysis.measures.uplift import TRANSFER
+from analysis.measures.transfer import TRANSFER
 from analysis.published.roles import DONOR, RECIPIENT
 from analysis.reading.frame import Frame
-from analysis.reading.origin import Origin
+from analysis.reading.observations import Origin
 from analysis.report.corrected import unidentified
 from registry.cells import Regime
 from registry.tracking.columns import SOURCE, TARGET

@@ -19,15 +19,13 @@ from analysis.corrected import Corrected
 from analysis.measures.numerals import fixed, pp
 from analysis.published import Published
 from analysis.reading.frame import Frame
-from analysis.reading.notes import copy_cautions, cut_cautions
-from analysis.reading.origin import Origin
+from analysis.reading.observations import Origin, copy_cautions, cut_cautions
 from analysis.report.corrected import parts as corrected_parts
 from analysis.report.figures.draw import Drawing, LeftOut
 from analysis.report.figures.style import GRID, INK, MUTED, PAPER
 from analysis.report.findings import cautions, facts, findings
-from analysis.report.headline import headline
 from analysis.report.published import parts as published_parts
-from analysis.report.tables import Part
+from analysis.report.tables import Part, headline
 from registry.tracking.columns import ADAPTER, INDISTINCT
 
 __all__ = ["write_report"]
@@ -58,7 +56,7 @@ def write_report(
     published, corrected
         The two layers.
     origin, adapters
-        Where the study was read from, and its adapters with their runs, of `analysis.reading.origin`.
+        Where the study was read from, and its adapters with their runs, of `analysis.reading.observations`.
     drawings, left_out
         The figures, and what this grid did not allow.
     downloads

@@ -6,7 +6,7 @@ from typing import Final
 
 import pandas as pd
 
-from analysis.measures.groups import HUMAN, MACHINE
+from analysis.measures.transfer import HUMAN, MACHINE
 from analysis.published.compute import Published
 from analysis.published.pareto import by_source_task
 from analysis.published.roles import side_by_side

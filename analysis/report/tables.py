@@ -6,11 +6,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
+from analysis.corrected.correct import Corrected
+from analysis.corrected.regimes import written_intervals
 from analysis.measures.numerals import fixed, pp
 
-__all__ = ["Column", "Part", "Shown", "count", "delta", "number", "percent", "probability", "shown", "text"]
+__all__ = [
+    "Column",
+    "Part",
+    "Shown",
+    "count",
+    "delta",
+    "headline",
+    "number",
+    "percent",
+    "probability",
+    "rate_written",
+    "shown",
+    "text",
+    "written",
+]
 
 _LONG = 40  # characters from which a value is a sentence
 
@@ -101,3 +118,47 @@ def number(heading: str, decimals: int = 2) -> Column:
 def probability(heading: str = "p") -> Column:
     """Return a column of p-values, small ones as a bound."""
     return Column(heading, lambda value: "< 0.001" if value < 0.001 else fixed(value, 3))
+
+
+# --- the report's first tables: deltas per regime with intervals, and rates beside what chance alone would show
+
+
+def headline(corrected: Corrected) -> tuple[Shown, Shown]:
+    """Return the report's first tables: deltas per regime with intervals, and rates beside chance."""
+    table = corrected.tables["regimes"]
+    rates = {}
+    for rate in ("positive", "harm"):
+        names = [f"{rate}_{part}_pct" for part in ("posterior", "low", "high")]
+        rates[rate] = [rate_written(*values) for values in table[names].itertuples(index=False, name=None)]
+    ends = written_intervals(table)
+    rows = table.assign(**ends, positive_corrected=rates["positive"], harm_corrected=rates["harm"])
+    deltas = {
+        "regime": text("Regime"),
+        "n": count("Cells"),
+        "mean": delta("Mean Δ"),
+        "median": delta("Median"),
+        **{what: written(f"95 %, {what}, pp") for what in ends},
+    }
+    shares = {
+        "regime": text("Regime"),
+        "positive_pct": percent("Positive"),
+        "positive_by_chance_pct": percent("Positive by chance"),
+        "positive_corrected": written("Positive, corrected, %"),
+        "harm_pct": percent("Harm"),
+        "harm_by_chance_pct": percent("Harm by chance"),
+        "harm_corrected": written("Harm, corrected, %"),
+    }
+    return (
+        shown(rows, "Mean Δ per regime", deltas, "regimes.csv"),
+        shown(rows, "How many cells gain and how many are harmed", shares, "regimes.csv"),
+    )
+
+
+def written(heading: str) -> Column:
+    """Return a column of numbers that are written already."""
+    return Column(heading, str)
+
+
+def rate_written(rate: float, low: float, high: float) -> str:
+    """Write a rate with its interval, in percent."""
+    return "–" if np.isnan(rate) else f"{fixed(rate, 1)} ({fixed(low, 1)} to {fixed(high, 1)})"

@@ -20,11 +20,11 @@ from analysis.corrected.by_cell import CELL_COLUMNS, by_cell
 from analysis.corrected.regimes import regimes
 from analysis.measures.answers import StudyOutcomes, TargetOutcomes
 from analysis.published.variance import COLUMNS as PUBLISHED_COLUMNS
-from analysis.reading.origin import Origin, adapters
+from analysis.reading.observations import Origin, adapters
 from analysis.report.corrected import parts
 from analysis.report.figures.matrices import matrix_drawings
 from analysis.report.findings import adapter_count, cautions, facts, findings
-from analysis.report.headline import headline
+from analysis.report.tables import headline
 from registry.cells import Regime, regime_of
 from registry.errors import Refused
 from registry.tracking.columns import CELL_KEY

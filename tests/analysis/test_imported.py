@@ -12,7 +12,7 @@ import pytest
 from mlflow import MlflowClient
 
 from analysis.analysis import analyze
-from analysis.measures.uplift import uplift
+from analysis.measures.transfer import uplift
 from analysis.reading.frame import EmptyStudyError, Frame, InconsistentRunError, MixedStudyError, cells, load
 from registry.cells import Cell
 from registry.errors import Refused

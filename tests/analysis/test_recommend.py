@@ -14,7 +14,7 @@ from scipy.stats import spearmanr
 from analysis.corrected.effects import shrink
 from analysis.corrected.noise import NoiseTable, measured_noise
 from analysis.measures.answers import RunKey, collect
-from analysis.measures.vectors import Vectors
+from analysis.published.linguistic import Vectors
 from analysis.reading.frame import Frame
 from analysis.reading.observations import cell_names
 from analysis.reading.outcomes import Answered, StoredOutcomes, study_outcomes

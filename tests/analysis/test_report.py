@@ -22,8 +22,7 @@ from analysis.measures.numerals import fixed, pp
 from analysis.published import Options
 from analysis.reading.frame import Frame
 from analysis.report.figures.draw import FIGURES
-from analysis.report.figures.labels import place_labels
-from analysis.report.figures.style import STYLE
+from analysis.report.figures.style import STYLE, place_labels
 
 if TYPE_CHECKING:
     from tests.analysis.conftest import FrameMaker

@@ -12,9 +12,8 @@ import pandas as pd
 import pytest
 
 from analysis.corrected.regimes import regimes, regimes_as_text
-from analysis.measures.groups import size_bucket
-from analysis.measures.matrices import language_matrix, task_matrix
 from analysis.measures.numerals import interval
+from analysis.measures.transfer import language_matrix, size_bucket, task_matrix
 from analysis.published.pareto import by_source_task, pareto
 from analysis.published.roles import roles, side_by_side
 from analysis.reading.frame import Frame, cells

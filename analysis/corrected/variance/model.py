@@ -14,9 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from analysis.corrected.noise import SamplingNoise
-from analysis.corrected.variance.anova import complete_cube, cube_of
-from analysis.corrected.variance.estimate import Estimate
-from analysis.corrected.variance.intervals import generalised_intervals
+from analysis.corrected.variance.estimate import Estimate, complete_cube, cube_of, generalised_intervals
 from analysis.corrected.variance.reml import fit_reml
 from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS, Crossing, Identified, crossing, identify
 from registry.cells import Regime

@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from analysis.corrected.variance.estimate import Estimate, component_names, expected_mean_squares
-from analysis.corrected.variance.gram import Block
-from analysis.corrected.variance.likelihood import Likelihood, likelihood
+from analysis.corrected.variance.likelihood import Block, Likelihood, likelihood
 from analysis.corrected.variance.terms import Codes, Crossing, Identified
 
 __all__ = ["fit_reml"]

@@ -16,8 +16,8 @@ from matplotlib.patches import Rectangle
 
 from analysis.measures import levels
 from analysis.measures.levels import LeftOut
-from analysis.measures.matrices import language_matrix, task_matrix
 from analysis.measures.numerals import pp
+from analysis.measures.transfer import language_matrix, task_matrix
 from analysis.report.figures.style import GRID, MUTED, PAPER, STYLE, Drawing, save
 
 __all__ = ["RAW", "SHOWN", "SIGNIFICANT", "heatmap", "matrix_drawings"]

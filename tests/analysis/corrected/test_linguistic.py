@@ -10,8 +10,8 @@ import pytest
 from scipy import stats
 
 from analysis.corrected.linguistic import COLUMNS, linguistic, qap
-from analysis.measures import vectors as vectors_module
-from analysis.measures.vectors import KINDS, Vectors
+from analysis.published import linguistic as vectors_module
+from analysis.published.linguistic import KINDS, Vectors
 from analysis.published.linguistic import linguistic as as_published
 from tests.analysis.synthetic import LANGUAGES, synthetic_frame
 

@@ -9,7 +9,6 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from analysis.corrected.cells import adjusted, measured_cells
-from analysis.corrected.contrasts import contrasts
 from analysis.corrected.noise import (
     QuestionNoise,
     assumed_question_noise,
@@ -17,8 +16,8 @@ from analysis.corrected.noise import (
     measured_noise,
     measured_question_noise,
 )
-from analysis.corrected.power.effects import ASSUMED, COLUMNS, Design, detectable, power, power_without_data
-from analysis.corrected.power.errors import squared_weights
+from analysis.corrected.power import ASSUMED, COLUMNS, Design, detectable, power, power_without_data, squared_weights
+from analysis.corrected.regimes import contrasts
 from analysis.corrected.roles import roles
 from analysis.corrected.variance.terms import RESIDUAL, TERMS
 from registry.cells import Regime

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 from scipy.stats import multivariate_normal
 
-from analysis.corrected.variance.anova import complete_cube, cube_of
-from analysis.corrected.variance.gram import Block
-from analysis.corrected.variance.likelihood import likelihood
+from analysis.corrected.variance.estimate import complete_cube, cube_of
+from analysis.corrected.variance.likelihood import Block, likelihood
 from analysis.corrected.variance.reml import fit_reml
 from analysis.corrected.variance.terms import Crossing, Identified, crossing, identify
 from tests.analysis.corrected.lme4.frames import FRAMES, frame

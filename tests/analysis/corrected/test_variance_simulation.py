@@ -7,8 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from analysis.corrected.variance.anova import complete_cube
-from analysis.corrected.variance.intervals import generalised_intervals
+from analysis.corrected.variance.estimate import complete_cube, generalised_intervals
 from analysis.corrected.variance.reml import fit_reml
 from analysis.corrected.variance.terms import Crossing, Identified, crossing, identify
 from registry.cells import Grid

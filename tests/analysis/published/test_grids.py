@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.measures.vectors import Vectors
 from analysis.published import Options, publish
+from analysis.published.linguistic import Vectors
 from analysis.report.published import parts
 from tests.analysis.synthetic import synthetic_frame
 

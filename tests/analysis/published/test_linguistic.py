@@ -11,9 +11,16 @@ import pytest
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from analysis.measures import vectors as module
-from analysis.measures.vectors import KINDS, Vectors, read_vectors, uriel_vectors
-from analysis.published.linguistic import cosine_distances, language_pairs, linguistic
+from analysis.published import linguistic as module
+from analysis.published.linguistic import (
+    KINDS,
+    Vectors,
+    cosine_distances,
+    language_pairs,
+    linguistic,
+    read_vectors,
+    uriel_vectors,
+)
 from registry.errors import Refused
 from tests.analysis.synthetic import synthetic_frame
 

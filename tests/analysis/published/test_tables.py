@@ -9,15 +9,13 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.measures.groups import language_family, size_bucket
-from analysis.measures.matrices import long_form, task_matrix
-from analysis.measures.uplift import uplift
+from analysis.measures.statistics import correlate
+from analysis.measures.transfer import language_family, long_form, size_bucket, task_matrix, uplift
 from analysis.published import Options, publish
-from analysis.published.ablation import ablation
-from analysis.published.construction import construction, correlate, donors_by_construction, donors_correlation
-from analysis.published.harm import harm
+from analysis.published.compute import ablation
+from analysis.published.harm import construction, harm
 from analysis.published.pareto import on_off_task, pareto
-from analysis.published.roles import language_families, roles
+from analysis.published.roles import donors_by_construction, donors_correlation, language_families, roles
 from tests.analysis.synthetic import synthetic_frame
 
 # Two base models, two tasks, two languages. Deltas in pp by (model, source) on the targets, in the order
