@@ -10,9 +10,9 @@ import pandas as pd
 from analysis.corrected import Corrected, correct, uncorrected
 from analysis.corrected.by_cell import QUESTIONS, UNKNOWN
 from analysis.measures.answers import StudyOutcomes
-from analysis.published import Options, publish
+from analysis.published import PublishedOptions, publish
 from analysis.reading.frame import Frame
-from analysis.reading.observations import Origin, adapters, cells
+from analysis.reading.observations import StudyOrigin, adapters, cells
 from analysis.report.figures.draw import RAW, SHOWN, Drawing, LeftOut, draw
 from analysis.report.page import write_report
 from registry.errors import unknown
@@ -70,13 +70,13 @@ class Analysis:
 def analyze(
     frame: Frame,
     output: Path,
-    options: Options | None = None,
+    options: PublishedOptions | None = None,
     *,
     corrected: bool = True,
     outcomes: StudyOutcomes | None = None,
     questions: int = QUESTIONS,
     heatmaps: str = RAW,
-    origin: Origin | None = None,
+    origin: StudyOrigin | None = None,
 ) -> Analysis:
     """Compute every table and figure the grid allows and write them, with the report, into a folder.
 
@@ -108,8 +108,8 @@ def analyze(
         raise unknown("kind of heatmap", heatmaps, SHOWN)
     output.mkdir(parents=True, exist_ok=True)
     several = VARIANT in frame.observations.columns and frame.observations[VARIANT].nunique() > 1
-    frame, options = by_variant(frame, options or Options())
-    origin = origin or Origin(frame.store)
+    frame, options = by_variant(frame, options or PublishedOptions())
+    origin = origin or StudyOrigin(frame.store)
     by_cell = cells(frame.observations)
     published = publish(by_cell, options)
     if corrected:
@@ -173,7 +173,7 @@ def _write(folder: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
 VARIANT = "variant"
 
 
-def by_variant(frame: Frame, options: Options) -> tuple[Frame, Options]:
+def by_variant(frame: Frame, options: PublishedOptions) -> tuple[Frame, PublishedOptions]:
     """Return the frame of the variant with the most observations (ties: the first by name), and options to compare.
 
     A frame without the column, or with one variant, is returned as it is.

@@ -160,24 +160,24 @@ def _evidence(client: MlflowClient, study: Study, chosen: Chosen, terms: Terms) 
 
     from analysis.corrected.by_cell import QUESTIONS
     from analysis.reading.cache import cache_root
-    from analysis.reading.frame import load
+    from analysis.reading.study import StudyStore
     from analysis.recommend.evidence import version_evidence
     from registry.cells import Cell, Regime
     from registry.deploy.policy import Evidence, Measured
     from registry.deploy.promotion import weights_problem
     from registry.tracking.names import Tag
 
-    frame = load(client, study.name, cache=cache_root())
+    store = StudyStore(client, study.name, cache_root())
+    frame = store.frame()
     for note in frame.left_out:
         print(f"  {note}")
     found = version_evidence(
-        client,
+        store,
         frame,
         f"{chosen.adapter.name}/{chosen.adapter.version}",
         family=terms.protect,
         shrunken=terms.policy.gain_by == "shrunken",
         questions={cell.task: study.split.count("test", cell.task) or QUESTIONS for cell in terms.every},
-        cache=cache_root(),
     )
     targets: dict[Cell, Measured] = {}
     for name, row in found.table.to_dict("index").items():

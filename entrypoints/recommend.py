@@ -25,6 +25,8 @@ def main() -> None:
     given = arguments.parse_args()
 
     def recommend() -> int:
+        from analysis.reading.cache import cache_root
+        from analysis.reading.study import StudyStore
         from analysis.recommend.recorded import recommend_recorded
         from registry.config.names import recorded_name
         from registry.tracking.runs import annotate_launch, launching_run
@@ -35,8 +37,7 @@ def main() -> None:
         require_output(output)
         client = open_store()
         found = recommend_recorded(
-            client,
-            study,
+            StudyStore(client, study, cache_root()),
             model=given.model,
             want=listed(given.want),
             protect=listed(given.protect),

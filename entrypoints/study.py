@@ -103,7 +103,7 @@ def _study(study: Study, workers: int, on_ray: OnRay | None, *, dry_run: bool, o
 
 def _foreseen(study: Study) -> str:
     """Say what effects the planned study would find; nothing where the number of test items is not fixed."""
-    from analysis.corrected.power import Design, foreseen
+    from analysis.corrected.power import StudyDesign, foreseen
     from registry.benchmarks import load_benchmark
 
     grid = load_benchmark(study.benchmark).select(study.tasks, study.languages)
@@ -111,7 +111,7 @@ def _foreseen(study: Study) -> str:
     if not all(items):
         return ""
     sizes = {"seeds": len(study.seeds), "models": len(study.models), "tasks": len(grid.tasks)}
-    return foreseen(Design(items=min(items), languages=len(grid.languages), **sizes))
+    return foreseen(StudyDesign(items=min(items), languages=len(grid.languages), **sizes))
 
 
 if __name__ == "__main__":

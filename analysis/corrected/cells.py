@@ -122,7 +122,7 @@ def measured_cells(outcomes: StudyOutcomes) -> pd.DataFrame:
     return _finished(table, MEASURED)
 
 
-class _Part(NamedTuple):
+class _TargetCells(NamedTuple):
     """Cells of one (model, target) with equally many seeds; ``changed`` is what :func:`no_transfer` counts by."""
 
     keys: list[tuple[str, ...]]
@@ -131,7 +131,7 @@ class _Part(NamedTuple):
     changed: NDArray[np.int64]
 
 
-def _parts(block: TargetOutcomes) -> list[_Part]:
+def _parts(block: TargetOutcomes) -> list[_TargetCells]:
     """Return the cells of one (model, target), without what needs the whole study."""
     by_seeds: dict[int, dict[Cell, NDArray[np.int8]]] = {}
     for source, changes in block.changes().items():
@@ -142,7 +142,7 @@ def _parts(block: TargetOutcomes) -> list[_Part]:
         net = np.abs(changes.sum(axis=1, dtype=np.int64))
         changed = np.stack([(net == times).sum(axis=1) for times in range(1, n_seeds + 1)], axis=1)
         keys = [_key(block, source) for source in found]
-        parts.append(_Part(keys, changes.shape[2], change_statistics(changes), changed))
+        parts.append(_TargetCells(keys, changes.shape[2], change_statistics(changes), changed))
     return parts
 
 

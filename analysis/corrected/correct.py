@@ -14,14 +14,14 @@ from analysis.corrected.by_cell import QUESTIONS, ByCell, by_cell, tests, untest
 from analysis.corrected.consistency import with_ceiling
 from analysis.corrected.linguistic import linguistic
 from analysis.corrected.noise import QuestionNoise, assumed_question_noise, measured_question_noise
-from analysis.corrected.power import COLUMNS, Design, power
+from analysis.corrected.power import COLUMNS, StudyDesign, power
 from analysis.corrected.regimes import contrasts, regimes
 from analysis.corrected.roles import distinguishable, roles
 from analysis.corrected.variance.model import CORRECTED, TRANSFER, stacked, variance_components
 from analysis.corrected.variance.terms import RESIDUAL, TERMS
 from analysis.measures.answers import StudyOutcomes
 from analysis.measures.levels import LeftOut
-from analysis.published.linguistic import Vectors
+from analysis.published.linguistic import LanguageVectors
 from registry.errors import Refused
 
 __all__ = ["Corrected", "correct", "uncorrected"]
@@ -67,7 +67,7 @@ def correct(
     *,
     outcomes: StudyOutcomes | None = None,
     published_variance: pd.DataFrame | None = None,
-    vectors: Vectors | None = None,
+    vectors: LanguageVectors | None = None,
     questions: int = QUESTIONS,
 ) -> Corrected:
     """Compute every corrected analysis that a grid allows.
@@ -167,7 +167,7 @@ def _power(known: ByCell, components: pd.DataFrame, outcomes: StudyOutcomes | No
         return pd.DataFrame(columns=COLUMNS)
     cells = known.cells
     items = cells["n_questions"].median()
-    design = Design(
+    design = StudyDesign(
         items=questions if math.isnan(items) else round(items),
         seeds=round(cells["n_seeds"].median()),
         models=cells["model"].nunique(),
@@ -177,7 +177,7 @@ def _power(known: ByCell, components: pd.DataFrame, outcomes: StudyOutcomes | No
     return power(design, _transfer_components(components), _question_noise(known, design, outcomes))
 
 
-def _question_noise(known: ByCell, design: Design, outcomes: StudyOutcomes | None) -> QuestionNoise:
+def _question_noise(known: ByCell, design: StudyDesign, outcomes: StudyOutcomes | None) -> QuestionNoise:
     """Return the noise of a question."""
     assert known.noise is not None
     if outcomes is not None and not known.assumed:

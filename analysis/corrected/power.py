@@ -26,8 +26,8 @@ __all__ = [
     "ASSUMED",
     "COLUMNS",
     "MODEL_REGIME",
-    "Design",
-    "Spread",
+    "ErrorSpread",
+    "StudyDesign",
     "detectable",
     "error",
     "foreseen",
@@ -66,7 +66,7 @@ _MANY = 10_000.0
 
 
 @dataclass(frozen=True)
-class Design:
+class StudyDesign:
     """Size of a study: test items of a target, seeds of an adapter, base models; sources are tasks × languages.
 
     Targets are the same cells as sources.
@@ -96,7 +96,7 @@ class _Test(NamedTuple):
 
 
 def power(
-    design: Design, components: Mapping[str, float] | None, noise: QuestionNoise, *, differing: float = 0.1
+    design: StudyDesign, components: Mapping[str, float] | None, noise: QuestionNoise, *, differing: float = 0.1
 ) -> pd.DataFrame:
     """Compute the smallest effects that a study detects with 80 % power at the level 0.05, two-sided.
 
@@ -139,7 +139,7 @@ def power(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def power_without_data(design: Design, *, differing: float = 0.1) -> pd.DataFrame:
+def power_without_data(design: StudyDesign, *, differing: float = 0.1) -> pd.DataFrame:
     """Plan a study before there is any: :func:`power` with assumed components, for the least and the most noise."""
     return pd.concat(
         [power(design, None, assumed_question_noise(sd), differing=differing) for sd in _NOISE], ignore_index=True
@@ -179,7 +179,9 @@ def _variances(components: Mapping[str, float] | None) -> tuple[dict[str, float]
     return {name: max(float(value), 0.0) if value == value else 0.0 for name, value in known.items()}, said
 
 
-def _tests(design: Design, variances: dict[str, float], sampling: SamplingNoise, differing: float) -> Iterator[_Test]:
+def _tests(
+    design: StudyDesign, variances: dict[str, float], sampling: SamplingNoise, differing: float
+) -> Iterator[_Test]:
     """Yield all tests."""
     yield from _cell_tests(design, sampling, differing)
     for factor in ("language", "task"):
@@ -191,7 +193,7 @@ def _tests(design: Design, variances: dict[str, float], sampling: SamplingNoise,
 # --- cells
 
 
-def _cell_tests(design: Design, sampling: SamplingNoise, differing: float) -> Iterator[_Test]:
+def _cell_tests(design: StudyDesign, sampling: SamplingNoise, differing: float) -> Iterator[_Test]:
     """Yield the test of one cell on its own, and as one of all."""
     se, df = float(np.sqrt(sampling.v)), design.items - 1.0
     note = "" if design.items > 1 else "one item: no error"
@@ -208,7 +210,7 @@ def _cell_tests(design: Design, sampling: SamplingNoise, differing: float) -> It
 
 
 def _role_tests(
-    factor: str, role: str, design: Design, variances: dict[str, float], sampling: SamplingNoise
+    factor: str, role: str, design: StudyDesign, variances: dict[str, float], sampling: SamplingNoise
 ) -> Iterator[_Test]:
     """Yield the tests of one score and of differences of two, as `analysis.corrected.roles` makes them."""
     names, fixed = design.languages, design.tasks
@@ -234,7 +236,7 @@ def _role_tests(
 # --- contrasts
 
 
-def _contrast_tests(design: Design, variances: dict[str, float], sampling: SamplingNoise) -> Iterator[_Test]:
+def _contrast_tests(design: StudyDesign, variances: dict[str, float], sampling: SamplingNoise) -> Iterator[_Test]:
     """Yield the tests of differences between regimes, as `analysis.corrected.regimes` makes them."""
     found = squared_weights(design.tasks, design.languages)
     for left, right in CONTRASTS:
@@ -258,7 +260,7 @@ def _contrast_tests(design: Design, variances: dict[str, float], sampling: Sampl
 Array = NDArray[np.float64]
 
 
-class Spread(NamedTuple):
+class ErrorSpread(NamedTuple):
     """Variance of an estimate that goes with models, with partners, and with single (model, partner)."""
 
     by_model: float
@@ -268,7 +270,7 @@ class Spread(NamedTuple):
 
 def role_spreads(
     role: str, models: int, fixed: int, partners: int, variances: Mapping[str, float], sampling: SamplingNoise
-) -> tuple[Spread, Spread]:
+) -> tuple[ErrorSpread, ErrorSpread]:
     """Return the spread of one score and of the difference of two.
 
     A score averages (models, fixed, partners) cells: ``fixed`` tasks of a language or languages of a task. Sources on
@@ -283,14 +285,14 @@ def role_spreads(
         other_model += sampling.c
     else:
         own_model += sampling.c
-    score = Spread(
+    score = ErrorSpread(
         by_model=variances["model"] / models + own_model / of_models,
         by_partner=(variances[other] + pair) / of_partners,
         single=(other_model + residual + sampling.own) / cells,
     )
     # Two names share their partners but for each other.
     unshared = (variances[other] + other_model / models) / (fixed * partners**2)
-    difference = Spread(
+    difference = ErrorSpread(
         by_model=2 * own_model / of_models,
         by_partner=2 * pair / of_partners + 2 * unshared,
         single=2 * (residual + sampling.own) / cells,
@@ -298,7 +300,7 @@ def role_spreads(
     return score, difference
 
 
-def error(spread: Spread, models: int, partners: int) -> tuple[float, float]:
+def error(spread: ErrorSpread, models: int, partners: int) -> tuple[float, float]:
     """Return standard error and Satterthwaite's degrees of freedom; one model's own share is not error then."""
     of_partner = spread.by_partner + spread.single
     if models == 1:
@@ -339,7 +341,7 @@ def _centred(square: Array) -> Array:
 # --- a planned study, in a sentence
 
 
-def foreseen(design: Design) -> str:
+def foreseen(design: StudyDesign) -> str:
     """Say in a sentence what a planned study can detect, under assumed components and noise.
 
     The two ends of each range are for the least and the most noise that cells of 400 items and 3 seeds were seen to

@@ -9,7 +9,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.corrected.pigeonhole import Errors, Replicates, errors, half_widths, replicate, scores, simultaneous
+from analysis.corrected.pigeonhole import (
+    BootstrapErrors,
+    Replicates,
+    errors,
+    half_widths,
+    replicate,
+    scores,
+    simultaneous,
+)
 from analysis.measures.levels import SIGNIFICANT
 from analysis.measures.transfer import of_regime
 from analysis.published.roles import DONOR, RECIPIENT
@@ -156,7 +164,7 @@ def _pairs(names: list[str], score: Array, replicates: Replicates, random: np.ra
     return table.assign(low=difference - half, high=difference + half, p_adjusted=p)
 
 
-def _ranks(score: Array, known: Errors, pairs: pd.DataFrame) -> tuple[Array, Array, Array]:
+def _ranks(score: Array, known: BootstrapErrors, pairs: pd.DataFrame) -> tuple[Array, Array, Array]:
     """Return ranks, equal scores sharing the better one, and the ends of their intervals."""
     higher = score[None, :] > score[:, None] + _EQUAL
     one, other = np.triu_indices(len(score), k=1)

@@ -21,7 +21,7 @@ __all__ = [
     "MACHINE",
     "TRANSFER",
     "UNKNOWN",
-    "Summary",
+    "UpliftSummary",
     "by_regime",
     "constructions",
     "families",
@@ -43,7 +43,7 @@ __all__ = [
 TRANSFER = "transfer"
 
 
-class Summary(TypedDict):
+class UpliftSummary(TypedDict):
     """Number of cells, mean and median delta (pp), shares of positive transfer and of harm (percent)."""
 
     n: int
@@ -78,7 +78,7 @@ def harm_pct(delta: pd.Series) -> float:
     return float((delta <= HARM_PP).mean() * 100)
 
 
-def summary(delta: pd.Series) -> Summary:
+def summary(delta: pd.Series) -> UpliftSummary:
     """Summarise deltas (pp); for no cells ``n`` is 0 and the rest NaN."""
     return {
         "n": len(delta),
@@ -95,7 +95,7 @@ def uplift(cells: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``regime`` (the four, then ``transfer``) and the columns of `Summary`.
+        ``regime`` (the four, then ``transfer``) and the columns of `UpliftSummary`.
     """
     return pd.DataFrame([{"regime": label, **summary(rows["delta"])} for label, rows in by_regime(cells)])
 

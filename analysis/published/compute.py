@@ -13,17 +13,17 @@ from analysis.measures.statistics import correlate
 from analysis.measures.transfer import by_regime, language_matrix, long_form, task_matrix, uplift
 from analysis.published.consistency import consistency, summarise
 from analysis.published.harm import construction, harm
-from analysis.published.linguistic import Vectors, linguistic
+from analysis.published.linguistic import LanguageVectors, linguistic
 from analysis.published.pareto import on_off_task, pareto
 from analysis.published.roles import donors_by_construction, donors_correlation, language_families, roles
 from analysis.published.variance import COLUMNS, variance
 from registry.tracking.columns import CELL_KEY
 
-__all__ = ["ABLATION_COLUMNS", "Options", "Published", "ablation", "matched_cells", "publish"]
+__all__ = ["ABLATION_COLUMNS", "Published", "PublishedOptions", "ablation", "matched_cells", "publish"]
 
 
 @dataclass(frozen=True)
-class Options:
+class PublishedOptions:
     """What decides which published analyses are made.
 
     Attributes
@@ -39,7 +39,7 @@ class Options:
     """
 
     mixed_models: bool = True
-    vectors: Vectors | None = None
+    vectors: LanguageVectors | None = None
     against: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     name: str = "this study"
 
@@ -64,7 +64,7 @@ class Published:
     left_out: tuple[LeftOut, ...]
 
 
-def publish(cells: pd.DataFrame, options: Options | None = None) -> Published:
+def publish(cells: pd.DataFrame, options: PublishedOptions | None = None) -> Published:
     """Compute every published analysis that a grid allows.
 
     Parameters
@@ -72,7 +72,7 @@ def publish(cells: pd.DataFrame, options: Options | None = None) -> Published:
     cells
         One row per (model, source, target), as `analysis.reading.observations.cells` returns it.
     """
-    options = options or Options()
+    options = options or PublishedOptions()
     by_construction, no_construction = construction(cells)
     donors = donors_by_construction(cells)
     correlation, no_correlation = donors_correlation(donors)
@@ -112,7 +112,7 @@ def _no_mixed_models() -> tuple[pd.DataFrame, list[LeftOut]]:
     return pd.DataFrame(columns=COLUMNS), [LeftOut("Variance decomposition", reason)]
 
 
-def _comparisons(cells: pd.DataFrame, options: Options) -> tuple[pd.DataFrame, list[LeftOut]]:
+def _comparisons(cells: pd.DataFrame, options: PublishedOptions) -> tuple[pd.DataFrame, list[LeftOut]]:
     """Compare with every other table of cells, one below the other."""
     found, left_out = [], []
     for other, table in options.against.items():

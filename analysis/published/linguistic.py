@@ -22,7 +22,15 @@ from analysis.measures.transfer import of_regime
 from registry.cells import Regime
 from registry.errors import Refused
 
-__all__ = ["KINDS", "Vectors", "cosine_distances", "language_pairs", "linguistic", "read_vectors", "uriel_vectors"]
+__all__ = [
+    "KINDS",
+    "LanguageVectors",
+    "cosine_distances",
+    "language_pairs",
+    "linguistic",
+    "read_vectors",
+    "uriel_vectors",
+]
 
 #: Kinds of vector, and how URIEL's names of their features begin.
 KINDS: Final = {"syntax": "S_", "phonology": "P_", "inventory": "INV_"}
@@ -31,14 +39,14 @@ _FILE = "feature_predictions.npz"
 
 
 @dataclass(frozen=True)
-class Vectors:
+class LanguageVectors:
     """Vectors by kind: languages × features, no NaN; and where they are from."""
 
     by_kind: dict[str, pd.DataFrame]
     origin: str
 
 
-def uriel_vectors(languages: list[str]) -> Vectors | None:
+def uriel_vectors(languages: list[str]) -> LanguageVectors | None:
     """Return URIEL's vectors of the languages it knows; None where the package ``lang2vec`` is not installed.
 
     Languages are named by their codes in ISO 639-1 or 639-3.
@@ -53,10 +61,10 @@ def uriel_vectors(languages: list[str]) -> Vectors | None:
     at = {code: row for row, code in enumerate(known)}
     present = {name: at[codes.get(name, name)] for name in languages if codes.get(name, name) in at}
     table = pd.DataFrame(data[list(present.values())], index=pd.Index(list(present)), columns=features)
-    return Vectors(_by_kind(table), f"URIEL, filled by nearest neighbours (lang2vec {version('lang2vec')})")
+    return LanguageVectors(_by_kind(table), f"URIEL, filled by nearest neighbours (lang2vec {version('lang2vec')})")
 
 
-def read_vectors(path: Path) -> Vectors:
+def read_vectors(path: Path) -> LanguageVectors:
     """Read vectors from a CSV: a column ``language``, then features whose names begin ``S_``, ``P_`` or ``INV_``.
 
     Raises
@@ -78,7 +86,7 @@ def read_vectors(path: Path) -> Vectors:
     vectors = _by_kind(_numbers(table.set_index("language"), path))
     if not vectors:
         raise Refused(f"vectors: no column of {path} begins with {', '.join(KINDS.values())}")
-    return Vectors(vectors, path.name)
+    return LanguageVectors(vectors, path.name)
 
 
 def _numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -120,7 +128,9 @@ def cosine_distances(vectors: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(1.0 - cosine, index=vectors.index, columns=vectors.index)
 
 
-def linguistic(cells: pd.DataFrame, vectors: Vectors | None = None) -> tuple[pd.DataFrame, pd.DataFrame, list[LeftOut]]:
+def linguistic(
+    cells: pd.DataFrame, vectors: LanguageVectors | None = None
+) -> tuple[pd.DataFrame, pd.DataFrame, list[LeftOut]]:
     """Correlate mean MT-CL delta per ordered language pair with the pair's distances.
 
     Parameters
@@ -179,7 +189,7 @@ def language_pairs(cells: pd.DataFrame, distances: dict[str, pd.DataFrame]) -> p
     return pairs
 
 
-def _unknown(languages: list[str], vectors: Vectors) -> list[LeftOut]:
+def _unknown(languages: list[str], vectors: LanguageVectors) -> list[LeftOut]:
     """Name the languages that have no vectors."""
     known = set().union(*(table.index for table in vectors.by_kind.values()))
     without = [name for name in languages if name not in known]

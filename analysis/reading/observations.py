@@ -12,15 +12,16 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import pandas as pd
 
 from analysis.measures.numerals import counted
-from analysis.reading.run_record import Record
+from analysis.reading.run_record import RunRecord
 from registry.cells import Regime, parse_cells
 from registry.tracking.columns import ADAPTER, AVERAGED_COLUMNS, CELL_KEY, OBSERVATION_COLUMNS, SOURCE, TARGET
+from registry.tracking.duplicates import by_age
 from registry.tracking.names import Tag
 
 __all__ = [
     "ADAPTER_COLUMNS",
     "DELTA_DECIMALS",
-    "Origin",
+    "StudyOrigin",
     "adapters",
     "cell_names",
     "cells",
@@ -52,10 +53,12 @@ def newest(recorded: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         One sorted row per (model, source, target, seed), with `OBSERVATION_COLUMNS`; a sentence per kind of repetition.
     """
     key = [*CELL_KEY, "seed"]
-    by_age = recorded.sort_values([*key, "started", "run_id"], kind="stable").reset_index(drop=True)
-    superseded = by_age.duplicated(key, keep="last")
-    kept = by_age[~superseded]
-    return kept[OBSERVATION_COLUMNS].reset_index(drop=True), _repetition_notes(by_age[superseded], kept, key)
+    order = by_age(dict(zip(recorded["run_id"], recorded["started"], strict=True)))
+    ranked = recorded.assign(age=recorded["run_id"].map({run_id: age for age, run_id in enumerate(order)}))
+    ranked = ranked.sort_values([*key, "age"], kind="stable").reset_index(drop=True)
+    superseded = ranked.duplicated(key, keep="last")
+    kept = ranked[~superseded]
+    return kept[OBSERVATION_COLUMNS].reset_index(drop=True), _repetition_notes(ranked[superseded], kept, key)
 
 
 def cell_names(rows: pd.DataFrame, end: str) -> pd.Series:
@@ -175,7 +178,7 @@ _CUT_PREFIX = "Cut questions: "
 _NAMED = 5
 
 
-def cut_notes(baselines: Iterable[Record]) -> list[str]:
+def cut_notes(baselines: Iterable[RunRecord]) -> list[str]:
     """Return a sentence for every base model of which questions were scored without their left side."""
     by_model = {record.tags.get(Tag.BASE_MODEL, ""): parse_cells(record.tags.get(Tag.CUT, "")) for record in baselines}
     notes = []
@@ -203,7 +206,7 @@ ADAPTER_COLUMNS = [*_KEY, "n_targets", "mt_ml", "transfer_mean", "run_id", "mode
 
 
 @dataclass(frozen=True)
-class Origin:
+class StudyOrigin:
     """The experiment a study was read from.
 
     Attributes
@@ -250,7 +253,7 @@ class Origin:
         return bool(self.page and self.experiment)
 
 
-def adapters(observations: pd.DataFrame, origin: Origin) -> pd.DataFrame:
+def adapters(observations: pd.DataFrame, origin: StudyOrigin) -> pd.DataFrame:
     """List every adapter with the run that evaluated it and its registered version.
 
     Returns

@@ -23,22 +23,22 @@ from analysis.measures.answers import RunKey
 from analysis.measures.numerals import counted
 from analysis.reading.frame import Frame
 from analysis.reading.imported import outcomes_of
-from analysis.reading.packed import COLUMNS, Packed
+from analysis.reading.packed import PackedAnswers
 from analysis.reading.run_record import InconsistentRunError
 from analysis.reading.runs import StoredRuns
 from registry.cells import Cell
-from registry.tracking.columns import CHECKED
+from registry.tracking.columns import ANSWER_COLUMNS, CHECKED
 from registry.tracking.names import Artifact, Tag, headlines_of, outcomes_file
 from registry.tracking.outcomes import file_digest, recorded_scores
 from registry.tracking.recording import local_folder
 
-__all__ = ["Asked", "StoredTable", "asked", "refuse_other_answers"]
+__all__ = ["OutcomeRequest", "StoredTable", "asked", "refuse_other_answers"]
 
 _BY_RUN = ["model", "source_task", "source_language", "seed", "run_id"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class OutcomeRequest:
     """A run whose answers are wanted.
 
     Attributes
@@ -82,20 +82,20 @@ class Asked:
         return " ".join(f"{task}={name}" for task, name in sorted(self.headlines.items()))
 
 
-def asked(client: MlflowClient, frame: Frame) -> list[Asked]:
+def asked(client: MlflowClient, frame: Frame) -> list[OutcomeRequest]:
     """Return the runs whose answers a study's analysis needs: of its adapters, and of the bases compared with."""
     return list(_of_import(client, frame) if frame.runs is None else _of_runs(client, frame))
 
 
-def _of_runs(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
+def _of_runs(client: MlflowClient, frame: Frame) -> Iterator[OutcomeRequest]:
     assert frame.runs is not None
     tags, folders, fallback = frame.runs.tags, frame.runs.folders, _headlines(frame.observations)
     measured: Counter[tuple[str, str]] = Counter()
     for run_id, key, scores in _adapters(frame.observations):
         file = _file(client, run_id, folders[run_id], tags[run_id])
-        headlines, read = _chosen(frame, fallback, tags[run_id]), partial(file.read, COLUMNS)
+        headlines, read = _chosen(frame, fallback, tags[run_id]), partial(file.read, ANSWER_COLUMNS)
         local = file.local is not None
-        yield Asked(key, run_id, frozenset(scores), 0, file.stamp, local, headlines, scores, read, file.place)
+        yield OutcomeRequest(key, run_id, frozenset(scores), 0, file.stamp, local, headlines, scores, read, file.place)
         measured[key.model, tags[run_id].get(Tag.BASELINE_RUN, "")] += 1
     for (model, run_id), weight in sorted(measured.items()):
         here = run_id in folders
@@ -108,9 +108,9 @@ def _of_runs(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
             for cell, score in recorded.items()
             if own.get(cell.task, headlines.get(cell.task)) == headlines.get(cell.task)
         }
-        answers, place = (partial(file.read, COLUMNS), file.place) if folder else (_nothing, "")
+        answers, place = (partial(file.read, ANSWER_COLUMNS), file.place) if folder else (_nothing, "")
         local = file.local is not None
-        yield Asked(RunKey(model), run_id, None, weight, file.stamp, local, headlines, scored, answers, place)
+        yield OutcomeRequest(RunKey(model), run_id, None, weight, file.stamp, local, headlines, scored, answers, place)
 
 
 def _chosen(frame: Frame, fallback: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
@@ -158,18 +158,18 @@ def _nothing() -> None:
     return None
 
 
-def _of_import(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
+def _of_import(client: MlflowClient, frame: Frame) -> Iterator[OutcomeRequest]:
     run_id = str(frame.observations["run_id"].iloc[0])
     headlines = _headlines(frame.observations) | dict(frame.headlines)
     held = Artifact.OUTCOMES in {file.path for file in client.list_artifacts(run_id)}
     models: Counter[str] = Counter()
     for _, key, scores in _adapters(frame.observations):
         read = partial(_imported, client, run_id, key) if held else _nothing
-        yield Asked(key, _name(run_id, key), frozenset(scores), 0, "", False, headlines, scores, read)
+        yield OutcomeRequest(key, _name(run_id, key), frozenset(scores), 0, "", False, headlines, scores, read)
         models[key.model] += 1
     for model, weight in sorted(models.items()):
         read = partial(_imported, client, run_id, RunKey(model)) if held else _nothing
-        yield Asked(RunKey(model), _name(run_id, RunKey(model)), None, weight, "", False, headlines, {}, read)
+        yield OutcomeRequest(RunKey(model), _name(run_id, RunKey(model)), None, weight, "", False, headlines, {}, read)
 
 
 def _name(run_id: str, key: RunKey) -> str:
@@ -269,7 +269,7 @@ _LISTED = 5
 
 
 def refuse_other_answers(
-    study: str, read: Iterable[tuple[Asked, Packed | None]], test_sets: Mapping[str, pa.Table]
+    study: str, read: Iterable[tuple[OutcomeRequest, PackedAnswers | None]], test_sets: Mapping[str, pa.Table]
 ) -> None:
     """Raise if the answers of any run give another score than it recorded.
 
@@ -298,7 +298,7 @@ def refuse_other_answers(
     )
 
 
-def _faults(one: Asked, shares: Mapping[Cell, float]) -> Iterator[str]:
+def _faults(one: OutcomeRequest, shares: Mapping[Cell, float]) -> Iterator[str]:
     for target in sorted(one.scores if one.targets is None else one.targets):
         recorded = one.scores.get(target, np.nan)
         if np.isnan(recorded):
@@ -318,7 +318,7 @@ class _Layout:
         self._targets: Sequence[Cell] = tuple(Cell(*map(str, names)) for names in grouped.groups)
         self._counts = np.bincount(self._codes, minlength=len(self._targets))
 
-    def shares(self, packed: Packed) -> dict[Cell, float]:
+    def shares(self, packed: PackedAnswers) -> dict[Cell, float]:
         """Return the share of right answers by target."""
         right = np.bincount(self._codes, weights=packed.correct(len(self._codes)), minlength=len(self._targets))
         return dict(zip(self._targets, (right / self._counts).tolist(), strict=True))

@@ -20,7 +20,14 @@ from analysis.measures.numerals import counted
 from analysis.reading.cache import CachedTable, cache_folder
 from analysis.reading.over_api import changes_over_api
 from analysis.reading.over_sql import SchemaError, changes_over_sql
-from analysis.reading.run_record import Changes, InconsistentRunError, Known, Record, Stated, observations_of
+from analysis.reading.run_record import (
+    InconsistentRunError,
+    KnownRun,
+    RunRecord,
+    RunState,
+    StoreChanges,
+    observations_of,
+)
 from registry.cells import Cell, Regime
 from registry.tracking import names
 from registry.tracking.duplicates import (
@@ -112,11 +119,11 @@ class StoredRuns:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[RunRecord]:
         """Return the runs one by one, with the metrics kept of them."""
         return [self._record(row) for row in self.table.to_pylist()]
 
-    def record(self, run_id: str) -> Record:
+    def record(self, run_id: str) -> RunRecord:
         """Return one run."""
         (found,) = StoredRuns(self.table.filter(pc.equal(self.table["run_id"], run_id))).records()
         return found
@@ -130,7 +137,7 @@ class StoredRuns:
         return pd.concat([run_ids, pa.table(columns).to_pandas()], axis=1)
 
     @staticmethod
-    def _record(row: Mapping[str, Any]) -> Record:
+    def _record(row: Mapping[str, Any]) -> RunRecord:
         metrics: dict[str, float] = {}
         for place, (task, language, regime) in enumerate(zip(row["task"], row["language"], row["regime"], strict=True)):
             target = Cell(task, language)
@@ -138,7 +145,7 @@ class StoredRuns:
             if regime:
                 spelled["delta"] = names.delta(Regime(regime), target)
             metrics |= {spelled[q]: row[q][place] for q in _NUMBERS if not math.isnan(row[q][place])}
-        return Record(row["run_id"], row["name"], "FINISHED", row["started"], json.loads(row["tags"]), metrics)
+        return RunRecord(row["run_id"], row["name"], "FINISHED", row["started"], json.loads(row["tags"]), metrics)
 
 
 def read_runs(client: MlflowClient, experiment_id: str, *, cache: Path | None = None) -> StoredRuns:
@@ -163,7 +170,7 @@ def read_runs(client: MlflowClient, experiment_id: str, *, cache: Path | None = 
     return StoredRuns(updated)
 
 
-def _changes(client: MlflowClient, experiment_id: str, known: Mapping[str, Known]) -> Changes:
+def _changes(client: MlflowClient, experiment_id: str, known: Mapping[str, KnownRun]) -> StoreChanges:
     """Ask a database itself where the store is one, else the server."""
     if is_database(client.tracking_uri):
         try:
@@ -173,12 +180,12 @@ def _changes(client: MlflowClient, experiment_id: str, known: Mapping[str, Known
     return changes_over_api(client, experiment_id, known)
 
 
-def _known(table: pa.Table) -> dict[str, Known]:
+def _known(table: pa.Table) -> dict[str, KnownRun]:
     columns = [table[name].to_pylist() for name in ("run_id", "kind", "ended", "state")]
-    return {run_id: Known(Kind(kind), *rest) for run_id, kind, *rest in zip(*columns, strict=True)}
+    return {run_id: KnownRun(Kind(kind), *rest) for run_id, kind, *rest in zip(*columns, strict=True)}
 
 
-def _updated(table: pa.Table, changes: Changes) -> pa.Table:
+def _updated(table: pa.Table, changes: StoreChanges) -> pa.Table:
     """Return the table without the runs that are gone or read anew, with those read, the oldest run first."""
     if not changes:
         return table
@@ -190,7 +197,7 @@ def _updated(table: pa.Table, changes: Changes) -> pa.Table:
     return pa.concat_tables([kept, new]).sort_by([("started", "ascending"), ("run_id", "ascending")]).combine_chunks()
 
 
-def _row(stated: Stated) -> dict[str, Any]:
+def _row(stated: RunState) -> dict[str, Any]:
     record, fault = stated.record, ""
     try:
         targets = _evaluated(record) if stated.kind is Kind.EVALUATE else _baseline(record)
@@ -211,7 +218,7 @@ def _row(stated: Stated) -> dict[str, Any]:
     }
 
 
-def _evaluated(record: Record) -> list[tuple[Any, ...]]:
+def _evaluated(record: RunRecord) -> list[tuple[Any, ...]]:
     """Return an evaluation's targets, checked but for their baselines."""
     return [
         (
@@ -227,7 +234,7 @@ def _evaluated(record: Record) -> list[tuple[Any, ...]]:
     ]
 
 
-def _baseline(record: Record) -> list[tuple[Any, ...]]:
+def _baseline(record: RunRecord) -> list[tuple[Any, ...]]:
     """Return a baseline's targets."""
     record.tag(Tag.BASE_MODEL)
     others = [record.by_target(name) for name in ("acc", "acc_norm", "chance", "chance_p")]
@@ -311,7 +318,7 @@ def _is_in_store(client: MlflowClient, conflict: Conflict) -> bool:
     return bool(resolve_runs(client, pair).conflicts)
 
 
-def _result(record: Record, kind: str, ended: int) -> Result:
+def _result(record: RunRecord, kind: str, ended: int) -> Result:
     return Result(record.run_id, kind, record.started, ended, record.tags, result_values(record.metrics))
 
 

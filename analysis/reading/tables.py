@@ -9,12 +9,13 @@ import pandas as pd
 
 from analysis.measures.numerals import counted
 from analysis.reading.observations import DELTA_DECIMALS
-from analysis.reading.run_record import DELTA_TOLERANCE_PP, Record, observations_of
+from analysis.reading.run_record import DELTA_TOLERANCE_PP, RunRecord, observations_of
 from analysis.reading.runs import StoredRuns
 from registry.cells import Cell, parse_cells
 from registry.errors import Refused
 from registry.tracking.chance import compared_with_chance
 from registry.tracking.columns import BASELINE_COLUMNS, INDISTINCT
+from registry.tracking.duplicates import by_age
 from registry.tracking.names import Artifact, Tag, headlines_of
 from registry.tracking.outcomes import CHOSEN
 
@@ -143,7 +144,7 @@ class MixedHeadlinesError(Refused):
 def one_headline(
     observations: pd.DataFrame,
     evaluations: StoredRuns,
-    baselines: Mapping[str, Record],
+    baselines: Mapping[str, RunRecord],
     study: str,
     read: ReadAccuracies,
 ) -> tuple[pd.DataFrame, dict[str, str], list[str]]:
@@ -167,7 +168,8 @@ def one_headline(
         If an accuracy that is needed is neither recorded nor among the outcomes.
     """
     tags = evaluations.tags
-    started = dict(zip(evaluations.table["run_id"].to_pylist(), evaluations.table["started"].to_pylist(), strict=True))
+    started = zip(evaluations.table["run_id"].to_pylist(), evaluations.table["started"].to_pylist(), strict=True)
+    age = {run_id: place for place, run_id in enumerate(by_age(dict(started)))}
     own = _own(observations, tags)
     headlines: dict[str, str] = {}
     notes: list[str] = []
@@ -176,7 +178,7 @@ def one_headline(
     )
     for task, names in own[own.notna()].groupby(observations["target_task"]):
         runs = observations.loc[names.index, "run_id"]
-        headlines[str(task)] = chosen = names.loc[max(names.index, key=lambda row: (started[runs[row]], runs[row]))]
+        headlines[str(task)] = chosen = names.loc[max(names.index, key=lambda row: age[runs[row]])]
         other = names.index[names != chosen]
         if len(other):
             result = _computed(result, other, chosen, tags, baselines, f"study {study!r}, task {task}", read)
@@ -201,7 +203,7 @@ def _computed(
     rows: pd.Index,
     headline: str,
     tags: Mapping[str, Mapping[str, str]],
-    baselines: Mapping[str, Record],
+    baselines: Mapping[str, RunRecord],
     where: str,
     read: ReadAccuracies,
 ) -> pd.DataFrame:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.noise import NoiseTable, assumed_noise
 from analysis.measures.numerals import counted
-from analysis.published.linguistic import Vectors, cosine_distances
+from analysis.published.linguistic import LanguageVectors, cosine_distances
 from analysis.recommend.components import components_of
-from analysis.recommend.prediction import Effects, ExpectedEffects
+from analysis.recommend.prediction import EffectPredictor, ExpectedEffects
 from registry.cells import Cell, Regime, regime_of
 from registry.errors import Refused
 from registry.tracking.columns import BLOCK
 
-__all__ = ["Design", "Expectation", "expectation", "noise_of"]
+__all__ = ["Expectation", "MeansDesign", "expectation", "noise_of"]
 
 Array = NDArray[np.float64]
 
@@ -40,8 +40,8 @@ class Expectation:
     """
 
     cells: pd.DataFrame
-    effects: Effects
-    design: Design
+    effects: EffectPredictor
+    design: MeansDesign
     noise: str
     notes: tuple[str, ...]
 
@@ -52,7 +52,7 @@ class Expectation:
 
 
 @dataclass(frozen=True)
-class Design:
+class MeansDesign:
     """Columns of the means: one for each regime that has cells, and the distance of the languages if it is known."""
 
     regimes: tuple[str, ...]
@@ -76,7 +76,7 @@ def expectation(
     cells: pd.DataFrame,
     measured: NoiseTable | None = None,
     *,
-    vectors: Vectors | None = None,
+    vectors: LanguageVectors | None = None,
     questions: int | Mapping[str, int] = QUESTIONS,
     cache: Path | None = None,
 ) -> Expectation:
@@ -110,7 +110,7 @@ def expectation(
         )
     design, said = _design(known, vectors)
     columns = design.columns(known["regime"], known["source_language"], known["target_language"])
-    effects = Effects(known, components_of(known, noise, cache=cache), noise, columns)
+    effects = EffectPredictor(known, components_of(known, noise, cache=cache), noise, columns)
     return Expectation(known, effects, design, noise.note, (*notes, *said))
 
 
@@ -133,10 +133,10 @@ def noise_of(
     return NoiseTable(both, note), [f"Sampling noise is {note}."]
 
 
-def _design(cells: pd.DataFrame, vectors: Vectors | None) -> tuple[Design, list[str]]:
+def _design(cells: pd.DataFrame, vectors: LanguageVectors | None) -> tuple[MeansDesign, list[str]]:
     """Return how the means of cells go, and what to say of the distances."""
     regimes = tuple(str(regime) for regime in Regime if (cells["regime"] == str(regime)).any())
-    plain = Design(regimes, None)
+    plain = MeansDesign(regimes, None)
     if vectors is None:
         return plain, []
     languages = sorted({*cells["source_language"], *cells["target_language"]})
@@ -147,7 +147,7 @@ def _design(cells: pd.DataFrame, vectors: Vectors | None) -> tuple[Design, list[
     if lacking or mean.isna().any(axis=None):
         which = f", of {', '.join(lacking)} among others" if lacking else ""
         return plain, [f"Linguistic distance does not count: some languages have no vectors ({vectors.origin}{which})."]
-    with_distance = Design(regimes, mean)
+    with_distance = MeansDesign(regimes, mean)
     columns = with_distance.columns(cells["regime"], cells["source_language"], cells["target_language"])
     if np.linalg.matrix_rank(columns) < columns.shape[1]:
         return plain, ["Linguistic distance does not count: all pairs of languages here are equally far."]

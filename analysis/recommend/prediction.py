@@ -23,7 +23,7 @@ from analysis.corrected.noise import NoiseTable
 from analysis.corrected.variance.terms import RESIDUAL
 from analysis.reading.observations import cell_names
 
-__all__ = ["Effects", "ExpectedEffects"]
+__all__ = ["EffectPredictor", "ExpectedEffects"]
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -54,7 +54,7 @@ class _Products(NamedTuple):
     weighted: Array
 
 
-class Effects:
+class EffectPredictor:
     """Predictions of a study's cells, measured or not, by :class:`analysis.corrected.effects.MixedModel`.
 
     Parameters

@@ -15,7 +15,7 @@ from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.noise import NoiseTable
 from analysis.measures.levels import TAILS
 from analysis.measures.numerals import fixed, pp
-from analysis.published.linguistic import Vectors
+from analysis.published.linguistic import LanguageVectors
 from analysis.reading.frame import Frame
 from analysis.reading.observations import cell_names
 from analysis.reading.observations import cells as averaged
@@ -32,8 +32,8 @@ __all__ = [
     "NEW",
     "OTHER_BASES",
     "PARTLY",
-    "Candidate",
     "Recommendation",
+    "SourceCandidate",
     "candidates",
     "recommend",
 ]
@@ -125,7 +125,7 @@ def recommend(
     model: str = "",
     want: Sequence[Cell],
     protect: Sequence[Cell] = (),
-    vectors: Vectors | None = None,
+    vectors: LanguageVectors | None = None,
     questions: int | Mapping[str, int] = QUESTIONS,
     cache: Path | None = None,
 ) -> Recommendation:
@@ -192,7 +192,7 @@ def _targets(
 
 
 def _row(
-    candidate: Candidate, effects: ExpectedEffects, wanted: Sequence[Cell], protected: Sequence[Cell]
+    candidate: SourceCandidate, effects: ExpectedEffects, wanted: Sequence[Cell], protected: Sequence[Cell]
 ) -> dict[str, object]:
     """Return one row of the table, without its rank and what was measured."""
     count = len(wanted)
@@ -267,7 +267,7 @@ OTHER_BASES, NEW = "predicted from other bases", "predicted, trained on no base"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class SourceCandidate:
     """A source cell; ``versions`` are its registered adapters of the base, as ``name/version``."""
 
     source: Cell
@@ -277,7 +277,7 @@ class Candidate:
 
 def candidates(
     cells: pd.DataFrame, observations: pd.DataFrame, *, model: str, targets: Sequence[Cell]
-) -> list[Candidate]:
+) -> list[SourceCandidate]:
     """Return every source of a study, and every target as a source that may be trained.
 
     Parameters
@@ -302,7 +302,7 @@ def candidates(
             basis = PARTLY
         else:
             basis = OTHER_BASES if name in set(sources) else NEW
-        found.append(Candidate(Cell.parse(name), basis, versions.get(name, ())))
+        found.append(SourceCandidate(Cell.parse(name), basis, versions.get(name, ())))
     return found
 
 

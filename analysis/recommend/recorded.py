@@ -6,23 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mlflow import MlflowClient
-
 from analysis.published.linguistic import read_vectors, uriel_vectors
-from analysis.reading.cache import cache_folder, cache_root
 from analysis.reading.observations import cell_names
-from analysis.reading.outcomes import read_study
+from analysis.reading.study import StudyStore
 from analysis.recommend.components import stored_noise
 from analysis.recommend.recommendation import Recommendation, recommend
 from registry.cells import Cell, chosen_targets
-from registry.tracking.store import experiment_id
 
 __all__ = ["recommend_recorded"]
 
 
 def recommend_recorded(
-    client: MlflowClient,
-    study: str,
+    store: StudyStore,
     *,
     model: str = "",
     want: Sequence[str],
@@ -46,11 +41,11 @@ def recommend_recorded(
         If the study, the base or a target is not there, or nothing is wanted.
     """
     given = read_vectors(vectors) if vectors else None
-    frame, stored = read_study(client, study, cache=cache_root())
+    frame, stored = store.frame_and_outcomes()
     targets = sorted({Cell.parse(name) for name in cell_names(frame.observations, "target").unique()})
     wanted = chosen_targets(want, targets, where="want")
     protected = chosen_targets(protect, targets, where="protect")
-    kept = cache_folder(cache_root(), client.tracking_uri, experiment_id(client, study))
+    kept = store.folder
     languages = sorted({cell.language for cell in targets} | set(frame.observations["source_language"]))
     found = recommend(
         frame,

@@ -12,7 +12,18 @@ from analysis.corrected.variance.model import CORRECTED, OVERALL, PUBLISHED, SAM
 from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS
 from analysis.measures.numerals import fixed, intervals
 from analysis.published.roles import DONOR, RECIPIENT
-from analysis.report.tables import Part, count, delta, number, percent, probability, rate_written, shown, text, written
+from analysis.report.tables import (
+    ReportPart,
+    count,
+    delta,
+    number,
+    percent,
+    probability,
+    rate_written,
+    shown,
+    text,
+    written,
+)
 
 __all__ = [
     "CELLS",
@@ -31,7 +42,7 @@ _SHOWN = 10
 _SCOPES = {TRANSFER: "Transfer cells", OVERALL: "All cells"}
 
 
-def parts(corrected: Corrected) -> list[Part]:
+def parts(corrected: Corrected) -> list[ReportPart]:
     """Return the parts of the section; tables that the grid does not allow have no rows."""
     if not corrected.computed:
         return []
@@ -55,7 +66,7 @@ def _with_interval(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(interval=intervals(table["low"], table["high"]))
 
 
-def _contrasts(table: pd.DataFrame) -> Part:
+def _contrasts(table: pd.DataFrame) -> ReportPart:
     columns = {
         "contrast": text("Contrast"),
         "estimate": delta("Difference"),
@@ -66,10 +77,10 @@ def _contrasts(table: pd.DataFrame) -> Part:
     }
     rows = shown(_with_interval(table), "Differences between regimes", columns, "contrasts.csv")
     clusters = tuple(f"Clusters here: {name}." for name in dict.fromkeys(table["clusters"])) if len(table) else ()
-    return Part("contrasts", "Differences between regimes", (*CONTRASTS, *clusters), tables=(rows,))
+    return ReportPart("contrasts", "Differences between regimes", (*CONTRASTS, *clusters), tables=(rows,))
 
 
-def _cells(table: pd.DataFrame, assumed: str) -> Part:
+def _cells(table: pd.DataFrame, assumed: str) -> ReportPart:
     columns = {
         "regime": text("Regime"),
         "n": count("Cells"),
@@ -80,10 +91,10 @@ def _cells(table: pd.DataFrame, assumed: str) -> Part:
     }
     rows = shown(table, "Cells that surely changed", columns, "tests.csv")
     warnings = (f"The noise here is {assumed}.",) if assumed else ()
-    return Part("tests", "Single cells", CELLS, tables=(rows,), warnings=warnings)
+    return ReportPart("tests", "Single cells", CELLS, tables=(rows,), warnings=warnings)
 
 
-def _rates(table: pd.DataFrame) -> Part:
+def _rates(table: pd.DataFrame) -> ReportPart:
     columns = {
         "name": text("Source"),
         "n": count("Cells"),
@@ -99,13 +110,13 @@ def _rates(table: pd.DataFrame) -> Part:
         ]
         rows = rows.assign(corrected=corrected).sort_values("posterior", ascending=False, kind="stable")
     found = shown(rows, "Sources by corrected harm", columns, "rates.csv", most=_SHOWN)
-    return Part("rates", "Positive transfer and harm", RATES, tables=(found,))
+    return ReportPart("rates", "Positive transfer and harm", RATES, tables=(found,))
 
 
 # --- roles
 
 
-def _roles(table: pd.DataFrame, differences: pd.DataFrame) -> Part:
+def _roles(table: pd.DataFrame, differences: pd.DataFrame) -> ReportPart:
     columns = {
         "name": text("Name"),
         "donor": delta("Donor"),
@@ -123,7 +134,7 @@ def _roles(table: pd.DataFrame, differences: pd.DataFrame) -> Part:
     notes = dict.fromkeys((row["factor"], row["note"]) for row in table.to_dict("records") if row["note"])
     warnings = tuple(f"{str(factor).capitalize()}s: {note}." for factor, note in notes)
     figures = ("language_intervals", "task_intervals")
-    return Part("role-intervals", "Donors and recipients", paragraphs, figures, tuple(by_factor), warnings)
+    return ReportPart("role-intervals", "Donors and recipients", paragraphs, figures, tuple(by_factor), warnings)
 
 
 def _side_by_side(table: pd.DataFrame, factor: str) -> pd.DataFrame:
@@ -159,7 +170,7 @@ def _distinguishable(table: pd.DataFrame) -> str:
 # --- variance
 
 
-def _variance(table: pd.DataFrame) -> Part:
+def _variance(table: pd.DataFrame) -> ReportPart:
     columns = {
         "component": text("Component"),
         "share_pct": percent("Share"),
@@ -172,7 +183,7 @@ def _variance(table: pd.DataFrame) -> Part:
         shown(_beside_published(table, scope), caption, columns, "variance_components.csv")
         for scope, caption in _SCOPES.items()
     ]
-    return Part(
+    return ReportPart(
         "variance-components",
         "Variance components",
         VARIANCE,
@@ -209,7 +220,7 @@ def unidentified(table: pd.DataFrame) -> list[str]:
 # --- what is left
 
 
-def _consistency(table: pd.DataFrame) -> Part:
+def _consistency(table: pd.DataFrame) -> ReportPart:
     columns = {
         "grouping": text("Between"),
         "regime": text("Regime"),
@@ -225,10 +236,10 @@ def _consistency(table: pd.DataFrame) -> Part:
         ends = rows[["ceiling_low", "ceiling_high"]].itertuples(index=False, name=None)
         rows = rows.assign(range=["–" if np.isnan(low) else f"{fixed(low)} to {fixed(high)}" for low, high in ends])
     found = shown(rows, "Consistency Index and its ceiling", columns, "consistency.csv")
-    return Part("ceiling", "Consistency and its ceiling", CONSISTENCY, tables=(found,))
+    return ReportPart("ceiling", "Consistency and its ceiling", CONSISTENCY, tables=(found,))
 
 
-def _linguistic(table: pd.DataFrame) -> Part:
+def _linguistic(table: pd.DataFrame) -> ReportPart:
     columns = {
         "distance": text("Distance"),
         "n_languages": count("Languages"),
@@ -242,10 +253,10 @@ def _linguistic(table: pd.DataFrame) -> Part:
         "note": text("Note"),
     }
     found = shown(table, "Mean MT-CL Δ against distance, by permutation", columns, "linguistic.csv")
-    return Part("distance", "Linguistic distance", LINGUISTIC, tables=(found,))
+    return ReportPart("distance", "Linguistic distance", LINGUISTIC, tables=(found,))
 
 
-def _power(table: pd.DataFrame) -> Part:
+def _power(table: pd.DataFrame) -> ReportPart:
     columns = {
         "level": text("Of a"),
         "test": text("Test"),
@@ -254,7 +265,7 @@ def _power(table: pd.DataFrame) -> Part:
         "assumption": text("Rests on"),
     }
     found = shown(table, "Smallest effects found with 80 % power", columns, "power.csv")
-    return Part("power", "What this study can detect", POWER, tables=(found,))
+    return ReportPart("power", "What this study can detect", POWER, tables=(found,))
 
 
 # --- what the report says of each corrected analysis, and what to beware of

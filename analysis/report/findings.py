@@ -13,7 +13,7 @@ from analysis.measures.numerals import counted, fixed, interval, pp
 from analysis.measures.transfer import TRANSFER
 from analysis.published.roles import DONOR, RECIPIENT
 from analysis.reading.frame import Frame
-from analysis.reading.observations import Origin
+from analysis.reading.observations import StudyOrigin
 from analysis.report.corrected import unidentified
 from registry.cells import Regime
 from registry.tracking.columns import SOURCE, TARGET
@@ -166,7 +166,7 @@ def _noise_dominates(row: pd.Series) -> bool:
 # --- what was run, in the words of the report's first table
 
 
-def facts(frame: Frame, origin: Origin) -> list[tuple[str, str]]:
+def facts(frame: Frame, origin: StudyOrigin) -> list[tuple[str, str]]:
     """Say what was run, as pairs of a term and its value."""
     seen = frame.observations
     models = seen[["model", "model_size_b"]].drop_duplicates().sort_values(["model_size_b", "model"])["model"]

@@ -11,7 +11,18 @@ from analysis.published.compute import Published
 from analysis.published.pareto import by_source_task
 from analysis.published.roles import side_by_side
 from analysis.reading.observations import cell_names
-from analysis.report.tables import Column, Part, Shown, count, delta, number, percent, probability, shown, text
+from analysis.report.tables import (
+    ReportColumn,
+    ReportPart,
+    ReportTable,
+    count,
+    delta,
+    number,
+    percent,
+    probability,
+    shown,
+    text,
+)
 
 __all__ = [
     "ABLATION",
@@ -31,14 +42,14 @@ __all__ = [
 _SHOWN = 10  # rows of a ranking that the report spells out; the CSV has all
 _FRONT = 15
 
-_SUMMARY: dict[str, Column] = {
+_SUMMARY: dict[str, ReportColumn] = {
     "n": count("Cells"),
     "mean": delta("Mean Δ"),
     "median": delta("Median"),
     "positive_pct": percent("Positive"),
     "harm_pct": percent("Harm"),
 }
-_ADAPTER: dict[str, Column] = {
+_ADAPTER: dict[str, ReportColumn] = {
     "model": text("Model"),
     "source": text("Source"),
     "mt_cl_mean": delta("MT-CL"),
@@ -54,7 +65,7 @@ _FACTORS = {
 }
 
 
-def parts(published: Published) -> list[Part]:
+def parts(published: Published) -> list[ReportPart]:
     """Return the parts of the section in the paper's order; tables that the grid does not allow have no rows."""
     return [
         _uplift(published.tables),
@@ -73,12 +84,12 @@ def _file(name: str) -> str:
     return f"published/{name}.csv"
 
 
-def _uplift(tables: dict[str, pd.DataFrame]) -> Part:
+def _uplift(tables: dict[str, pd.DataFrame]) -> ReportPart:
     columns = {"regime": text("Regime"), **_SUMMARY}
-    return Part("uplift", "Uplift", UPLIFT, tables=(shown(tables["uplift"], "Uplift", columns, _file("uplift")),))
+    return ReportPart("uplift", "Uplift", UPLIFT, tables=(shown(tables["uplift"], "Uplift", columns, _file("uplift")),))
 
 
-def _harm(tables: dict[str, pd.DataFrame]) -> Part:
+def _harm(tables: dict[str, pd.DataFrame]) -> ReportPart:
     table = tables["harm"]
     by_factor = [
         shown(
@@ -91,10 +102,10 @@ def _harm(tables: dict[str, pd.DataFrame]) -> Part:
     ]
     columns = {"construction": text("Items"), "tasks": text("Tasks"), **_SUMMARY}
     built = shown(tables["construction"], "MT-CL by construction type", columns, _file("construction"))
-    return Part("harm", "Where MT-CL harms", (*HARM, *CONSTRUCTION), tables=(*by_factor, built))
+    return ReportPart("harm", "Where MT-CL harms", (*HARM, *CONSTRUCTION), tables=(*by_factor, built))
 
 
-def _pareto(tables: dict[str, pd.DataFrame]) -> Part:
+def _pareto(tables: dict[str, pd.DataFrame]) -> ReportPart:
     points = tables["pareto"].assign(source=lambda rows: cell_names(rows, "source"))
     front = points[points["on_front"]].sort_values("mt_cl_mean", ascending=False)
     ranked = points.dropna(subset=["transfer_mean"]).sort_values("transfer_mean", ascending=False, kind="stable")
@@ -107,7 +118,7 @@ def _pareto(tables: dict[str, pd.DataFrame]) -> Part:
         "off_task_harm_pct": percent("Off-task harm"),
     }
     sides = {"source_task": text("Source task"), "targets": text("Targets"), **_SUMMARY}
-    return Part(
+    return ReportPart(
         "gain-and-cost",
         "Gain and cost per adapter",
         PARETO,
@@ -122,7 +133,7 @@ def _pareto(tables: dict[str, pd.DataFrame]) -> Part:
     )
 
 
-def _roles(tables: dict[str, pd.DataFrame]) -> Part:
+def _roles(tables: dict[str, pd.DataFrame]) -> ReportPart:
     columns = {
         "donor": delta("Donor"),
         "donor_se": number("SE"),
@@ -142,7 +153,7 @@ def _roles(tables: dict[str, pd.DataFrame]) -> Part:
     }
     kinds = {"language": text("Language"), HUMAN: delta("Human-translated"), MACHINE: delta("Machine-translated")}
     correlation = {"n_languages": count("Languages"), "spearman": number("Spearman’s ρ"), "p": probability()}
-    return Part(
+    return ReportPart(
         "roles",
         "Donors and recipients",
         ROLES,
@@ -184,11 +195,11 @@ def _family_roles(table: pd.DataFrame) -> pd.DataFrame:
     return wide.assign(languages=members).sort_values("donor", ascending=False, kind="stable").reset_index()
 
 
-def _matrices() -> Part:
-    return Part("matrices", "Who gives to whom", MATRICES, figures=("task_matrix", "language_matrix"))
+def _matrices() -> ReportPart:
+    return ReportPart("matrices", "Who gives to whom", MATRICES, figures=("task_matrix", "language_matrix"))
 
 
-def _variance(tables: dict[str, pd.DataFrame]) -> Part:
+def _variance(tables: dict[str, pd.DataFrame]) -> ReportPart:
     table = tables["variance"]
     keys = ["cells", "variant", "n", "converged", "warnings", "note"]
     wide = table.pivot_table(index=keys, columns="component", values="share_pct", sort=False, dropna=True).reset_index()
@@ -204,7 +215,7 @@ def _variance(tables: dict[str, pd.DataFrame]) -> Part:
         "said": text("The optimiser"),
     }
     shares = shown(wide, "Shares of variance", columns, _file("variance"))
-    return Part("variance", "Variance decomposition", VARIANCE, tables=(shares,), warnings=VARIANCE_WARNINGS)
+    return ReportPart("variance", "Variance decomposition", VARIANCE, tables=(shares,), warnings=VARIANCE_WARNINGS)
 
 
 def _said(row: dict[str, object]) -> str:
@@ -217,7 +228,7 @@ def _said(row: dict[str, object]) -> str:
     return "; ".join(word for word in words if word)
 
 
-def _consistency(tables: dict[str, pd.DataFrame]) -> Part:
+def _consistency(tables: dict[str, pd.DataFrame]) -> ReportPart:
     columns = {
         "raters": text("Between"),
         "regime": text("Regime"),
@@ -229,10 +240,10 @@ def _consistency(tables: dict[str, pd.DataFrame]) -> Part:
     plural = {"model": "models", "family": "families", "size": "size buckets"}
     table = tables["consistency"].assign(raters=lambda rows: rows["raters"].map(plural))
     index = shown(table, "Consistency Index", columns, _file("consistency"))
-    return Part("consistency", "Consistency Index", CONSISTENCY, tables=(index,))
+    return ReportPart("consistency", "Consistency Index", CONSISTENCY, tables=(index,))
 
 
-def _linguistic(tables: dict[str, pd.DataFrame]) -> Part:
+def _linguistic(tables: dict[str, pd.DataFrame]) -> ReportPart:
     columns = {
         "distance": text("Distance"),
         "n_pairs": count("Ordered pairs"),
@@ -240,13 +251,13 @@ def _linguistic(tables: dict[str, pd.DataFrame]) -> Part:
         "spearman_p": probability(),
         "pearson": number("Pearson’s r"),
         "pearson_p": probability(),
-        "vectors": text("Vectors"),
+        "vectors": text("LanguageVectors"),
     }
-    table: Shown = shown(tables["linguistic"], "Mean MT-CL Δ against distance", columns, _file("linguistic"))
-    return Part("linguistic", "Linguistic distance", LINGUISTIC, tables=(table,))
+    table: ReportTable = shown(tables["linguistic"], "Mean MT-CL Δ against distance", columns, _file("linguistic"))
+    return ReportPart("linguistic", "Linguistic distance", LINGUISTIC, tables=(table,))
 
 
-def _ablation(tables: dict[str, pd.DataFrame]) -> Part:
+def _ablation(tables: dict[str, pd.DataFrame]) -> ReportPart:
     columns = {
         "variant": text("This"),
         "against": text("Against"),
@@ -257,7 +268,7 @@ def _ablation(tables: dict[str, pd.DataFrame]) -> Part:
         "mean_difference": delta("Mean difference"),
     }
     table = shown(tables["ablation"], "Two variants, cell by cell", columns, _file("ablation"))
-    return Part("ablation", "Variants compared", ABLATION, tables=(table,))
+    return ReportPart("ablation", "Variants compared", ABLATION, tables=(table,))
 
 
 # --- what the report says of each published analysis, and what to beware of

@@ -14,9 +14,9 @@ from analysis.corrected.regimes import written_intervals
 from analysis.measures.numerals import fixed, pp
 
 __all__ = [
-    "Column",
-    "Part",
-    "Shown",
+    "ReportColumn",
+    "ReportPart",
+    "ReportTable",
     "count",
     "delta",
     "headline",
@@ -33,7 +33,7 @@ _LONG = 40  # characters from which a value is a sentence
 
 
 @dataclass(frozen=True, eq=False)
-class Column:
+class ReportColumn:
     """A column as shown: its heading and how its values are written; ``words`` stand at the left."""
 
     heading: str
@@ -42,7 +42,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ReportTable:
     """A table as shown: its caption, headings with whether they stand over words, rows of text, and its file."""
 
     caption: str
@@ -64,20 +64,20 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Part:
+class ReportPart:
     """A part of a section: address, title, paragraphs, names of figures, tables, and what to beware of."""
 
     anchor: str
     title: str
     paragraphs: tuple[str, ...]
     figures: tuple[str, ...] = ()
-    tables: tuple[Shown, ...] = ()
+    tables: tuple[ReportTable, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
 def shown(
-    table: pd.DataFrame, caption: str, columns: Mapping[str, Column], file: str, *, most: int | None = None
-) -> Shown:
+    table: pd.DataFrame, caption: str, columns: Mapping[str, ReportColumn], file: str, *, most: int | None = None
+) -> ReportTable:
     """Write a table for the report: the columns named, the first ``most`` rows; the first column names its row.
 
     A column of words that says nothing in any row is left out.
@@ -87,43 +87,43 @@ def shown(
     written = {column: [column.write(row[name]) for row in records] for name, column in columns.items()}
     kept = {column: values for column, values in written.items() if not (column.words and values and not any(values))}
     headings = tuple((column.heading, column.words) for column in kept)
-    return Shown(caption, headings, tuple(zip(*kept.values(), strict=True)), file, len(table) - len(rows))
+    return ReportTable(caption, headings, tuple(zip(*kept.values(), strict=True)), file, len(table) - len(rows))
 
 
-def text(heading: str) -> Column:
+def text(heading: str) -> ReportColumn:
     """Return a column of words."""
-    return Column(heading, str, words=True)
+    return ReportColumn(heading, str, words=True)
 
 
-def count(heading: str) -> Column:
+def count(heading: str) -> ReportColumn:
     """Return a column of whole numbers."""
-    return Column(heading, lambda value: f"{value:,}")
+    return ReportColumn(heading, lambda value: f"{value:,}")
 
 
-def delta(heading: str) -> Column:
+def delta(heading: str) -> ReportColumn:
     """Return a column of deltas in pp, with their signs."""
-    return Column(f"{heading}, pp", pp)
+    return ReportColumn(f"{heading}, pp", pp)
 
 
-def percent(heading: str) -> Column:
+def percent(heading: str) -> ReportColumn:
     """Return a column of percentages."""
-    return Column(f"{heading}, %", lambda value: fixed(value, 1))
+    return ReportColumn(f"{heading}, %", lambda value: fixed(value, 1))
 
 
-def number(heading: str, decimals: int = 2) -> Column:
+def number(heading: str, decimals: int = 2) -> ReportColumn:
     """Return a column of numbers with fixed decimals."""
-    return Column(heading, lambda value: fixed(value, decimals))
+    return ReportColumn(heading, lambda value: fixed(value, decimals))
 
 
-def probability(heading: str = "p") -> Column:
+def probability(heading: str = "p") -> ReportColumn:
     """Return a column of p-values, small ones as a bound."""
-    return Column(heading, lambda value: "< 0.001" if value < 0.001 else fixed(value, 3))
+    return ReportColumn(heading, lambda value: "< 0.001" if value < 0.001 else fixed(value, 3))
 
 
 # --- the report's first tables: deltas per regime with intervals, and rates beside what chance alone would show
 
 
-def headline(corrected: Corrected) -> tuple[Shown, Shown]:
+def headline(corrected: Corrected) -> tuple[ReportTable, ReportTable]:
     """Return the report's first tables: deltas per regime with intervals, and rates beside chance."""
     table = corrected.tables["regimes"]
     rates = {}
@@ -154,9 +154,9 @@ def headline(corrected: Corrected) -> tuple[Shown, Shown]:
     )
 
 
-def written(heading: str) -> Column:
+def written(heading: str) -> ReportColumn:
     """Return a column of numbers that are written already."""
-    return Column(heading, str)
+    return ReportColumn(heading, str)
 
 
 def rate_written(rate: float, low: float, high: float) -> str:

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtri, ndtr
 
-from analysis.corrected.variance.terms import RESIDUAL, TERMS, Crossing, Identified
+from analysis.corrected.variance.terms import RESIDUAL, TERMS, Crossing, IdentifiedTerms
 from analysis.measures.levels import CONFIDENCE
 
 __all__ = [
-    "Estimate",
-    "Intervals",
+    "ComponentEstimate",
+    "ComponentIntervals",
     "complete_cube",
     "component_names",
     "cube_of",
@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class ComponentEstimate:
     """Variance components in pp² and how well they are known.
 
     Attributes
@@ -68,7 +68,7 @@ class Estimate:
         return np.asarray(self.expectations @ self.variances)
 
 
-def expected_mean_squares(identified: Identified, n: int) -> Array:
+def expected_mean_squares(identified: IdentifiedTerms, n: int) -> Array:
     """Return the coefficients of the variances in the expected mean squares, the residual last.
 
     A mean square holds the variances of every term that crosses all of its factors, each times the rows per level of
@@ -84,7 +84,7 @@ def expected_mean_squares(identified: Identified, n: int) -> Array:
     return matrix
 
 
-def component_names(identified: Identified) -> tuple[str, ...]:
+def component_names(identified: IdentifiedTerms) -> tuple[str, ...]:
     """Return the names of the components that get a variance, the residual last."""
     return (*(term.name for term in identified.terms), RESIDUAL)
 
@@ -101,7 +101,7 @@ _INDEPENDENT = 1e-6
 
 
 @dataclass(frozen=True)
-class Intervals:
+class ComponentIntervals:
     """Lower and upper ends, (components, 2): of variances in pp², of shares, and of the sampling share, (2,)."""
 
     variances: Array
@@ -109,7 +109,7 @@ class Intervals:
     sampling_share: Array
 
 
-def generalised_intervals(estimate: Estimate, *, noise: Array, sampling: float) -> Intervals:
+def generalised_intervals(estimate: ComponentEstimate, *, noise: Array, sampling: float) -> ComponentIntervals:
     """Draw components and take quantiles.
 
     Parameters
@@ -128,17 +128,17 @@ def generalised_intervals(estimate: Estimate, *, noise: Array, sampling: float) 
     """
     if estimate.degrees.min() < _FEWEST_DEGREES or (estimate.mean_squares <= 0).any():
         count = len(estimate.names)
-        return Intervals(np.full((count, 2), np.nan), np.full((count, 2), np.nan), np.full(2, np.nan))
+        return ComponentIntervals(np.full((count, 2), np.nan), np.full((count, 2), np.nan), np.full(2, np.nan))
     ratios = _chi_square_ratios(estimate)
     drawn = np.linalg.solve(estimate.expectations, estimate.mean_squares[:, None] / ratios) - noise[:, None]
     shares = np.vstack([drawn, np.full(drawn.shape[1], sampling)]) / (drawn.sum(axis=0) + sampling)
     tail = (1 - CONFIDENCE) / 2
     ends = np.quantile(np.vstack([drawn, shares]), [tail, 1 - tail], axis=1).T
     count = len(drawn)
-    return Intervals(ends[:count], ends[count:-1], ends[-1])
+    return ComponentIntervals(ends[:count], ends[count:-1], ends[-1])
 
 
-def _chi_square_ratios(estimate: Estimate) -> Array:
+def _chi_square_ratios(estimate: ComponentEstimate) -> Array:
     """Draw chi-square over degrees of freedom for every mean square, (components, draws), correlated as they are."""
     random, degrees = np.random.default_rng(_SEED), estimate.degrees[:, None]
     correlation = estimate.correlation
@@ -190,7 +190,7 @@ def _effect(cube: Array, axes: set[int]) -> Array:
     return np.asarray(effect)
 
 
-def complete_cube(cube: Array, identified: Identified) -> Estimate:
+def complete_cube(cube: Array, identified: IdentifiedTerms) -> ComponentEstimate:
     """Fit a complete cube.
 
     Parameters
@@ -205,7 +205,7 @@ def complete_cube(cube: Array, identified: Identified) -> Estimate:
     variances = np.asarray(np.linalg.solve(expectations, squares), dtype=np.float64)
     # The mean's variance: that of a mean square that would cross no factor, and so holds every variance.
     of_mean = float(expectations.max(axis=0) @ variances) / cube.size
-    return Estimate(
+    return ComponentEstimate(
         names=component_names(identified),
         variances=variances,
         expectations=expectations,

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array, hstack
 
-__all__ = ["Block", "Eliminated", "Factorised", "Likelihood", "likelihood"]
+__all__ = ["EffectsBlock", "EliminatedTerm", "FactorisedCovariance", "Likelihood", "likelihood"]
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
 
 
-class Eliminated:
+class EliminatedTerm:
     """The term whose levels make A diagonal.
 
     Attributes
@@ -71,7 +71,7 @@ class Eliminated:
 
 
 @dataclass(frozen=True)
-class Factorised:
+class FactorisedCovariance:
     """V in units of the residual, solved.
 
     Attributes
@@ -98,7 +98,7 @@ class Factorised:
     within: Array
 
 
-class Block:
+class EffectsBlock:
     """Rows whose covariance is made of a residual and random terms.
 
     Parameters
@@ -130,9 +130,9 @@ class Block:
         self._gram: Array = (design.T @ design).toarray()
         self._products: Array = np.asarray(design.T @ values)
         self._squares = float((values**2).sum())
-        self.eliminated = None if eliminated is None else Eliminated(eliminated, design, values)
+        self.eliminated = None if eliminated is None else EliminatedTerm(eliminated, design, values)
 
-    def factorise(self, gamma: Array) -> Factorised | None:
+    def factorise(self, gamma: Array) -> FactorisedCovariance | None:
         """Solve at gamma (terms, then the eliminated one), none of it exactly 0; None if V is not positive definite."""
         gram, products, squares, logdet = self._gram, self._products, self._squares, 0.0
         if (part := self.eliminated) is not None:
@@ -152,7 +152,7 @@ class Block:
         up = sign / root
         within = np.diag(1 / of_column) - up[:, None] * inverse * up
         c, lift = root[:, None] * inverse * root, up[:, None] * inverse * root
-        return Factorised(gram, products, squares, logdet + of_inner, of_column, c, lift, within)
+        return FactorisedCovariance(gram, products, squares, logdet + of_inner, of_column, c, lift, within)
 
 
 def _logdet(inner: Array, sign: Array) -> float | None:
@@ -229,7 +229,7 @@ class _Moments:
     products: Array
 
 
-def likelihood(block: Block, phi: Array) -> Likelihood | None:
+def likelihood(block: EffectsBlock, phi: Array) -> Likelihood | None:
     """Evaluate a block at variances: the residual's, the terms', the eliminated term's.
 
     Returns None where the covariance is not positive definite.
@@ -265,7 +265,7 @@ def likelihood(block: Block, phi: Array) -> Likelihood | None:
     )
 
 
-def _mean(block: Block, at: Factorised) -> _Mean | None:
+def _mean(block: EffectsBlock, at: FactorisedCovariance) -> _Mean | None:
     """Return None where rounding leaves the mean no precision."""
     ones = at.gram[:-1, -1]
     solved, lifted = at.c @ ones, at.lift @ ones
@@ -277,7 +277,7 @@ def _mean(block: Block, at: Factorised) -> _Mean | None:
     return _Mean((at.products[-1] - solved @ at.products[:-1]) / precision, solved, lifted, precision)
 
 
-def _moments(block: Block, at: Factorised, mean: _Mean, gamma: Array) -> _Moments:
+def _moments(block: EffectsBlock, at: FactorisedCovariance, mean: _Mean, gamma: Array) -> _Moments:
     """Return the moments of every term but the residual."""
     stops = np.cumsum(block.widths)
     spans = [slice(stop - width, stop) for stop, width in zip(stops, block.widths, strict=True)]
@@ -295,7 +295,7 @@ def _moments(block: Block, at: Factorised, mean: _Mean, gamma: Array) -> _Moment
     return _Moments(np.append(quadratic, last.quadratic), np.append(trace, last.trace), framed)
 
 
-def _last_moments(part: Eliminated, at: Factorised, mean: _Mean, rest: Array, gamma: Array) -> _Moments:
+def _last_moments(part: EliminatedTerm, at: FactorisedCovariance, mean: _Mean, rest: Array, gamma: Array) -> _Moments:
     """Return the moments of the eliminated term f: its products with every column of U, then with itself.
 
     Uses Z_f'V⁻¹U = D⁻¹B gamma⁻¹C and Z_f'V⁻¹Z_f = D⁻¹N - D⁻¹B C B'D⁻¹, with B = Z_f'U and D = 1 + gamma_f N.

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from analysis.corrected.noise import SamplingNoise
-from analysis.corrected.variance.estimate import Estimate, complete_cube, cube_of, generalised_intervals
+from analysis.corrected.variance.estimate import ComponentEstimate, complete_cube, cube_of, generalised_intervals
 from analysis.corrected.variance.reml import fit_reml
-from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS, Crossing, Identified, crossing, identify
+from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS, Crossing, IdentifiedTerms, crossing, identify
 from registry.cells import Regime
 
 __all__ = [
@@ -102,7 +102,7 @@ def _scopes(cells: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     yield from tqdm(scopes.items(), desc="variance components", unit="fit", delay=2, leave=False, disable=None)
 
 
-def decompose(rows: Crossing, identified: Identified, *, constrained: bool = False) -> Estimate:
+def decompose(rows: Crossing, identified: IdentifiedTerms, *, constrained: bool = False) -> ComponentEstimate:
     """Fit one set of cells: in closed form if it is a complete cube, by restricted maximum likelihood otherwise.
 
     Parameters
@@ -168,7 +168,7 @@ def scope_components(
         except np.linalg.LinAlgError:  # so few cells that the equations have no single solution
             reason = "there are too few cells for so many components"
     if reason:
-        identified = Identified((), dict.fromkeys(_names(rows), f"not identified: {reason}"), {})
+        identified = IdentifiedTerms((), dict.fromkeys(_names(rows), f"not identified: {reason}"), {})
     absent = [{"component": name, "note": note} for name, note in identified.lost.items()]
     order = [*_names(rows), SAMPLING]
     table = pd.DataFrame([*fitted, *absent]).assign(scope=scope, layer=CORRECTED).reindex(columns=COLUMNS)
@@ -189,7 +189,7 @@ def _unfit(rows: Crossing) -> str:
     return "" if np.ptp(rows.delta) > 0 else "delta does not vary"
 
 
-def _fit(rows: Crossing, identified: Identified) -> tuple[Estimate, str]:
+def _fit(rows: Crossing, identified: IdentifiedTerms) -> tuple[ComponentEstimate, str]:
     """Fit without constraint or, where that does not converge, constrained; return also what to say of it."""
     estimate = decompose(rows, identified)
     if not estimate.notes:
@@ -200,7 +200,7 @@ def _fit(rows: Crossing, identified: Identified) -> tuple[Estimate, str]:
 
 
 def _fitted(
-    identified: Identified, estimate: Estimate, said: str, noise: SamplingNoise | None, noise_note: str
+    identified: IdentifiedTerms, estimate: ComponentEstimate, said: str, noise: SamplingNoise | None, noise_note: str
 ) -> list[dict[str, object]]:
     """Return the rows of the components that have a variance, and of the sampling noise."""
     taken = _noise_by_component(identified, estimate, noise)
@@ -223,7 +223,7 @@ def _fitted(
     return [*rows, own | dict(zip(("share_low", "share_high"), ends.sampling_share, strict=True))]
 
 
-def _noise_by_component(identified: Identified, estimate: Estimate, noise: SamplingNoise | None) -> Array:
+def _noise_by_component(identified: IdentifiedTerms, estimate: ComponentEstimate, noise: SamplingNoise | None) -> Array:
     """Return the sampling noise in each component: what sources share in model:target, the rest in the residual.
 
     In mean squares this is v − c less for source, model:source, source:target and residual, and v + (sources − 1) c

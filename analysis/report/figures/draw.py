@@ -53,7 +53,7 @@ def draw(
         _pareto_families(folder, points),
         _roles(folder, roles, "language"),
         _roles(folder, roles, "task"),
-        *matrix_drawings(folder, corrected.cells, heatmaps),
+        *matrix_drawings(folder, published.task_matrix, published.language_matrix, corrected.cells, heatmaps),
     ]
     return [part for part in parts if isinstance(part, Drawing)], [part for part in parts if isinstance(part, LeftOut)]
 

@@ -11,7 +11,7 @@ from scipy import stats
 
 from analysis.measures.statistics import correlate
 from analysis.measures.transfer import language_family, long_form, size_bucket, task_matrix, uplift
-from analysis.published import Options, publish
+from analysis.published import PublishedOptions, publish
 from analysis.published.compute import ablation
 from analysis.published.harm import construction, harm
 from analysis.published.pareto import on_off_task, pareto
@@ -159,7 +159,7 @@ def test_ablation(cells: pd.DataFrame) -> None:
 
 
 def test_a_comparison_without_shared_cells_is_left_out(cells: pd.DataFrame) -> None:
-    found = publish(cells, Options(mixed_models=False, against={"other": cells.assign(model="three")}))
+    found = publish(cells, PublishedOptions(mixed_models=False, against={"other": cells.assign(model="three")}))
     assert found.tables["ablation"].empty
     assert any(part.part == "Comparison with other" for part in found.left_out)
 
