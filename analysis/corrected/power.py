@@ -22,20 +22,7 @@ from analysis.published.roles import DONOR, RECIPIENT
 from registry.cells import Grid, Regime, regime_of
 from registry.errors import Refused, unknown
 
-__all__ = [
-    "ASSUMED",
-    "COLUMNS",
-    "MODEL_REGIME",
-    "ErrorSpread",
-    "StudyDesign",
-    "detectable",
-    "error",
-    "foreseen",
-    "power",
-    "power_without_data",
-    "role_spreads",
-    "squared_weights",
-]
+__all__ = ["ASSUMED", "COLUMNS", "MODEL_REGIME", "StudyDesign", "detectable", "foreseen", "power", "power_without_data"]
 
 COLUMNS = [
     "level", "test", "items", "seeds", "models", "tasks", "languages", "se", "df", "detectable_pp", "assumption",
@@ -190,9 +177,6 @@ def _tests(
     yield from _contrast_tests(design, variances, sampling)
 
 
-# --- cells
-
-
 def _cell_tests(design: StudyDesign, sampling: SamplingNoise, differing: float) -> Iterator[_Test]:
     """Yield the test of one cell on its own, and as one of all."""
     se, df = float(np.sqrt(sampling.v)), design.items - 1.0
@@ -204,9 +188,6 @@ def _cell_tests(design: StudyDesign, sampling: SamplingNoise, differing: float) 
     alpha = SIGNIFICANT * differing * POWER / (1 - SIGNIFICANT * (1 - differing))
     said = f"{differing:.0%} of all cells differ as much, Benjamini–Hochberg: p at or below {alpha:.2g}"
     yield _Test("cell", "one cell among all", se, df, alpha, "; ".join(filter(None, [said, note])))
-
-
-# --- roles
 
 
 def _role_tests(
@@ -233,9 +214,6 @@ def _role_tests(
     yield _Test("role", f"two {word}s as {role}s among all", *of_pair, adjusted, "; ".join(filter(None, [said, note])))
 
 
-# --- contrasts
-
-
 def _contrast_tests(design: StudyDesign, variances: dict[str, float], sampling: SamplingNoise) -> Iterator[_Test]:
     """Yield the tests of differences between regimes, as `analysis.corrected.regimes` makes them."""
     found = squared_weights(design.tasks, design.languages)
@@ -254,7 +232,7 @@ def _contrast_tests(design: StudyDesign, variances: dict[str, float], sampling: 
         yield _Test("contrast", name, float(np.sqrt(variance)), df, note=note)
 
 
-# --- standard errors that scores and contrasts of a complete study will have, from its components of variance
+# --- standard errors of scores and contrasts of a complete study, from its variance components
 
 
 Array = NDArray[np.float64]

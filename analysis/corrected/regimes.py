@@ -1,4 +1,4 @@
-"""The headline table: delta per regime as measured, with intervals, and its rates beside chance and corrected."""
+"""The headline table of deltas per regime, and the differences between regimes."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def regimes_as_text(table: pd.DataFrame) -> str:
     )
 
 
-# --- differences between regimes at equal models, sources and targets, with errors that hold for models at large
+# --- contrasts: differences at equal models, sources and targets, with errors that hold for other models too
 
 
 Array = NDArray[np.float64]

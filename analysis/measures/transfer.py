@@ -1,6 +1,7 @@
-"""Uplift as published: how far and how often fine-tuning on one cell moves the others.
+"""Uplift, matrices and groupings of cells as published: how fine-tuning on one cell changes the others.
 
-Definitions: "Donors and Recipients" (arXiv 2511.13368), section 3. All deltas are in percentage points.
+Definitions: "Donors and Recipients" (arXiv 2511.13368), section 3. All deltas are in percentage points. The family of a
+language and how the items of a task were translated are facts, not results; whatever is not listed is unknown.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def uplift(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame([{"regime": label, **summary(rows["delta"])} for label, rows in by_regime(cells)])
 
 
-# --- mean transfer between tasks and between languages, as in "Donors and Recipients" (arXiv 2511.13368)
+# --- matrices of mean transfer between tasks and between languages
 
 
 def task_matrix(cells: pd.DataFrame) -> pd.DataFrame:
@@ -150,7 +151,7 @@ def long_form(matrices: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     return pd.concat(parts, keys=keys, names=["matrix"]).reset_index("matrix").reset_index(drop=True)
 
 
-# --- the published groupings: size buckets, families of models, families of languages, kinds of test
+# --- groupings: size buckets, families of models and of languages, human or machine translation
 
 
 UNKNOWN = "unknown"

@@ -12,9 +12,8 @@ from analysis.measures.levels import LeftOut
 from analysis.measures.statistics import correlate
 from analysis.measures.transfer import by_regime, language_matrix, long_form, task_matrix, uplift
 from analysis.published.consistency import consistency, summarise
-from analysis.published.harm import construction, harm
+from analysis.published.harm import construction, harm, on_off_task, pareto
 from analysis.published.linguistic import LanguageVectors, linguistic
-from analysis.published.pareto import on_off_task, pareto
 from analysis.published.roles import donors_by_construction, donors_correlation, language_families, roles
 from analysis.published.variance import COLUMNS, variance
 from registry.tracking.columns import CELL_KEY
@@ -125,7 +124,7 @@ def _comparisons(cells: pd.DataFrame, options: PublishedOptions) -> tuple[pd.Dat
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=ABLATION_COLUMNS), left_out
 
 
-# --- two variants of a study cell by cell, as in the published ablations: ranks of LoRA, LoRA against full fine-tuning
+# --- two variants of a study cell by cell, as in the published ablations of LoRA's rank and of full fine-tuning
 
 
 ABLATION_COLUMNS = [

@@ -1,4 +1,4 @@
-"""What was observed: one row per (model, source, target, seed), and its average over seeds, the cell.
+"""Observations, one row per (model, source, target, seed), their averages over seeds (cells), and notes on them.
 
 Pure pandas; the tracking server is read in `analysis.reading.frame`.
 """
@@ -149,7 +149,7 @@ def _gap_notes(observations: pd.DataFrame) -> list[str]:
     return notes
 
 
-# --- what a reader must know of cells that were copies of one another when they were run
+# --- notes on cells that were copies of one another
 
 
 _PREFIX = "Copies: "
@@ -171,7 +171,7 @@ def copy_cautions(notes: Iterable[str]) -> list[tuple[str, str]]:
     return [("Cells that are copies", note.removeprefix(_PREFIX)) for note in notes if note.startswith(_PREFIX)]
 
 
-# --- what a reader must know of questions that were longer than their base model reads
+# --- notes on questions that were longer than the base model's context
 
 
 _CUT_PREFIX = "Cut questions: "
@@ -198,7 +198,7 @@ def cut_cautions(notes: Iterable[str]) -> list[tuple[str, str]]:
     return [("Questions that were cut", note[0].upper() + note[1:]) for note in found]
 
 
-# --- where the numbers of a report come from: the adapters of a study, with their runs and model versions
+# --- the adapters of a study, with their runs and model versions
 
 
 _KEY = [*ADAPTER, "seed"]

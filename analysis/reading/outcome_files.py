@@ -1,4 +1,4 @@
-"""Whose answers to single questions are wanted, and where they are: of each observation the run that counts."""
+"""Which runs' answers to single questions an analysis needs, where their files are, and whether they fit the scores."""
 
 from __future__ import annotations
 
@@ -181,7 +181,7 @@ def _imported(client: MlflowClient, run_id: str, key: RunKey) -> pa.Table | None
     return None if found is None else pa.Table.from_pandas(found, preserve_index=False)
 
 
-# --- artifacts of many runs, without asking the server about each run first
+# --- files of many runs, without a request for each run
 
 
 @dataclass(frozen=True)
@@ -260,7 +260,7 @@ class StoredTable:
             ) from None
 
 
-# --- whether answers to single questions are those that their runs were scored by
+# --- whether the answers give the recorded scores
 
 
 #: Largest difference between a recorded score, a proportion, and the answers' that rounding may explain.

@@ -251,7 +251,7 @@ def _baseline(record: RunRecord) -> list[tuple[Any, ...]]:
     ]
 
 
-# --- which of a study's stored runs count: those that can be read, and of one fingerprint the first that is whole
+# --- which runs count: those that can be read, and of equal fingerprints the first complete one
 
 
 _LISTED = 5  # how many runs a note spells out

@@ -1,4 +1,8 @@
-"""From the finished runs of a study to one row per evaluation and target, and one per baseline and target."""
+"""From the finished runs of a study to one row per evaluation and target, and one per baseline and target.
+
+A study may change which accuracy is the score of a task. The outcomes of every run give both, ``acc`` and ``acc_norm``,
+so the scores of older runs are computed again from the accuracy of the newest; no mean mixes the two.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +135,7 @@ def baselines(
     return tested.assign(**{INDISTINCT: table[INDISTINCT]}), [note] if repeated else []
 
 
-# --- one headline accuracy for each task of a study, whichever each of its runs recorded as its score
+# --- one headline accuracy for each task of a study
 
 
 ReadAccuracies = Callable[[str, str], Mapping[Cell, float]]

@@ -8,7 +8,7 @@ import pandas as pd
 
 from analysis.measures.transfer import HUMAN, MACHINE
 from analysis.published.compute import Published
-from analysis.published.pareto import by_source_task
+from analysis.published.harm import by_source_task
 from analysis.published.roles import side_by_side
 from analysis.reading.observations import cell_names
 from analysis.report.tables import (

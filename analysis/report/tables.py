@@ -1,4 +1,4 @@
-"""What a section of the report is made of: parts with words, figures, and tables ready to be read."""
+"""The parts of the report: paragraphs, figures, and tables as text."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def probability(heading: str = "p") -> ReportColumn:
     return ReportColumn(heading, lambda value: "< 0.001" if value < 0.001 else fixed(value, 3))
 
 
-# --- the report's first tables: deltas per regime with intervals, and rates beside what chance alone would show
+# --- the first tables of the report: deltas per regime with intervals, and rates beside those expected by chance
 
 
 def headline(corrected: Corrected) -> tuple[ReportTable, ReportTable]:

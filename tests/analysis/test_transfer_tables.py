@@ -14,7 +14,7 @@ import pytest
 from analysis.corrected.regimes import regimes, regimes_as_text
 from analysis.measures.numerals import interval
 from analysis.measures.transfer import language_matrix, size_bucket, task_matrix
-from analysis.published.pareto import by_source_task, pareto
+from analysis.published.harm import by_source_task, pareto
 from analysis.published.roles import roles, side_by_side
 from analysis.reading.frame import Frame, cells
 from registry.cells import Cell, Regime, regime_of

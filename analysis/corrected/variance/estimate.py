@@ -1,4 +1,14 @@
-"""What a fit of the decomposition found, whichever way it was fitted."""
+"""What a fit of the decomposition found, its intervals, and the closed form for a complete cube.
+
+Intervals are generalised confidence intervals: a mean square times its degrees of freedom over its expectation is
+chi-square distributed. Dividing the observed mean squares by draws of chi-square over degrees of freedom gives draws of
+their expectations, and solving these for the components gives draws of the components, and of whatever is computed from
+them (Weerahandi, Exact Statistical Methods for Data Analysis, 1995, chapter 5). Negative values are kept.
+
+With one delta in every cell of models × sources × targets, the restricted-likelihood estimates are those that make
+every mean square equal its expectation (Searle, Casella and McCulloch, Variance Components, 1992, section 4.4), unless
+one of them is negative.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +99,7 @@ def component_names(identified: IdentifiedTerms) -> tuple[str, ...]:
     return (*(term.name for term in identified.terms), RESIDUAL)
 
 
-# --- intervals for variance components and their shares: generalised confidence intervals
+# --- intervals of components and of their shares
 
 
 _DRAWS = 10_000
@@ -152,7 +162,7 @@ def _chi_square_ratios(estimate: ComponentEstimate) -> Array:
     return np.exp([np.interp(row, grid, known) for row, known in zip(normal, logarithms, strict=True)])
 
 
-# --- variance components of a complete cube models × sources × targets, in closed form
+# --- the closed form for a complete cube
 
 
 _AXES = {"model": 0, "source": 1, "target": 2}

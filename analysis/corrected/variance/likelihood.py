@@ -1,9 +1,13 @@
-"""Rows of crossed random effects as Gram matrices of their indicators.
+"""The restricted likelihood of rows with crossed random effects, from Gram matrices of their indicators.
 
 A block is y ~ N(x mu, phi_0 I + sum over k of phi_k Z_k Z_k'), with Z_k the indicator of a term's levels. Its
 covariance is never formed: with A = phi_0 I + phi_f Z_f Z_f' for one term f, which is diagonal in f's levels, and U the
 indicators of the others side by side, Woodbury's identity leaves matrices of U's width. Rows enter through counts and
 sums over levels alone. Everything is in units of phi_0: gamma = phi / phi_0.
+
+With P = V⁻¹ - V⁻¹x(x'V⁻¹x)⁻¹x'V⁻¹ and V_k = Z_k Z_k': the score of phi_k is (y'P V_k P y - tr P V_k) / 2, the
+information of phi_k and phi_l tr(P V_k P V_l) / 2 (Searle, Casella and McCulloch, Variance Components, 1992,
+section 6.6).
 """
 
 from __future__ import annotations
@@ -179,7 +183,7 @@ def _indicator(codes: Codes) -> csr_array:
     return csr_array((np.ones(n), codes, np.arange(n + 1)), shape=(n, int(codes.max()) + 1))
 
 
-# --- the restricted likelihood of a block, its derivatives and their expected information
+# --- the likelihood of a block, its derivatives and their expected information
 
 
 # A variance of exactly 0 has no inverse. This share of the residual stands in for it; it moves the criterion by less

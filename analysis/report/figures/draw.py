@@ -1,4 +1,4 @@
-"""The figures of a report, drawn from whatever grid was run."""
+"""The figures of a report with their captions, for any grid."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _roles(folder: Path, roles: pd.DataFrame, factor: str) -> Drawing | LeftOut:
     return Drawing(f"{factor}_roles", title, caption, alt, png, svg, table="published/roles.csv")
 
 
-# --- the figures of the corrected layer, with what is said of them
+# --- the corrected layer
 
 
 #: Scopes of the decomposition to draw, the first that this grid allows, and what they are called.

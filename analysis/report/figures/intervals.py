@@ -1,4 +1,4 @@
-"""Estimates with their intervals, one per line: regimes and their differences, donors and recipients."""
+"""Estimates with their intervals, one per line: regimes, contrasts, donors and recipients, shares of variance."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _interval(row: dict[str, float]) -> str:
     return f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"
 
 
-# --- shares of variance: corrected, with intervals, beside the published fit
+# --- shares of variance beside the published fit
 
 
 _ORDER = [CELL, *TERMS, RESIDUAL, SAMPLING]

@@ -1,4 +1,4 @@
-"""Languages or tasks by what they give (across) and receive (up)."""
+"""Scatter plots: languages or tasks by what they give and receive, adapters by their gain and cost."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def _shade_quadrants(axes: Axes) -> None:
     )
 
 
-# --- adapters by what they give other languages (across) and what they cost other tasks (up), together and per family
+# --- adapters by gain on other languages (across) and change on other tasks (up)
 
 
 _AREA = {"S": 26.0, "M": 62.0, "L": 120.0, UNKNOWN: 44.0}  # marker areas in square points
@@ -160,7 +160,7 @@ def pareto_figure(points: pd.DataFrame) -> Figure:
     Parameters
     ----------
     points
-        The table of `analysis.published.pareto.pareto`; adapters without both means are not drawn.
+        The table of `analysis.published.harm.pareto`; adapters without both means are not drawn.
     """
     drawn = points.dropna(subset=["mt_cl_mean", "off_task_mean"])
     marks = _Marks.of(drawn)

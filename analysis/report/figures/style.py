@@ -1,4 +1,4 @@
-"""How every figure looks, and how it is saved: the same bytes for the same data."""
+"""The look of every figure, its labels, and how it is saved: the same bytes for the same data."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def save(figure: Figure, folder: Path, name: str) -> list[Path]:
     return [png, svg]
 
 
-# --- a figure as saved, with what is said of it
+# --- a saved figure
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class Drawing:
         return (self.png, self.svg, *(path for _, *paths in self.others for path in paths))
 
 
-# --- placing the labels of points so that none covers another label or a point
+# --- labels of points that cover neither each other nor a point
 
 
 _RINGS = (6.0, 11.0, 18.0, 27.0, 38.0, 52.0)  # distances from the point to try, in points

@@ -13,8 +13,7 @@ from analysis.measures.statistics import correlate
 from analysis.measures.transfer import language_family, long_form, size_bucket, task_matrix, uplift
 from analysis.published import PublishedOptions, publish
 from analysis.published.compute import ablation
-from analysis.published.harm import construction, harm
-from analysis.published.pareto import on_off_task, pareto
+from analysis.published.harm import construction, harm, on_off_task, pareto
 from analysis.published.roles import donors_by_construction, donors_correlation, language_families, roles
 from tests.analysis.synthetic import synthetic_frame
 
