@@ -11,7 +11,7 @@ from mlflow import MlflowClient
 from analysis.analysis import Analysis, analyze
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.measures.answers import StudyOutcomes
-from analysis.measures.numerals import counted
+from analysis.measures.numerals import quantity
 from analysis.published import PublishedOptions
 from analysis.published.linguistic import read_vectors
 from analysis.reading.cache import cache_root
@@ -172,7 +172,7 @@ def _read(
     if not assume_noise:
         raise Refused(_unreadable(frame.study, stored))
     count, first = len(stored.lacking), stored.lacking[0]
-    note = f"Analysed with assume_noise=true: recorded outcomes of {counted(count, 'run')} cannot be read, as {first}."
+    note = f"Analysed with assume_noise=true: recorded outcomes of {quantity(count, 'run')} cannot be read, as {first}."
     return frame, outcomes, (note, *stored.notes)
 
 
@@ -184,7 +184,7 @@ def _left_out(result: Analysis) -> dict[str, str]:
 def _unreadable(study: str, stored: StoredOutcomes) -> str:
     count = len(stored.lacking)
     return (
-        f"outcomes of {counted(count, 'run')} of study {study!r} cannot be read, so that their sampling noise is not "
+        f"outcomes of {quantity(count, 'run')} of study {study!r} cannot be read, so that their sampling noise is not "
         f"measured: {stored.lacking[0]}{', …' if count > 1 else ''}\n"
         "  restore these files; or analyse without them: "
         f"mlflow run . -e analyze --env-manager local -P study={study} -P assume_noise=true"

@@ -100,7 +100,7 @@ def measured_cells(outcomes: StudyOutcomes) -> pd.DataFrame:
     -------
     DataFrame
         One row per (model, source, target), sorted: the key columns, ``regime``, ``n_questions``, ``n_seeds``,
-        ``delta``, ``se`` (pp), ``clusters``, ``df``, ``low``, ``high`` (95 %, pp), ``p`` (two-sided, of no change),
+        ``delta``, ``se`` (pp), ``clusters``, ``df``, ``low``, ``high`` (95%, pp), ``p`` (two-sided, of no change),
         ``q`` (Benjamini–Hochberg over all transfer cells; NaN for MT-ML, which is not transfer),
         ``positive_by_chance`` and ``harm_by_chance`` (probability of a delta above 0, at or below −1 pp, without any
         transfer), ``noise`` (how the error is known) and ``note``.

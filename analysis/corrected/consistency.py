@@ -79,7 +79,7 @@ def with_ceiling(
     DataFrame
         `COLUMNS`. Rows of the layer ``published`` have median and quartiles over source cells, as published; those of
         the layer ``corrected`` have beside them ``ceiling``, the mean over simulated studies of that median if all
-        raters had one true profile, and the range of 95 % of these. Groups without an index have no rows. Noise is
+        raters had one true profile, and the range of 95% of these. Groups without an index have no rows. Noise is
         taken as independent between targets and between models.
 
     Raises

@@ -1,4 +1,4 @@
-"""Every corrected analysis of a table of cells: what a careful reader should believe."""
+"""Every corrected analysis of a table of cells: the tables that conclusions should rest on."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ def _transfer_components(components: pd.DataFrame) -> dict[str, float] | None:
 
 
 class _Attempts:
-    """Calls that may be refused for want of data; those that were are left out with the reason given."""
+    """Calls that may be refused because data are missing; a refused one is left out with the reason."""
 
     def __init__(self) -> None:
         self.left_out: list[LeftOut] = []

@@ -145,7 +145,7 @@ def _per_degree(variance: Array, levels: NDArray[np.int64]) -> Array:
 
 
 def half_widths(found: BootstrapErrors) -> Array:
-    """Return half the widths of the 95 % intervals, each on its own."""
+    """Return half the widths of the 95% intervals, each on its own."""
     return np.asarray(stdtrit(found.df, (1 + CONFIDENCE) / 2) * found.se, dtype=np.float64)
 
 
@@ -157,15 +157,15 @@ def simultaneous(
     Returns
     -------
     half_widths, p
-        Half the widths of the simultaneous 95 % intervals, and p-values adjusted for all comparisons (Westfall and
+        Half the widths of the simultaneous 95% intervals, and p-values adjusted for all comparisons (Westfall and
         Young 1993, single step), (estimates,) each.
 
     Notes
     -----
     Deviations of the replicates are near normal. Dividing each by the root of a chi-square over its degrees of freedom
     makes them t, as errors of few levels call for, and each comparison has an error of its own: with one chi-square for
-    all comparisons of a draw, the intervals of 9 models and 11 languages held together in 92 % of simulated studies,
-    with one each in 96 %.
+    all comparisons of a draw, the intervals of 9 models and 11 languages held together in 92% of simulated studies,
+    with one each in 96%.
     """
     half, p = np.full(len(estimates), np.nan), np.full(len(estimates), np.nan)
     usable = np.flatnonzero(found.se > _ROUNDING)

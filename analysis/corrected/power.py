@@ -17,7 +17,7 @@ from analysis.corrected.noise import QuestionNoise, SamplingNoise, assumed_quest
 from analysis.corrected.regimes import CONTRASTS
 from analysis.corrected.variance.terms import RESIDUAL, TERMS
 from analysis.measures.levels import SIGNIFICANT
-from analysis.measures.numerals import counted, fixed
+from analysis.measures.numerals import fixed, quantity
 from analysis.published.roles import DONOR, RECIPIENT
 from registry.cells import Grid, Regime, regime_of
 from registry.errors import Refused, unknown
@@ -85,7 +85,7 @@ class _Test(NamedTuple):
 def power(
     design: StudyDesign, components: Mapping[str, float] | None, noise: QuestionNoise, *, differing: float = 0.1
 ) -> pd.DataFrame:
-    """Compute the smallest effects that a study detects with 80 % power at the level 0.05, two-sided.
+    """Compute the smallest effects that a study detects with 80% power at the level 0.05, two-sided.
 
     Parameters
     ----------
@@ -105,8 +105,8 @@ def power(
 
     Notes
     -----
-    In simulations with 9 models, cells and roles with the effects given were found in about 80 % of studies, contrasts
-    in 88 %: with so few models their clustered errors are about 13 % smaller than the true ones that are planned with.
+    In simulations with 9 models, cells and roles with the effects given were found in about 80% of studies, contrasts
+    in 88%: with so few models their clustered errors are about 13% smaller than the true ones that are planned with.
 
     Raises
     ------
@@ -331,7 +331,7 @@ def foreseen(design: StudyDesign) -> str:
         for test, words in _FORESEEN.items()
         if test in table.index and not math.isnan((row := table.loc[test])["max"])
     ]
-    sizes = f"{design.items} items, {counted(design.seeds, 'seed')}, {counted(design.models, 'model')}"
+    sizes = f"{design.items} items, {quantity(design.seeds, 'seed')}, {quantity(design.models, 'model')}"
     if not said:
         return f"{sizes}: too small a study to detect anything by"
     return f"4 times out of 5, with {sizes}, under ASSUMED noise and variances: {'; '.join(said)}"

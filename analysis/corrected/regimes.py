@@ -16,7 +16,7 @@ from analysis.corrected.rates import HARM, OVERALL, POSITIVE
 from analysis.corrected.variance.model import decompose
 from analysis.corrected.variance.terms import Crossing, crossing, identify
 from analysis.measures.levels import CONFIDENCE
-from analysis.measures.numerals import counted, fixed, intervals, pp
+from analysis.measures.numerals import aligned, fixed, intervals, pp, quantity
 from analysis.measures.statistics import few_models, two_way
 from analysis.measures.transfer import TRANSFER, by_regime, summary
 from analysis.reading.observations import cell_names
@@ -50,7 +50,7 @@ _ONE = "one model"
 
 
 class _Interval(NamedTuple):
-    """Error of a mean in pp, its 95 % interval and degrees of freedom; NaN with a note that says why."""
+    """Error of a mean in pp, its 95% interval and degrees of freedom; NaN with a note that says why."""
 
     se: float
     low: float
@@ -73,7 +73,7 @@ def regimes(cells: pd.DataFrame, rates: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         `COLUMNS`, one row per regime, then ``transfer``; a regime without cells has n 0 and NaN. ``mean``, ``median``,
-        ``positive_pct``, ``harm_pct`` are the published summary. ``se``, ``low``, ``high`` (95 %, pp) hold for models,
+        ``positive_pct``, ``harm_pct`` are the published summary. ``se``, ``low``, ``high`` (95%, pp) hold for models,
         sources and targets at large: models, cells and their interactions are random
         (`analysis.corrected.variance.model`), with models − 1 degrees of freedom. ``run_se`` is clustered
         by source and target cell and holds for the models that were run. Rates (percent): ``by_chance`` is expected
@@ -135,7 +135,7 @@ def _degrees(rows: Crossing) -> tuple[str, int, str]:
     fewest = min(levels["source"], levels["target"])
     if fewest < 2:
         fewest = max(levels["source"], levels["target"])
-    said = f"{_ONE}: for this model only, over {counted(fewest, 'cell')}"
+    said = f"{_ONE}: for this model only, over {quantity(fewest, 'cell')}"
     return "cell", fewest - 1, said
 
 
@@ -153,7 +153,7 @@ def _rates(label: str, rates: pd.DataFrame) -> dict[str, float]:
 
 
 def scoped_intervals(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """Return the 95 % intervals of a regime table's means by what they hold for, the widest last.
+    """Return the 95% intervals of a regime table's means by what they hold for, the widest last.
 
     Returns
     -------
@@ -178,19 +178,14 @@ def written_intervals(table: pd.DataFrame) -> dict[str, list[str]]:
 def regimes_as_text(table: pd.DataFrame) -> str:
     """Return the regime table as aligned text for a terminal; a dash stands for a number that does not exist."""
     written = written_intervals(table)
-    headings = (f"95 %, {what}" for what in written)
+    headings = (f"95%, {what}" for what in written)
     shares = ("positive %", "corrected", "harm %", "corrected")
     lines = [["regime", "cells", "mean Δ pp", *headings, "median", *shares]]
     names = ("positive_pct", "positive_posterior_pct", "harm_pct", "harm_posterior_pct")
     for row, ends in zip(table.to_dict("records"), zip(*written.values(), strict=True), strict=True):
         rates = [fixed(row[name], 1) for name in names]
         lines.append([row["regime"], f"{row['n']:,}", pp(row["mean"]), *ends, pp(row["median"]), *rates])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "\n".join(
-        line[0].ljust(widths[0])
-        + "".join("  " + text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))
-        for line in lines
-    )
+    return aligned(lines, right=True)
 
 
 # --- contrasts: differences at equal models, sources and targets, with errors that hold for other models too
@@ -207,7 +202,7 @@ CONTRASTS = (
 )
 
 #: Below this many pairs of a regime its contrasts' errors are too small: with 9 models, planted differences between
-#: MT-ML and MT-CL were covered in 87 % of studies with 12 pairs in MT-ML, and in 90 % with 20.
+#: MT-ML and MT-CL were covered in 87% of studies with 12 pairs in MT-ML, and in 90% with 20.
 FEW_PAIRS = 30
 
 _PAIR = [*SOURCE, *TARGET]
@@ -248,14 +243,14 @@ def contrasts(cells: pd.DataFrame, pairs: Sequence[tuple[Regime, Regime]] = CONT
     Returns
     -------
     DataFrame
-        One row per pair: ``contrast``, ``estimate``, ``se``, ``low``, ``high`` (95 %, pp), ``p`` (two-sided), ``df``,
+        One row per pair: ``contrast``, ``estimate``, ``se``, ``low``, ``high`` (95%, pp), ``p`` (two-sided), ``df``,
         ``clusters``, ``note``. Where there is no estimate or no error it is NaN, and the note says why.
 
     Notes
     -----
     Errors are clustered two ways, by model and by (source, target) pair, with linearmodels' correction for small
-    samples; t has models − 1 degrees of freedom. With planted effects such intervals cover in 92 to 100 % of
-    studies, clustered by source and target in 23 to 43 %, and without clusters in 34 to 72 %.
+    samples; t has models − 1 degrees of freedom. With planted effects such intervals cover in 92 to 100% of
+    studies, clustered by source and target in 23 to 43%, and without clusters in 34 to 72%.
     """
     clusters = _clusters(cells)
     fit = _fit(cells, clusters)
@@ -295,7 +290,9 @@ def _fit(cells: pd.DataFrame, clusters: _Clusters) -> _Fit | str:
     try:
         fitted = model.fit(cov_type="clustered", clusters=clusters.codes, debiased=True)
     except AbsorbingEffectError:
-        return "in these cells the regimes follow from model, source and target, so their effects cannot be told apart"
+        return (
+            "in these cells the regimes follow from model, source and target, so their effects cannot be distinguished"
+        )
     covariance = np.zeros((len(present), len(present)))
     covariance[:-1, :-1] = fitted.cov.to_numpy()
     of_pair = cells.drop_duplicates(_PAIR)["regime"].value_counts()

@@ -54,7 +54,7 @@ def two_way(values: ArrayLike, first: pd.Series, second: pd.Series, *, names: tu
 
 def few_models(models: int) -> str:
     """Return a note on an interval that holds for models at large, nothing where there are models enough."""
-    return f"only {models} models: the interval is wide for want of models" if models < _FEW_MODELS else ""
+    return f"only {models} models: the interval is wide because there are so few" if models < _FEW_MODELS else ""
 
 
 def _residuals(values: ArrayLike) -> NDArray[np.float64]:

@@ -1,8 +1,8 @@
 """Typological vectors of languages, and MT-CL transfer against the distance between them, as published.
 
 URIEL (Littell et al. 2017) codes a feature of syntax, phonology or inventory as 0 or 1 and predicts unknown ones from
-neighbouring languages. The package ``lang2vec`` carries those predictions; it is read, not imported. The p-values assume
-that ordered language pairs are independent, which they are not: they are much too small.
+neighbouring languages. The package ``lang2vec`` carries those predictions; it is read, not imported. The p-values
+assume that ordered language pairs are independent, which they are not: they are much too small.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from mlflow.entities import Experiment, LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from analysis.measures.numerals import counted
+from analysis.measures.numerals import quantity
 from analysis.reading.cache import retried
 from analysis.reading.imported import read_import
 from analysis.reading.observations import cells, copy_notes, coverage_notes, cut_notes, newest
@@ -171,7 +171,7 @@ def _imported(client: MlflowClient, study: str, imports: list[RunRecord], evalua
     if evaluations:
         ids = " ".join(record.run_id for record in imports)
         raise MixedStudyError(
-            f"study {study!r} holds {counted(evaluations, 'evaluation')} run here and an import, measured by "
+            f"study {study!r} holds {quantity(evaluations, 'evaluation')} run here and an import, measured by "
             "different programs: no mean may mix them. Import under another name, and take what was imported into "
             f"this one out of the count: for run in {ids}; do mlflow runs delete --run-id $run; done "
             "(mlflow runs restore brings it back)"
@@ -256,7 +256,7 @@ def _measured_against(client: MlflowClient, runs: StoredRuns) -> tuple[dict[str,
         if (record := _finished(client, run_id)) is not None:
             records[run_id] = record
     lost = sum(run_id not in records for run_id in needed)
-    note = f"The baseline run of {counted(lost, 'evaluation run')} is not to be read: these deltas are taken unchecked."
+    note = f"The baseline run of {quantity(lost, 'evaluation run')} cannot be read: these deltas are not checked."
     return records, [note] if lost else []
 
 
@@ -272,8 +272,8 @@ def _require_same_prompts(
             wrong.append(run_id)
     if wrong:
         raise MixedPromptsError(
-            f"{counted(len(wrong), 'evaluation')} of study {study!r} put the questions behind another chat header than "
-            f"the baseline did (run {wrong[0]}{' and others' if wrong[1:] else ''}): these deltas compare two prompts. "
+            f"{quantity(len(wrong), 'evaluation')} of study {study!r} used another chat header than the baseline "
+            f"did (run {wrong[0]}{' and others' if wrong[1:] else ''}): these deltas compare two prompts. "
             "Run the study again under another name: mlflow run . -e study --env-manager local -P study=<its file>"
         )
 

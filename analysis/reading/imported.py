@@ -13,7 +13,7 @@ import pandas as pd
 import pyarrow as pa
 from mlflow import MlflowClient
 
-from analysis.measures.numerals import counted
+from analysis.measures.numerals import quantity
 from analysis.reading.run_record import InconsistentRunError, RunRecord
 from registry.cells import Cell
 from registry.tracking.columns import (
@@ -142,7 +142,7 @@ def _table(
     table = _read(str(record), artifact, _file(client, record, artifact, folder))
     lacking = [column for column in columns if column not in table.columns]
     if lacking or table.empty:
-        what = f"lacks {counted(len(lacking), 'column')} ({', '.join(lacking)})" if lacking else "holds no rows"
+        what = f"lacks {quantity(len(lacking), 'column')} ({', '.join(lacking)})" if lacking else "holds no rows"
         raise InconsistentRunError(
             f"{record}: {artifact} {what}; put it back from a backup, or import under another name"
         )

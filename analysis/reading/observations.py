@@ -11,7 +11,7 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import pandas as pd
 
-from analysis.measures.numerals import counted
+from analysis.measures.numerals import quantity
 from analysis.reading.run_record import RunRecord
 from registry.cells import Regime, parse_cells
 from registry.tracking.columns import ADAPTER, AVERAGED_COLUMNS, CELL_KEY, OBSERVATION_COLUMNS, SOURCE, TARGET
@@ -81,7 +81,7 @@ def _runs(ids: pd.Series) -> str:
     """Name runs: how many, and the first few ids."""
     names = sorted(set(ids))
     listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
-    return f"{counted(len(names), 'evaluation run')} ({listed})"
+    return f"{quantity(len(names), 'evaluation run')} ({listed})"
 
 
 def cells(observations: pd.DataFrame) -> pd.DataFrame:
@@ -185,7 +185,7 @@ def cut_notes(baselines: Iterable[RunRecord]) -> list[str]:
     for model, cut in sorted(by_model.items()):
         if cut:
             cells = ", ".join(f"{count:.0f} of {cell}" for cell, count in list(cut.items())[:_NAMED])
-            more = f", and of {counted(len(cut) - _NAMED, 'other target')}" if len(cut) > _NAMED else ""
+            more = f", and of {quantity(len(cut) - _NAMED, 'other target')}" if len(cut) > _NAMED else ""
             notes.append(
                 f"{_CUT_PREFIX}questions longer than {model} reads were scored without their left side: {cells}{more}."
             )

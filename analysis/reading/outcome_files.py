@@ -20,7 +20,7 @@ from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 from numpy.typing import NDArray
 
 from analysis.measures.answers import RunKey
-from analysis.measures.numerals import counted
+from analysis.measures.numerals import quantity
 from analysis.reading.frame import Frame
 from analysis.reading.imported import outcomes_of
 from analysis.reading.packed import PackedAnswers
@@ -32,7 +32,7 @@ from registry.tracking.names import Artifact, Tag, headlines_of, outcomes_file
 from registry.tracking.outcomes import file_digest, recorded_scores
 from registry.tracking.recording import local_folder
 
-__all__ = ["OutcomeRequest", "StoredTable", "asked", "refuse_other_answers"]
+__all__ = ["OutcomeRequest", "StoredTable", "outcome_requests", "refuse_other_answers"]
 
 _BY_RUN = ["model", "source_task", "source_language", "seed", "run_id"]
 
@@ -52,7 +52,7 @@ class OutcomeRequest:
     weight
         Of a base's run: how many evaluations were measured against it.
     stamp
-        Changes with the file, as far as that can be told without reading it.
+        Changes with the file, as far as that is known without reading it.
     watched
         Whether the stamp says all, as of a file on this machine; else it is looked at again now and then.
     headlines
@@ -82,7 +82,7 @@ class OutcomeRequest:
         return " ".join(f"{task}={name}" for task, name in sorted(self.headlines.items()))
 
 
-def asked(client: MlflowClient, frame: Frame) -> list[OutcomeRequest]:
+def outcome_requests(client: MlflowClient, frame: Frame) -> list[OutcomeRequest]:
     """Return the runs whose answers a study's analysis needs: of its adapters, and of the bases compared with."""
     return list(_of_import(client, frame) if frame.runs is None else _of_runs(client, frame))
 
@@ -292,7 +292,7 @@ def refuse_other_answers(
         return
     listed = "; ".join(faults[:_LISTED]) + (f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else "")
     raise InconsistentRunError(
-        f"study {study}: the answers of {counted(len(faults), 'run')} are not those that were scored: {listed}.\n"
+        f"study {study}: the answers of {quantity(len(faults), 'run')} are not those that were scored: {listed}.\n"
         "Put outcomes.parquet of these runs back from a backup of the artifacts, or analyse without any answers: "
         "-P corrected=false"
     )

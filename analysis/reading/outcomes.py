@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from analysis.measures.answers import RunKey, StudyOutcomes, collect, paired
-from analysis.measures.numerals import counted
+from analysis.measures.numerals import quantity
 from analysis.reading.cache import cache_folder
 from analysis.reading.frame import Frame
-from analysis.reading.outcome_files import OutcomeRequest, asked, refuse_other_answers
+from analysis.reading.outcome_files import OutcomeRequest, outcome_requests, refuse_other_answers
 from analysis.reading.packed import PackedAnswers, PackedCache, pack
 from analysis.reading.run_record import InconsistentRunError
 from registry.cells import Cell
@@ -122,7 +122,7 @@ def stored_outcomes(
     folder = None
     if cache is not None and experiment is not None:
         folder = cache_folder(cache, client.tracking_uri, str(experiment.experiment_id))
-    kept, wanted = PackedCache(folder), asked(client, frame)
+    kept, wanted = PackedCache(folder), outcome_requests(client, frame)
     faults: dict[str, str] = {}
     found = _read(wanted, kept, faults if tolerant else None)
     refuse_other_answers(frame.study, found, kept.test_sets)
@@ -227,7 +227,7 @@ def _answered(one: OutcomeRequest, packed: PackedAnswers) -> RunAnswers:
 
 def _without(runs: Sequence[str]) -> str:
     have = "has" if len(runs) == 1 else "have"
-    return f"{counted(len(runs), 'evaluation')} {have} no outcomes of single questions ({_names(runs)})."
+    return f"{quantity(len(runs), 'evaluation')} {have} no outcomes of single questions ({_names(runs)})."
 
 
 def _names(names: Sequence[str]) -> str:

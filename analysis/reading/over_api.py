@@ -26,7 +26,7 @@ from registry.tracking.names import Kind, Tag
 __all__ = ["changes_over_api"]
 
 _PAGE = 150
-_THREADS = 4  # an MLflow server has as many processes, unless it is told otherwise
+_THREADS = 4  # an MLflow server has as many processes by default
 _AT_ONCE = 500  # run ids in one question
 _SAMPLE = 16  # runs of a kind that are read again
 _MOST_GONE = 20  # runs looked for one by one, before everything is read again

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from mlflow import MlflowClient
 
-from analysis.measures.numerals import counted
+from analysis.measures.numerals import quantity
 from analysis.reading.cache import CachedTable, cache_folder
 from analysis.reading.over_api import changes_over_api
 from analysis.reading.over_sql import SchemaError, changes_over_sql
@@ -263,7 +263,9 @@ def readable_runs(runs: StoredRuns) -> tuple[StoredRuns, list[str]]:
     if not faults:
         return runs, []
     listed = "; ".join(list(faults.values())[:_LISTED]) + ("; …" if len(faults) > _LISTED else "")
-    return runs.without(faults), [f"Left out: {counted(len(faults), 'run')} not to be read as this study's ({listed})."]
+    return runs.without(faults), [
+        f"Left out: {quantity(len(faults), 'run')} that cannot be read as runs of this study ({listed})."
+    ]
 
 
 def counting_runs(client: MlflowClient, study: str, runs: StoredRuns) -> tuple[StoredRuns, list[str]]:
@@ -284,12 +286,12 @@ def counting_runs(client: MlflowClient, study: str, runs: StoredRuns) -> tuple[S
     if found.duplicates:
         pairs = [f"{again} repeats {first}" for again, first in sorted(found.duplicates.items())]
         notes.append(
-            f"Counted once: {counted(len(pairs), 'run')} with the fingerprint and the results of an earlier one "
+            f"Counted once: {quantity(len(pairs), 'run')} with the fingerprint and the results of an earlier one "
             f"({_listed(pairs)})."
         )
     if found.incomplete:
         notes.append(
-            f"Left out: {counted(len(found.incomplete), 'run')} without some results that another of the same "
+            f"Left out: {quantity(len(found.incomplete), 'run')} without some results that another of the same "
             f"fingerprint has ({_listed(sorted(found.incomplete))})."
         )
     return runs.without({*found.duplicates, *found.incomplete}), notes

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Mapping
 import numpy as np
 import pandas as pd
 
-from analysis.measures.numerals import counted
+from analysis.measures.numerals import quantity
 from analysis.reading.observations import DELTA_DECIMALS
 from analysis.reading.run_record import DELTA_TOLERANCE_PP, RunRecord, observations_of
 from analysis.reading.runs import StoredRuns
@@ -186,7 +186,7 @@ def one_headline(
         other = names.index[names != chosen]
         if len(other):
             result = _computed(result, other, chosen, tags, baselines, f"study {study!r}, task {task}", read)
-            older = counted(runs[other].nunique(), "evaluation run")
+            older = quantity(runs[other].nunique(), "evaluation run")
             notes.append(
                 f"The score of {task} is {chosen}, as its newest evaluation has it. {older} recorded another accuracy "
                 f"as the score; what is shown of them is computed anew from the {chosen} that they and their "

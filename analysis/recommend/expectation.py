@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.noise import NoiseTable, assumed_noise
-from analysis.measures.numerals import counted
+from analysis.measures.numerals import quantity
 from analysis.published.linguistic import LanguageVectors, cosine_distances
 from analysis.recommend.components import components_of
 from analysis.recommend.prediction import EffectPredictor, ExpectedEffects
@@ -34,7 +34,7 @@ class Expectation:
     cells
         Those it rests on.
     design
-        How the means of cells go by regime and, where vectors of their languages are known, by distance.
+        How the means of cells depend on regime and, where vectors of their languages are known, by distance.
     noise
         How the sampling noise is known.
     """
@@ -106,7 +106,7 @@ def expectation(
         raise Refused("the noise of no cell is known: it takes outcomes of questions, or scores and baselines")
     if lost := len(cells) - len(known):
         notes.append(
-            f"{counted(lost, 'cell')} left out: neither outcomes nor a score and a baseline to know the noise by."
+            f"{quantity(lost, 'cell')} left out: neither outcomes nor a score and a baseline to know the noise by."
         )
     design, said = _design(known, vectors)
     columns = design.columns(known["regime"], known["source_language"], known["target_language"])
@@ -128,13 +128,13 @@ def noise_of(
     if measured is None or table.empty:
         return assumed, [f"Sampling noise is {assumed.note}."]
     both = pd.concat([table, assumed.table], ignore_index=True)
-    blocks = counted(len(assumed.table), "target")
+    blocks = quantity(len(assumed.table), "target")
     note = f"{measured.note}; of {blocks} without outcomes {assumed.note}"
     return NoiseTable(both, note), [f"Sampling noise is {note}."]
 
 
 def _design(cells: pd.DataFrame, vectors: LanguageVectors | None) -> tuple[MeansDesign, list[str]]:
-    """Return how the means of cells go, and what to say of the distances."""
+    """Return how the means of cells depend on regime and distance, and notes on the distances."""
     regimes = tuple(str(regime) for regime in Regime if (cells["regime"] == str(regime)).any())
     plain = MeansDesign(regimes, None)
     if vectors is None:
@@ -146,9 +146,9 @@ def _design(cells: pd.DataFrame, vectors: LanguageVectors | None) -> tuple[Means
     lacking = [name for name in languages if np.isnan(mean.loc[name]).all()]
     if lacking or mean.isna().any(axis=None):
         which = f", of {', '.join(lacking)} among others" if lacking else ""
-        return plain, [f"Linguistic distance does not count: some languages have no vectors ({vectors.origin}{which})."]
+        return plain, [f"Linguistic distance is not used: some languages have no vectors ({vectors.origin}{which})."]
     with_distance = MeansDesign(regimes, mean)
     columns = with_distance.columns(cells["regime"], cells["source_language"], cells["target_language"])
     if np.linalg.matrix_rank(columns) < columns.shape[1]:
-        return plain, ["Linguistic distance does not count: all pairs of languages here are equally far."]
-    return with_distance, [f"Means go by linguistic distance too ({vectors.origin})."]
+        return plain, ["Linguistic distance is not used: all pairs of languages here are equally far."]
+    return with_distance, [f"Means depend on linguistic distance too ({vectors.origin})."]

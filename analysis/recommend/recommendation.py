@@ -14,7 +14,7 @@ from scipy import stats
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.noise import NoiseTable
 from analysis.measures.levels import TAILS
-from analysis.measures.numerals import fixed, pp
+from analysis.measures.numerals import aligned, fixed, pp
 from analysis.published.linguistic import LanguageVectors
 from analysis.reading.frame import Frame
 from analysis.reading.observations import cell_names
@@ -42,7 +42,7 @@ _FILES = ("recommend.csv", "recommend_errors.csv", "recommend.txt")
 
 Array = NDArray[np.float64]
 
-#: Gains, effects and measured deltas in pp, risks as probabilities; ``low`` and ``high`` bound 95 %.
+#: Gains, effects and measured deltas in pp, risks as probabilities; ``low`` and ``high`` bound 95%.
 COLUMNS = [
     "rank", "source", "basis", "gain", "low", "high", "p_gain", "measured", "regime_mean", "risk", "worst_protected",
     "worst_effect", "worst_risk", "versions",
@@ -81,27 +81,22 @@ class Recommendation:
             "": shown["rank"].astype(str),
             "source": shown["source"],
             "gain, pp": shown["gain"].map(pp),
-            "95 %": [f"{pp(low)} to {pp(high)}" for low, high in zip(shown["low"], shown["high"], strict=True)],
+            "95%": [f"{pp(low)} to {pp(high)}" for low, high in zip(shown["low"], shown["high"], strict=True)],
             "measured": shown["measured"].map(pp),
             "regime mean": shown["regime_mean"].map(pp),
         }
         if self.protect:
-            columns["risk of harm"] = [f"{fixed(100 * risk, 0)} %" for risk in shown["risk"]]
+            columns["risk of harm"] = [f"{fixed(100 * risk, 0)}%" for risk in shown["risk"]]
             columns["likeliest harmed"] = [
-                f"{name} {pp(effect)} ({fixed(100 * risk, 0)} %)"
+                f"{name} {pp(effect)} ({fixed(100 * risk, 0)}%)"
                 for name, effect, risk in zip(
                     shown["worst_protected"], shown["worst_effect"], shown["worst_risk"], strict=True
                 )
             ]
         columns |= {"basis": shown["basis"], "adapters": shown["versions"]}
-        widths = {name: max(len(name), *map(len, column)) for name, column in columns.items()}
-        lines = ["  ".join(f"{name:<{widths[name]}}" for name in columns).rstrip()]
-        lines += [
-            "  ".join(f"{text:<{widths[name]}}" for name, text in zip(columns, row, strict=True)).rstrip()
-            for row in zip(*columns.values(), strict=True)
-        ]
+        lines = aligned([list(columns), *zip(*columns.values(), strict=True)])
         more = len(self.table) - len(shown)
-        return "\n".join([*lines, *([f"… and {more} more"] if more else []), "", *self.notes])
+        return "\n".join([lines, *([f"… and {more} more"] if more else []), "", *self.notes])
 
     def write(self, folder: Path) -> tuple[Path, ...]:
         """Write the table, its errors and the text into a folder, made if absent; return the files."""
@@ -253,7 +248,8 @@ def _said(expected: Expectation, protected: Sequence[Cell]) -> list[str]:
     said = [f"Gain: expected true effect, shrunken from all cells of the study; noise {expected.noise}."]
     if protected:
         said.append(
-            f"Risk of harm: that any of {len(protected)} protected targets truly is at or below {HARM_PP:g} pp."
+            f"Risk of harm: the probability that the true effect on any of {len(protected)} protected targets is "
+            f"{HARM_PP:g} pp or less."
         )
     return said
 

@@ -25,7 +25,7 @@ from analysis.report.figures.draw import Drawing, LeftOut
 from analysis.report.figures.style import GRID, INK, MUTED, PAPER
 from analysis.report.findings import cautions, facts, findings
 from analysis.report.published import parts as published_parts
-from analysis.report.tables import ReportPart, headline
+from analysis.report.tables import ReportPart, headline_tables
 from registry.tracking.columns import ADAPTER, INDISTINCT
 
 __all__ = ["write_report"]
@@ -77,7 +77,7 @@ def write_report(
         experiment=origin.experiment_url(),
         findings=findings(corrected),
         cautions=[*copy_cautions(frame.notes), *cut_cautions(frame.notes), *cautions(corrected)],
-        headline=headline(corrected),
+        headline=headline_tables(corrected),
         figures={drawing.name: {"drawing": drawing, "svg": _inline(drawing)} for drawing in drawings},
         corrected=_shown(corrected_parts(corrected), drawings),
         published=_shown(published_parts(published), drawings),

@@ -1,4 +1,4 @@
-"""The published analyses as parts of the report: what each is, its figures and its tables."""
+"""The published analyses as parts of the report: their texts, figures and tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from analysis.report.tables import (
     number,
     percent,
     probability,
-    shown,
+    report_table,
     text,
 )
 
@@ -86,13 +86,15 @@ def _file(name: str) -> str:
 
 def _uplift(tables: dict[str, pd.DataFrame]) -> ReportPart:
     columns = {"regime": text("Regime"), **_SUMMARY}
-    return ReportPart("uplift", "Uplift", UPLIFT, tables=(shown(tables["uplift"], "Uplift", columns, _file("uplift")),))
+    return ReportPart(
+        "uplift", "Uplift", UPLIFT, tables=(report_table(tables["uplift"], "Uplift", columns, _file("uplift")),)
+    )
 
 
 def _harm(tables: dict[str, pd.DataFrame]) -> ReportPart:
     table = tables["harm"]
     by_factor = [
-        shown(
+        report_table(
             table[table["factor"] == factor],
             f"MT-CL by {words.lower()}",
             {"level": text(words), **_SUMMARY},
@@ -101,7 +103,7 @@ def _harm(tables: dict[str, pd.DataFrame]) -> ReportPart:
         for factor, words in _FACTORS.items()
     ]
     columns = {"construction": text("Items"), "tasks": text("Tasks"), **_SUMMARY}
-    built = shown(tables["construction"], "MT-CL by construction type", columns, _file("construction"))
+    built = report_table(tables["construction"], "MT-CL by construction type", columns, _file("construction"))
     return ReportPart("harm", "Where MT-CL harms", (*HARM, *CONSTRUCTION), tables=(*by_factor, built))
 
 
@@ -124,11 +126,13 @@ def _pareto(tables: dict[str, pd.DataFrame]) -> ReportPart:
         PARETO,
         figures=("pareto", "pareto_families"),
         tables=(
-            shown(tables["on_off_task"], "Cells by source task, on and off it", sides, _file("on_off_task")),
-            shown(by_source_task(points), "Adapters by source task", by_task, _file("pareto")),
-            shown(front, "Adapters on the Pareto front", _ADAPTER, _file("pareto"), most=_FRONT),
-            shown(ranked.head(ends), "Best sources, by mean Δ over all transfer targets", _ADAPTER, _file("pareto")),
-            shown(ranked.tail(ends).iloc[::-1], "Worst sources", _ADAPTER, _file("pareto")),
+            report_table(tables["on_off_task"], "Cells by source task, on and off it", sides, _file("on_off_task")),
+            report_table(by_source_task(points), "Adapters by source task", by_task, _file("pareto")),
+            report_table(front, "Adapters on the Pareto front", _ADAPTER, _file("pareto"), most=_FRONT),
+            report_table(
+                ranked.head(ends), "Best sources, by mean Δ over all transfer targets", _ADAPTER, _file("pareto")
+            ),
+            report_table(ranked.tail(ends).iloc[::-1], "Worst sources", _ADAPTER, _file("pareto")),
         ),
     )
 
@@ -142,7 +146,7 @@ def _roles(tables: dict[str, pd.DataFrame]) -> ReportPart:
         "n_models": count("Models"),
     }
     by_factor = [
-        shown(side_by_side(tables["roles"], factor), caption, {"name": text(heading), **columns}, _file("roles"))
+        report_table(side_by_side(tables["roles"], factor), caption, {"name": text(heading), **columns}, _file("roles"))
         for factor, heading, caption in (("language", "Language", "Languages, MT-CL"), ("task", "Task", "Tasks, CT-ML"))
     ]
     families = {
@@ -160,19 +164,19 @@ def _roles(tables: dict[str, pd.DataFrame]) -> ReportPart:
         figures=("language_roles", "task_roles"),
         tables=(
             *by_factor,
-            shown(
+            report_table(
                 _family_roles(tables["language_families"]),
                 "Families of languages",
                 families,
                 _file("language_families"),
             ),
-            shown(
+            report_table(
                 tables["correlation"],
                 "Do languages give alike on human- and machine-translated tests?",
                 correlation,
                 _file("correlation"),
             ),
-            shown(
+            report_table(
                 _both_kinds(tables["donors_by_construction"]),
                 "Donor scores on human- and machine-translated tests",
                 kinds,
@@ -214,12 +218,12 @@ def _variance(tables: dict[str, pd.DataFrame]) -> ReportPart:
         "Residual": percent("Residual"),
         "said": text("The optimiser"),
     }
-    shares = shown(wide, "Shares of variance", columns, _file("variance"))
+    shares = report_table(wide, "Shares of variance", columns, _file("variance"))
     return ReportPart("variance", "Variance decomposition", VARIANCE, tables=(shares,), warnings=VARIANCE_WARNINGS)
 
 
 def _said(row: dict[str, object]) -> str:
-    """Tell in words how a fit ended."""
+    """Say how a fit ended."""
     words = [
         "converged" if row["converged"] else "did not converge",
         str(row["warnings"] or "no warning"),
@@ -239,7 +243,7 @@ def _consistency(tables: dict[str, pd.DataFrame]) -> ReportPart:
     }
     plural = {"model": "models", "family": "families", "size": "size buckets"}
     table = tables["consistency"].assign(raters=lambda rows: rows["raters"].map(plural))
-    index = shown(table, "Consistency Index", columns, _file("consistency"))
+    index = report_table(table, "Consistency Index", columns, _file("consistency"))
     return ReportPart("consistency", "Consistency Index", CONSISTENCY, tables=(index,))
 
 
@@ -251,9 +255,11 @@ def _linguistic(tables: dict[str, pd.DataFrame]) -> ReportPart:
         "spearman_p": probability(),
         "pearson": number("Pearson’s r"),
         "pearson_p": probability(),
-        "vectors": text("LanguageVectors"),
+        "vectors": text("Vectors"),
     }
-    table: ReportTable = shown(tables["linguistic"], "Mean MT-CL Δ against distance", columns, _file("linguistic"))
+    table: ReportTable = report_table(
+        tables["linguistic"], "Mean MT-CL Δ against distance", columns, _file("linguistic")
+    )
     return ReportPart("linguistic", "Linguistic distance", LINGUISTIC, tables=(table,))
 
 
@@ -267,11 +273,11 @@ def _ablation(tables: dict[str, pd.DataFrame]) -> ReportPart:
         "sign_agreement_pct": percent("Same sign"),
         "mean_difference": delta("Mean difference"),
     }
-    table = shown(tables["ablation"], "Two variants, cell by cell", columns, _file("ablation"))
+    table = report_table(tables["ablation"], "Two variants, cell by cell", columns, _file("ablation"))
     return ReportPart("ablation", "Variants compared", ABLATION, tables=(table,))
 
 
-# --- what the report says of each published analysis, and what to beware of
+# --- the paragraphs of each analysis, and warnings
 
 
 UPLIFT: Final = (
@@ -306,14 +312,15 @@ MATRICES: Final = ("Mean Δ from each source to each target, over everything els
 VARIANCE: Final = (
     "How much of the differences between cells goes with the base model, the source, the target, and none of them, in"
     " percent: a mixed model with an intercept alone, fitted by REML with statsmodels, groups being base models. That"
-    " library can be asked for it in two ways, and both are here; without model intercept there is no Model share.",
+    " library offers two ways, and both are shown; without model intercept there is no Model share.",
 )
 
 VARIANCE_WARNINGS: Final = (
     "Source here is source plus model:source, and Target is target plus model:target: both components are nested in "
-    "the base model. In a simulation in which no source effect was common to the models, this fit still reported 15.7"
-    " % for Source. So it cannot tell “some donors are good for every model” from “every model has its own donors”.",
-    "The standard error of the grand mean from this fit is 26–29 % too small, so none is shown.",
+    "the base model. In a simulation in which no source effect was common to the models, this fit still reported "
+    "15.7% for Source. So it cannot distinguish “some donors are good for every model” from “every model has its own "
+    "donors”.",
+    "The standard error of the grand mean from this fit is 26–29% too small, so none is shown.",
 )
 
 CONSISTENCY: Final = (
@@ -327,8 +334,8 @@ CONSISTENCY: Final = (
 
 LINGUISTIC: Final = (
     "Mean MT-CL Δ of each ordered pair of languages against the cosine distance of their typological vectors.",
-    "These p-values take the pairs for independent, though each language is in many. In simulations without any "
-    "relation p fell below 0.05 in 22 % of the cases.",
+    "These p-values assume that the pairs are independent, although each language is in many of them. In simulations "
+    "without any relation, p fell below 0.05 in 22% of the cases.",
 )
 
 ABLATION: Final = (

@@ -19,14 +19,14 @@ __all__ = [
     "ReportTable",
     "count",
     "delta",
-    "headline",
+    "format_rate",
+    "headline_tables",
     "number",
     "percent",
     "probability",
-    "rate_written",
-    "shown",
+    "report_table",
     "text",
-    "written",
+    "text_column",
 ]
 
 _LONG = 40  # characters from which a value is a sentence
@@ -75,7 +75,7 @@ class ReportPart:
     warnings: tuple[str, ...] = ()
 
 
-def shown(
+def report_table(
     table: pd.DataFrame, caption: str, columns: Mapping[str, ReportColumn], file: str, *, most: int | None = None
 ) -> ReportTable:
     """Write a table for the report: the columns named, the first ``most`` rows; the first column names its row.
@@ -123,13 +123,13 @@ def probability(heading: str = "p") -> ReportColumn:
 # --- the first tables of the report: deltas per regime with intervals, and rates beside those expected by chance
 
 
-def headline(corrected: Corrected) -> tuple[ReportTable, ReportTable]:
+def headline_tables(corrected: Corrected) -> tuple[ReportTable, ReportTable]:
     """Return the report's first tables: deltas per regime with intervals, and rates beside chance."""
     table = corrected.tables["regimes"]
     rates = {}
     for rate in ("positive", "harm"):
         names = [f"{rate}_{part}_pct" for part in ("posterior", "low", "high")]
-        rates[rate] = [rate_written(*values) for values in table[names].itertuples(index=False, name=None)]
+        rates[rate] = [format_rate(*values) for values in table[names].itertuples(index=False, name=None)]
     ends = written_intervals(table)
     rows = table.assign(**ends, positive_corrected=rates["positive"], harm_corrected=rates["harm"])
     deltas = {
@@ -137,28 +137,28 @@ def headline(corrected: Corrected) -> tuple[ReportTable, ReportTable]:
         "n": count("Cells"),
         "mean": delta("Mean Δ"),
         "median": delta("Median"),
-        **{what: written(f"95 %, {what}, pp") for what in ends},
+        **{what: text_column(f"95%, {what}, pp") for what in ends},
     }
     shares = {
         "regime": text("Regime"),
         "positive_pct": percent("Positive"),
         "positive_by_chance_pct": percent("Positive by chance"),
-        "positive_corrected": written("Positive, corrected, %"),
+        "positive_corrected": text_column("Positive, corrected, %"),
         "harm_pct": percent("Harm"),
         "harm_by_chance_pct": percent("Harm by chance"),
-        "harm_corrected": written("Harm, corrected, %"),
+        "harm_corrected": text_column("Harm, corrected, %"),
     }
     return (
-        shown(rows, "Mean Δ per regime", deltas, "regimes.csv"),
-        shown(rows, "How many cells gain and how many are harmed", shares, "regimes.csv"),
+        report_table(rows, "Mean Δ per regime", deltas, "regimes.csv"),
+        report_table(rows, "How many cells gain and how many are harmed", shares, "regimes.csv"),
     )
 
 
-def written(heading: str) -> ReportColumn:
+def text_column(heading: str) -> ReportColumn:
     """Return a column of numbers that are written already."""
     return ReportColumn(heading, str)
 
 
-def rate_written(rate: float, low: float, high: float) -> str:
+def format_rate(rate: float, low: float, high: float) -> str:
     """Write a rate with its interval, in percent."""
     return "–" if np.isnan(rate) else f"{fixed(rate, 1)} ({fixed(low, 1)} to {fixed(high, 1)})"

@@ -25,7 +25,7 @@ from analysis.reading.observations import StudyOrigin, adapters
 from analysis.report.corrected import parts
 from analysis.report.figures.matrices import matrix_drawings
 from analysis.report.findings import adapter_count, cautions, facts, findings
-from analysis.report.tables import headline
+from analysis.report.tables import headline_tables
 from registry.cells import Regime, regime_of
 from registry.errors import Refused
 from registry.tracking.columns import CELL_KEY
@@ -71,7 +71,7 @@ def check(found: Corrected, cells: pd.DataFrame) -> None:
         assert not np.isnan(rates[measured.index.isin(tested)]).any()
     else:
         assert any("noise" in part.reason for part in found.left_out)
-    for shown in (*headline(found), *(table for part in parts(found) for table in part.tables)):
+    for shown in (*headline_tables(found), *(table for part in parts(found) for table in part.tables)):
         assert all(len(row) == len(shown.headings) for row in shown.rows)
     for sentence in (*findings(found), *(sentence for _, sentence in cautions(found))):
         assert sentence.endswith(".")

@@ -205,9 +205,9 @@ def test_where_sources_do_not_differ_predictions_are_as_good_as_the_regime_mean(
     [
         (1.3, 0.5, "predictions are NO BETTER than the regime mean: error (RMSE, pp) 1.30 against 1.20"),
         (1.2, 0.5, "predictions are NO BETTER than the regime mean"),
-        (1.1, 0.1, "nearer than the regime mean, but order sources NO BETTER"),
+        (1.1, 0.1, "closer than the regime mean, but rank sources NO BETTER"),
         (1.1, 0.5, "predictions are better than the regime mean"),
-        (math.nan, math.nan, "there is nothing to judge predictions by here"),
+        (math.nan, math.nan, "nothing here allows a comparison"),
     ],
 )
 def test_it_says_when_predictions_are_no_better(rmse: float, within: float, said: str) -> None:
@@ -300,7 +300,7 @@ def test_distance_tells_apart_sources_that_no_base_was_trained_on() -> None:
     assert gain["arc_challenge/bn"] - gain["arc_challenge/fr"] == pytest.approx(
         8 * (math.cos(angles["bn"]) - math.cos(angles["fr"])), abs=0.8
     )
-    assert "Means go by linguistic distance too (made)" in found.text()
+    assert "Means depend on linguistic distance too (made)" in found.text()
     without = recommend(_frame(trained), model=MODEL, want=[Cell("arc_challenge", "ar")]).table.set_index("source")[
         "gain"
     ]

@@ -164,6 +164,6 @@ def test_of_one_model_there_is_one_interval_and_it_is_called_so(make_frame: Fram
     observations = make_frame().observations
     found = regimes(cells(observations[observations["model"] == observations["model"].iloc[0]]), NO_RATES)
     lines = regimes_as_text(found).splitlines()
-    assert "95 %, this model" in lines[0]
+    assert "95%, this model" in lines[0]
     assert "models" not in lines[0]
     assert interval(found["low"].iloc[1], found["high"].iloc[1]) in lines[2]

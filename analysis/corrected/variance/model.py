@@ -81,9 +81,9 @@ def variance_components(
     -------
     DataFrame
         `COLUMNS`, one row per scope and component: ``variance`` in pp² with ``low`` and ``high``, ``share`` of the
-        sum of all (between 0 and 1) with ``share_low`` and ``share_high``, 95 % intervals. Negative estimates are
+        sum of all (between 0 and 1) with ``share_low`` and ``share_high``, 95% intervals. Negative estimates are
         reported as they are: cut off at zero they would be too large on average. A component that the cells do not
-        tell apart has NaN, and a ``note`` with the reason.
+        identify has NaN, and a ``note`` with the reason.
 
     Raises
     ------
@@ -183,7 +183,7 @@ def _names(rows: Crossing) -> list[str]:
 
 
 def _unfit(rows: Crossing) -> str:
-    """Say why nothing can be told; empty if something can."""
+    """Say why nothing can be estimated; empty if something can."""
     if len(rows) < 2:
         return "there is only one cell" if len(rows) else "there are no cells"
     return "" if np.ptp(rows.delta) > 0 else "delta does not vary"

@@ -1,4 +1,4 @@
-"""The terms of the decomposition, and which of them a set of cells can tell apart."""
+"""The terms of the decomposition, and which of them a set of cells identifies."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Term:
 
 @dataclass(frozen=True)
 class IdentifiedTerms:
-    """What a design can tell apart.
+    """What a design identifies.
 
     Attributes
     ----------
@@ -107,7 +107,7 @@ def crossing(cells: pd.DataFrame) -> Crossing:
 
 
 def identify(rows: Crossing) -> IdentifiedTerms:
-    """Find the terms whose variances the rows tell apart.
+    """Find the terms whose variances the rows identify.
 
     A term is lost if it has one level, if each of its levels has one row (then it is part of the residual), if it
     groups the rows as another term does, or if its covariance is a combination of other terms'.

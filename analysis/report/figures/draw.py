@@ -157,14 +157,14 @@ def _regimes(folder: Path, tables: dict[str, pd.DataFrame]) -> Drawing | LeftOut
     scopes = written_intervals(regimes)
     png, svg = save(regimes_figure(regimes, contrasts), folder, "regimes")
     bars = (
-        "Bars: 95 % intervals for this one model."
+        "Bars: 95% intervals for this one model."
         if ONE_MODEL in scopes
-        else "Thin bars: 95 % intervals for models at large. Wide bars: ± 1.96 standard errors for the models that "
+        else "Thin bars: 95% intervals for models at large. Wide bars: ± 1.96 standard errors for the models that "
         "were run, clustered by source and target."
     )
     dots = "Dots: means over cells, and differences between regimes."
-    caption = f"{dots} {bars} Where there is no bar, this grid gives no error."
-    alt = "Means with 95 % intervals, in pp: " + "; ".join(
+    caption = f"{dots} {bars} No bar: the interval cannot be estimated from this grid."
+    alt = "Means with 95% intervals, in pp: " + "; ".join(
         f"{regime} {pp(mean)} ({ends})"
         for regime, mean, ends in zip(regimes["regime"], regimes["mean"], list(scopes.values())[-1], strict=True)
     )
@@ -175,12 +175,12 @@ def _role_intervals(folder: Path, roles: pd.DataFrame, factor: str) -> Drawing |
     name, title = f"{factor}_intervals", f"Donor and recipient {factor}s with intervals"
     rows = roles[roles["factor"] == factor] if len(roles) else roles
     if rows.empty or rows["low"].isna().all():
-        reason = f"it takes {factor}s with two partners at least, so that an interval can be had; there is none."
+        reason = f"an interval needs {factor}s with at least two partners; there is none."
         return LeftOut(title, reason)
     png, svg = save(role_intervals_figure(rows), folder, name)
     caption = (
-        f"Scores of {factor}s in the order of the donor scores, with 95 % intervals over models and partners. At the "
-        "right the 95 % interval of the rank: where these overlap, the order is not known."
+        f"Scores of {factor}s in the order of the donor scores, with 95% intervals over models and partners. At the "
+        "right the 95% interval of the rank: where these overlap, the order is not known."
     )
     said = []
     for role in (DONOR, RECIPIENT):
@@ -202,16 +202,16 @@ def _shares(folder: Path, components: pd.DataFrame, published: pd.DataFrame) -> 
     known = own.dropna(subset="share")["scope"].value_counts() if len(own) else pd.Series(dtype=int)
     scope = next((scope for scope in _SCOPES if known.get(scope, 0) > 1), "")
     if not scope:
-        return LeftOut(title, "no variance component can be told apart on this grid.")
+        return LeftOut(title, "this grid identifies no variance component.")
     rows, words = own[own["scope"] == scope].dropna(subset="share"), _SCOPES[scope]
     beside = published[published["cells"] == scope]
     png, svg = save(shares_figure(rows, beside), folder, "variance_shares")
     caption = (
         f"Shares of the variance of Δ over {words}. The published fit has no interactions: its source is source plus "
         "model:source, its target is target plus model:target, and its residual holds source:target and the sampling "
-        "noise. A share below zero is no sign of that component."
+        "noise. A negative share means that there is no sign of that component."
     )
     alt = "Corrected shares: " + "; ".join(
-        f"{row['component']} {fixed(100 * row['share'], 1)} %" for _, row in rows.iterrows()
+        f"{row['component']} {fixed(100 * row['share'], 1)}%" for _, row in rows.iterrows()
     )
     return Drawing("variance_shares", title, caption, f"{alt}.", png, svg, table="variance_components.csv")

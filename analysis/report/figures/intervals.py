@@ -24,7 +24,7 @@ _LINE = 0.34  # inches per estimate
 
 
 def regimes_figure(regimes: pd.DataFrame, contrasts: pd.DataFrame) -> Figure:
-    """Draw the mean delta per regime and the differences between regimes, in pp, with 95 % intervals.
+    """Draw the mean delta per regime and the differences between regimes, in pp, with 95% intervals.
 
     Parameters
     ----------
@@ -75,7 +75,7 @@ def _forest(
 
 
 def role_intervals_figure(roles: pd.DataFrame) -> Figure:
-    """Draw donor and recipient scores of one factor side by side, in pp, with 95 % intervals and those of the ranks.
+    """Draw donor and recipient scores of one factor side by side, in pp, with 95% intervals and those of the ranks.
 
     Parameters
     ----------
@@ -146,7 +146,7 @@ def shares_figure(corrected: pd.DataFrame, published: pd.DataFrame) -> Figure:
         axes.hlines(y, 100 * rows["share_low"], 100 * rows["share_high"], color=INK, linewidth=1.3, zorder=3)
         handles = [
             Line2D([], [], color=_CORRECTED, alpha=0.45, linewidth=7, solid_capstyle="butt", label="corrected"),
-            Line2D([], [], color=INK, linewidth=1.3, label="95 % interval"),
+            Line2D([], [], color=INK, linewidth=1.3, label="95% interval"),
         ]
         fits = list(published.groupby("variant", sort=False))
         for place, (marker, (fit, part)) in enumerate(zip(MARKERS, fits, strict=False)):
