@@ -33,8 +33,8 @@ class Analysis:
         The report in it.
     files
         Every file written, the report last.
-    regimes, contrasts
-        The headline tables, of `analysis.corrected`.
+    regimes
+        The headline table, of `analysis.corrected.regimes`.
     corrected
         The corrected layer.
     left_out
@@ -51,7 +51,6 @@ class Analysis:
     report: Path
     files: tuple[Path, ...]
     regimes: pd.DataFrame
-    contrasts: pd.DataFrame
     corrected: Corrected
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
@@ -135,10 +134,9 @@ def analyze(
         output / "report.html", frame, published, layer, origin, listed, drawings, left_out, downloads
     )
     files = (*written, *_files(drawings), report)
-    tables = layer.tables
     notes = (*frame.notes, *layer.notes)
-    headline = (tables["regimes"], tables["contrasts"])
-    return Analysis(output, report, files, *headline, layer, left_out, notes, runs_left_out=frame.left_out)
+    regimes = layer.tables["regimes"]
+    return Analysis(output, report, files, regimes, layer, left_out, notes, runs_left_out=frame.left_out)
 
 
 def _files(drawings: list[Drawing]) -> list[Path]:

@@ -149,14 +149,7 @@ def _parts(block: TargetOutcomes) -> list[_TargetCells]:
 def _key(block: TargetOutcomes, source: Cell) -> tuple[str, ...]:
     """Return the names and the regime of a cell."""
     target = block.target
-    return (
-        block.model,
-        source.task,
-        source.language,
-        target.task,
-        target.language,
-        str(regime_of(source, target)),
-    )
+    return (block.model, source.task, source.language, target.task, target.language, str(regime_of(source, target)))
 
 
 def assumed_cells(

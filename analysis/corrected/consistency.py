@@ -50,12 +50,7 @@ class _Table(NamedTuple):
 
 
 def with_ceiling(
-    cells: pd.DataFrame,
-    noise: pd.DataFrame | float,
-    *,
-    shared: float | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
+    cells: pd.DataFrame, noise: pd.DataFrame | float, *, shared: float | None = None, draws: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
     """Put the published index over source cells beside the ceiling that noise sets.
 

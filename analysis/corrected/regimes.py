@@ -24,17 +24,9 @@ from registry.cells import Regime
 from registry.tracking.columns import SOURCE, TARGET
 
 __all__ = [
-    "AT_LARGE",
-    "COLUMNS",
-    "CONTRASTS",
-    "ONE_MODEL",
-    "RUN_MODELS",
-    "contrasts",
-    "regimes",
-    "regimes_as_text",
-    "scoped_intervals",
-    "written_intervals",
-]
+    "AT_LARGE", "COLUMNS", "CONTRASTS", "ONE_MODEL", "RUN_MODELS", "contrasts", "regimes", "regimes_as_text",
+    "scoped_intervals", "written_intervals",
+]  # fmt: skip
 
 COLUMNS = [
     "regime", "n", "mean", "se", "low", "high", "df", "interval_note", "run_se", "run_se_note", "median",

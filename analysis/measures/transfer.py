@@ -16,29 +16,10 @@ import pandas as pd
 from registry.cells import HARM_PP, Regime
 
 __all__ = [
-    "BUCKETS",
-    "CONSTRUCTION",
-    "HUMAN",
-    "MACHINE",
-    "TRANSFER",
-    "UNKNOWN",
-    "UpliftSummary",
-    "by_regime",
-    "constructions",
-    "families",
-    "harm_pct",
-    "language_family",
-    "language_matrix",
-    "long_form",
-    "of_regime",
-    "positive_pct",
-    "size_bucket",
-    "size_buckets",
-    "summary",
-    "task_matrix",
-    "transfer_rows",
-    "uplift",
-]
+    "BUCKETS", "CONSTRUCTION", "HUMAN", "MACHINE", "TRANSFER", "UNKNOWN", "UpliftSummary", "by_regime",
+    "constructions", "families", "harm_pct", "language_family", "language_matrix", "long_form", "of_regime",
+    "positive_pct", "size_bucket", "size_buckets", "summary", "task_matrix", "transfer_rows", "uplift",
+]  # fmt: skip
 
 #: Label of the row over all regimes but MT-ML.
 TRANSFER = "transfer"
@@ -159,11 +140,7 @@ UNKNOWN = "unknown"
 #: Size buckets, smallest first.
 BUCKETS = ("S", "M", "L")
 
-_LANGUAGE_FAMILIES = {
-    "Romance": ("fr", "es", "pt", "it"),
-    "Germanic": ("de", "en"),
-    "Indic": ("hi", "bn"),
-}
+_LANGUAGE_FAMILIES = {"Romance": ("fr", "es", "pt", "it"), "Germanic": ("de", "en"), "Indic": ("hi", "bn")}
 
 HUMAN, MACHINE = "human-translated", "machine-translated"
 

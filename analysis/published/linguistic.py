@@ -24,14 +24,8 @@ from registry.cells import Regime
 from registry.errors import Refused
 
 __all__ = [
-    "KINDS",
-    "LanguageVectors",
-    "cosine_distances",
-    "language_pairs",
-    "linguistic",
-    "read_vectors",
-    "uriel_vectors",
-]
+    "KINDS", "LanguageVectors", "cosine_distances", "language_pairs", "linguistic", "read_vectors", "uriel_vectors",
+]  # fmt: skip
 
 #: Kinds of vector, and how URIEL's names of their features begin.
 KINDS: Final = {"syntax": "S_", "phonology": "P_", "inventory": "INV_"}

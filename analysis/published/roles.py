@@ -11,14 +11,9 @@ from analysis.measures.transfer import HUMAN, MACHINE, constructions, language_f
 from registry.cells import Regime
 
 __all__ = [
-    "DONOR",
-    "RECIPIENT",
-    "donors_by_construction",
-    "donors_correlation",
-    "language_families",
-    "roles",
+    "DONOR", "RECIPIENT", "donors_by_construction", "donors_correlation", "language_families", "roles",
     "side_by_side",
-]
+]  # fmt: skip
 
 DONOR, RECIPIENT = "donor", "recipient"
 

@@ -29,15 +29,9 @@ from registry.tracking.outcomes import recorded_accuracies
 from registry.tracking.store import shown_uri
 
 __all__ = [
-    "EmptyStudyError",
-    "Frame",
-    "InconsistentRunError",
-    "MixedHeadlinesError",
-    "MixedPromptsError",
-    "MixedStudyError",
-    "cells",
-    "load",
-]
+    "EmptyStudyError", "Frame", "InconsistentRunError", "MixedHeadlinesError", "MixedPromptsError",
+    "MixedStudyError", "cells", "load",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -100,7 +94,7 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
     Parameters
     ----------
     cache
-        Folder that keeps what was read, such as `analysis.reading.cache_root()`; the frame is the same as without.
+        Folder that keeps what was read, such as `analysis.reading.cache.cache_root()`; the frame is the same as without.
 
     Raises
     ------

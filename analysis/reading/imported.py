@@ -131,12 +131,7 @@ def _read(run: str, artifact: str, path: Path | str) -> pd.DataFrame:
 
 
 def _table(
-    client: MlflowClient,
-    record: RunRecord,
-    artifact: str,
-    columns: list[str],
-    folder: Path,
-    maybe: Sequence[str] = (),
+    client: MlflowClient, record: RunRecord, artifact: str, columns: list[str], folder: Path, maybe: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Read a table with the columns it must have, and those that one written by an older version may lack."""
     table = _read(str(record), artifact, _file(client, record, artifact, folder))

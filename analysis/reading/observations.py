@@ -19,19 +19,9 @@ from registry.tracking.duplicates import by_age
 from registry.tracking.names import Tag
 
 __all__ = [
-    "ADAPTER_COLUMNS",
-    "DELTA_DECIMALS",
-    "StudyOrigin",
-    "adapters",
-    "cell_names",
-    "cells",
-    "copy_cautions",
-    "copy_notes",
-    "coverage_notes",
-    "cut_cautions",
-    "cut_notes",
-    "newest",
-]
+    "ADAPTER_COLUMNS", "DELTA_DECIMALS", "StudyOrigin", "adapters", "cell_names", "cells", "copy_cautions",
+    "copy_notes", "coverage_notes", "cut_cautions", "cut_notes", "newest",
+]  # fmt: skip
 
 #: Decimals of a cell's delta in pp: far below any true difference, far above rounding of binary fractions.
 DELTA_DECIMALS = 9

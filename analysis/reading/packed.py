@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
@@ -164,10 +163,6 @@ class PackedCache:
         for run in gone:
             del self._rows[run]
         self._unsaved += len(gone)
-
-    def questions(self, packed: PackedAnswers) -> pd.DataFrame:
-        """Return the questions of a run: ``task``, ``language``, ``question``."""
-        return self.test_sets[packed.test_set].to_pandas()
 
     def _file(self, test_set: str) -> CachedTable:
         assert self.folder is not None

@@ -14,17 +14,9 @@ from registry.tracking import names
 from registry.tracking.names import Kind, Tag
 
 __all__ = [
-    "DELTA_TOLERANCE_PP",
-    "KINDS",
-    "InconsistentRunError",
-    "KnownRun",
-    "RunRecord",
-    "RunState",
-    "StoreChanges",
-    "digest",
-    "observations_of",
-    "own_tags",
-]
+    "DELTA_TOLERANCE_PP", "KINDS", "InconsistentRunError", "KnownRun", "RunRecord", "RunState", "StoreChanges",
+    "digest", "observations_of", "own_tags",
+]  # fmt: skip
 
 #: Largest difference, in pp, between a recorded delta and score minus baseline that rounding may explain.
 DELTA_TOLERANCE_PP = 1e-6

@@ -239,14 +239,7 @@ def _baseline(record: RunRecord) -> list[tuple[Any, ...]]:
     record.tag(Tag.BASE_MODEL)
     others = [record.by_target(name) for name in ("acc", "acc_norm", "chance", "chance_p")]
     return [
-        (
-            target.task,
-            target.language,
-            "",
-            score,
-            *(values.get(target, math.nan) for values in others),
-            math.nan,
-        )
+        (target.task, target.language, "", score, *(values.get(target, math.nan) for values in others), math.nan)
         for target, score in record.by_target("score").items()
     ]
 
@@ -309,8 +302,7 @@ def _resolution(client: MlflowClient, runs: StoredRuns) -> Resolution:
     rows = zip(among.records(), among.table["kind"].to_pylist(), among.table["ended"].to_pylist(), strict=True)
     results = [_result(record, kind, ended) for record, kind, ended in rows]
     return resolve(
-        results,
-        lambda first, second: same_results(client, client.get_run(first.run_id), client.get_run(second.run_id)),
+        results, lambda first, second: same_results(client, client.get_run(first.run_id), client.get_run(second.run_id))
     )
 
 

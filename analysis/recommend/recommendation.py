@@ -27,16 +27,9 @@ from registry.errors import Refused, unknown
 from registry.files.outputs import staged
 
 __all__ = [
-    "COLUMNS",
-    "MEASURED",
-    "NEW",
-    "OTHER_BASES",
-    "PARTLY",
-    "Recommendation",
-    "SourceCandidate",
-    "candidates",
+    "COLUMNS", "MEASURED", "NEW", "OTHER_BASES", "PARTLY", "Recommendation", "SourceCandidate", "candidates",
     "recommend",
-]
+]  # fmt: skip
 
 _FILES = ("recommend.csv", "recommend_errors.csv", "recommend.txt")
 

@@ -17,12 +17,7 @@ __all__ = ["recommend_recorded"]
 
 
 def recommend_recorded(
-    store: StudyStore,
-    *,
-    model: str = "",
-    want: Sequence[str],
-    protect: Sequence[str] = (),
-    vectors: Path | None = None,
+    store: StudyStore, *, model: str = "", want: Sequence[str], protect: Sequence[str] = (), vectors: Path | None = None
 ) -> Recommendation:
     """Rank a base's sources by what is recorded of a study.
 

@@ -25,18 +25,7 @@ from analysis.report.tables import (
     text_column,
 )
 
-__all__ = [
-    "CELLS",
-    "CONSISTENCY",
-    "CONTRASTS",
-    "LINGUISTIC",
-    "POWER",
-    "RATES",
-    "ROLES",
-    "VARIANCE",
-    "parts",
-    "unidentified",
-]
+__all__ = ["parts", "unidentified"]
 
 _SHOWN = 10
 _SCOPES = {TRANSFER: "Transfer cells", OVERALL: "All cells"}
@@ -182,11 +171,7 @@ def _variance(table: pd.DataFrame) -> ReportPart:
         for scope, caption in _SCOPES.items()
     ]
     return ReportPart(
-        "variance-components",
-        "Variance components",
-        VARIANCE,
-        figures=("variance_shares",),
-        tables=tuple(scopes),
+        "variance-components", "Variance components", VARIANCE, figures=("variance_shares",), tables=tuple(scopes)
     )
 
 

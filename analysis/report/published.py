@@ -24,20 +24,7 @@ from analysis.report.tables import (
     text,
 )
 
-__all__ = [
-    "ABLATION",
-    "CONSISTENCY",
-    "CONSTRUCTION",
-    "HARM",
-    "LINGUISTIC",
-    "MATRICES",
-    "PARETO",
-    "ROLES",
-    "UPLIFT",
-    "VARIANCE",
-    "VARIANCE_WARNINGS",
-    "parts",
-]
+__all__ = ["parts"]
 
 _SHOWN = 10  # rows of a ranking that the report spells out; the CSV has all
 _FRONT = 15

@@ -14,20 +14,9 @@ from analysis.corrected.regimes import written_intervals
 from analysis.measures.numerals import fixed, pp
 
 __all__ = [
-    "ReportColumn",
-    "ReportPart",
-    "ReportTable",
-    "count",
-    "delta",
-    "format_rate",
-    "headline_tables",
-    "number",
-    "percent",
-    "probability",
-    "report_table",
-    "text",
-    "text_column",
-]
+    "ReportColumn", "ReportPart", "ReportTable", "count", "delta", "format_rate", "headline_tables", "number",
+    "percent", "probability", "report_table", "text", "text_column",
+]  # fmt: skip
 
 _LONG = 40  # characters from which a value is a sentence
 

@@ -24,15 +24,9 @@ from analysis.corrected.variance.terms import RESIDUAL, TERMS, Crossing, Identif
 from analysis.measures.levels import CONFIDENCE
 
 __all__ = [
-    "ComponentEstimate",
-    "ComponentIntervals",
-    "complete_cube",
-    "component_names",
-    "cube_of",
-    "expected_mean_squares",
-    "generalised_intervals",
-    "mean_squares",
-]
+    "ComponentEstimate", "ComponentIntervals", "complete_cube", "component_names", "cube_of",
+    "expected_mean_squares", "generalised_intervals", "mean_squares",
+]  # fmt: skip
 
 Array = NDArray[np.float64]
 

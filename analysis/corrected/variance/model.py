@@ -20,17 +20,9 @@ from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS, Crossing, I
 from registry.cells import Regime
 
 __all__ = [
-    "COLUMNS",
-    "CORRECTED",
-    "OVERALL",
-    "PUBLISHED",
-    "SAMPLING",
-    "TRANSFER",
-    "decompose",
-    "scope_components",
-    "stacked",
-    "variance_components",
-]
+    "COLUMNS", "CORRECTED", "OVERALL", "PUBLISHED", "SAMPLING", "TRANSFER", "decompose", "scope_components",
+    "stacked", "variance_components",
+]  # fmt: skip
 
 OVERALL, TRANSFER = "overall", "transfer"
 CORRECTED, PUBLISHED = "corrected", "published"
@@ -38,18 +30,7 @@ CORRECTED, PUBLISHED = "corrected", "published"
 #: The noise of a finite number of test questions, which every delta has.
 SAMPLING = "sampling"
 
-COLUMNS = [
-    "scope",
-    "component",
-    "layer",
-    "variance",
-    "low",
-    "high",
-    "share",
-    "share_low",
-    "share_high",
-    "note",
-]
+COLUMNS = ["scope", "component", "layer", "variance", "low", "high", "share", "share_low", "share_high", "note"]
 
 _NO_OUTCOMES = "not separated: without the outcomes of single questions it is part of residual and model:target"
 _KNOWN = "measured on its own and taken as known"

@@ -185,13 +185,7 @@ def _numbers(
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
         text = pp(value, 1 if limit >= _LARGE_PP else 2)
         axes.text(
-            column + 0.5,
-            row + 0.5,
-            text,
-            ha="center",
-            va="center",
-            fontsize=size,
-            color="#ffffff" if dark else _BLACK,
+            column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color="#ffffff" if dark else _BLACK
         )
 
 

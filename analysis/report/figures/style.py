@@ -17,19 +17,9 @@ from matplotlib.transforms import Bbox
 from numpy.typing import ArrayLike, NDArray
 
 __all__ = [
-    "GRID",
-    "INK",
-    "MARKERS",
-    "MUTED",
-    "PAPER",
-    "STYLE",
-    "Drawing",
-    "colours",
-    "place_labels",
-    "save",
-    "short_model",
-    "zero_lines",
-]
+    "GRID", "INK", "MARKERS", "MUTED", "PAPER", "STYLE", "Drawing", "colours", "place_labels", "save",
+    "short_model", "zero_lines",
+]  # fmt: skip
 
 #: Colours of text, secondary text and frame, grid lines and ground. The report exchanges them for its own.
 INK, MUTED, GRID, PAPER = "#1b1f24", "#5f6b7a", "#d9dee5", "#fffffe"
