@@ -10,7 +10,7 @@ $(shell rm -rf .venv)
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup mlproject lock upgrade sbom audit demo ui server test test-slow ui-test test-architectures bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray scaling lint clean
+.PHONY: help setup mlproject lock upgrade sbom audit demo ui server test test-slow ui-test test-architectures bench-scoring bench-training bench-growth bench-tracking bench-analysis bench-published bench-ray bench-spine scaling lint clean
 
 help:  ## list these targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/' | expand -t 20
@@ -68,6 +68,9 @@ bench-published: .venv/test.txt  ## importing and analysing a table of the publi
 
 bench-ray: .venv/test.txt .venv/ray.txt  ## two nodes of a Ray cluster compared with two processes: minutes on two cores
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.on_ray $(BENCH)
+
+bench-spine: .venv/test.txt  ## how many of the project's files finetune and analyze enter, and finetune's CPU seconds
+	$(ONE_THREAD) $(BIN)/python -m tests.bench.spine $(BENCH)
 
 scaling: setup  ## simulate the paper's grid on 1 to 512 GPUs; draws docs/images/scaling.svg
 	$(ONE_THREAD) $(BIN)/python -m tests.bench.scaling $(BENCH)

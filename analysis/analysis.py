@@ -10,10 +10,9 @@ import pandas as pd
 from analysis.corrected import Corrected, correct, uncorrected
 from analysis.corrected.by_cell import QUESTIONS, UNKNOWN
 from analysis.measures.answers import StudyOutcomes
-from analysis.published import Options, publish
+from analysis.published import PublishedOptions, publish
 from analysis.reading.frame import Frame
-from analysis.reading.observations import cells
-from analysis.reading.origin import Origin, adapters
+from analysis.reading.observations import StudyOrigin, adapters, cells
 from analysis.report.figures.draw import RAW, SHOWN, Drawing, LeftOut, draw
 from analysis.report.page import write_report
 from registry.errors import unknown
@@ -34,8 +33,8 @@ class Analysis:
         The report in it.
     files
         Every file written, the report last.
-    regimes, contrasts
-        The headline tables, of `analysis.corrected`.
+    regimes
+        The headline table, of `analysis.corrected.regimes`.
     corrected
         The corrected layer.
     left_out
@@ -52,7 +51,6 @@ class Analysis:
     report: Path
     files: tuple[Path, ...]
     regimes: pd.DataFrame
-    contrasts: pd.DataFrame
     corrected: Corrected
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
@@ -71,13 +69,13 @@ class Analysis:
 def analyze(
     frame: Frame,
     output: Path,
-    options: Options | None = None,
+    options: PublishedOptions | None = None,
     *,
     corrected: bool = True,
     outcomes: StudyOutcomes | None = None,
     questions: int = QUESTIONS,
     heatmaps: str = RAW,
-    origin: Origin | None = None,
+    origin: StudyOrigin | None = None,
 ) -> Analysis:
     """Compute every table and figure the grid allows and write them, with the report, into a folder.
 
@@ -109,8 +107,8 @@ def analyze(
         raise unknown("kind of heatmap", heatmaps, SHOWN)
     output.mkdir(parents=True, exist_ok=True)
     several = VARIANT in frame.observations.columns and frame.observations[VARIANT].nunique() > 1
-    frame, options = by_variant(frame, options or Options())
-    origin = origin or Origin(frame.store)
+    frame, options = by_variant(frame, options or PublishedOptions())
+    origin = origin or StudyOrigin(frame.store)
     by_cell = cells(frame.observations)
     published = publish(by_cell, options)
     if corrected:
@@ -136,10 +134,9 @@ def analyze(
         output / "report.html", frame, published, layer, origin, listed, drawings, left_out, downloads
     )
     files = (*written, *_files(drawings), report)
-    tables = layer.tables
     notes = (*frame.notes, *layer.notes)
-    headline = (tables["regimes"], tables["contrasts"])
-    return Analysis(output, report, files, *headline, layer, left_out, notes, runs_left_out=frame.left_out)
+    regimes = layer.tables["regimes"]
+    return Analysis(output, report, files, regimes, layer, left_out, notes, runs_left_out=frame.left_out)
 
 
 def _files(drawings: list[Drawing]) -> list[Path]:
@@ -174,7 +171,7 @@ def _write(folder: Path, tables: dict[str, pd.DataFrame]) -> list[Path]:
 VARIANT = "variant"
 
 
-def by_variant(frame: Frame, options: Options) -> tuple[Frame, Options]:
+def by_variant(frame: Frame, options: PublishedOptions) -> tuple[Frame, PublishedOptions]:
     """Return the frame of the variant with the most observations (ties: the first by name), and options to compare.
 
     A frame without the column, or with one variant, is returned as it is.

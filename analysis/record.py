@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from mlflow import MlflowClient
 from analysis.analysis import Analysis, analyze
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.measures.answers import StudyOutcomes
-from analysis.measures.numerals import counted
-from analysis.measures.vectors import read_vectors
-from analysis.published import Options
+from analysis.measures.numerals import quantity
+from analysis.published import PublishedOptions
+from analysis.published.linguistic import read_vectors
 from analysis.reading.cache import cache_root
-from analysis.reading.frame import Frame, load
-from analysis.reading.observations import cells
-from analysis.reading.origin import Origin
-from analysis.reading.outcomes import StoredOutcomes, read_study, study_outcomes
+from analysis.reading.frame import Frame
+from analysis.reading.observations import StudyOrigin, cells
+from analysis.reading.outcomes import StoredOutcomes, study_outcomes
+from analysis.reading.study import StudyStore
 from analysis.report.figures.draw import RAW
 from registry.errors import Refused
 from registry.files.outputs import Staging, staged
@@ -41,22 +41,6 @@ _ALWAYS = ("report.html", "cells.parquet", "observations.parquet", "regimes.csv"
 #: What the report of an analysis has in its head.
 _TITLE = b"<title>Donors and recipients: "
 _TAG_LENGTH = 4_000  # every store takes so much
-
-#: Parameters of a run that say how adapters were trained, and what the report calls them.
-_RECIPE = {
-    "lora.rank": "LoRA rank",
-    "lora.alpha": "alpha",
-    "lora.dropout": "dropout",
-    "lora.targets": "on",
-    "learning_rate": "learning rate",
-    "epochs": "epochs",
-    "batch_size": "batch size",
-    "warmup": "warm-up",
-    "weight_decay": "weight decay",
-    "max_length": "tokens at most",
-    "precision": "precision",
-    "quantization": "quantisation",
-}
 
 
 def record_analysis(
@@ -85,7 +69,7 @@ def record_analysis(
     corrected, heatmaps, questions
         See `analysis.analysis.analyze`.
     vectors
-        CSV of typological vectors of the languages; see `analysis.measures.vectors`.
+        CSV of typological vectors of the languages; see `analysis.published.linguistic`.
     assume_noise
         Whether to go on where outcomes that were recorded cannot be read: cells without them are not tested, and if
         none can be read the sampling noise is assumed.
@@ -100,13 +84,13 @@ def record_analysis(
     Refused
         If outcomes that were recorded cannot be read and no noise may be assumed.
     """
-    cache = cache_root()
-    frame, outcomes, notes = _read(client, study, cache, corrected=corrected, assume_noise=assume_noise)
+    store = StudyStore(client, study, cache_root())
+    frame, outcomes, notes = _read(store, corrected=corrected, assume_noise=assume_noise)
     experiment = experiment_id(client, study, writing=True)
-    others = {other: load(client, other, cache=cache) for other in compare}
+    others = {other: replace(store, name=other).frame() for other in compare}
     for other in others.values():
         require_one_headline(frame, other)
-    options = Options(
+    options = PublishedOptions(
         mixed_models=mixed_models,
         vectors=read_vectors(vectors) if vectors else None,
         against={name: cells(other.observations) for name, other in others.items()},
@@ -122,7 +106,7 @@ def record_analysis(
             outcomes=outcomes,
             questions=questions,
             heatmaps=heatmaps,
-            origin=Origin(frame.store, experiment, _recipe(client, frame)),
+            origin=StudyOrigin(frame.store, experiment, store.recipe(frame)),
         )
         result = replace(result, noise_notes=notes)
         staging.check()
@@ -177,19 +161,19 @@ def require_one_headline(frame: Frame, other: Frame) -> None:
 
 
 def _read(
-    client: MlflowClient, study: str, cache: Path, *, corrected: bool, assume_noise: bool
+    store: StudyStore, *, corrected: bool, assume_noise: bool
 ) -> tuple[Frame, StudyOutcomes | None, tuple[str, ...]]:
     """Return a study's frame, the outcomes of single questions, None if no run has any, and notes on them."""
     if not corrected:
-        return load(client, study, cache=cache), None, ()
-    frame, stored = read_study(client, study, cache=cache, tolerant=assume_noise)
+        return store.frame(), None, ()
+    frame, stored = store.frame_and_outcomes(tolerant=assume_noise)
     outcomes = study_outcomes(stored) if len(stored) else None
     if not stored.lacking:
         return frame, outcomes, stored.notes
     if not assume_noise:
         raise Refused(_unreadable(frame.study, stored))
     count, first = len(stored.lacking), stored.lacking[0]
-    note = f"Analysed with assume_noise=true: recorded outcomes of {counted(count, 'run')} cannot be read, as {first}."
+    note = f"Analysed with assume_noise=true: recorded outcomes of {quantity(count, 'run')} cannot be read, as {first}."
     return frame, outcomes, (note, *stored.notes)
 
 
@@ -201,20 +185,8 @@ def _left_out(result: Analysis) -> dict[str, str]:
 def _unreadable(study: str, stored: StoredOutcomes) -> str:
     count = len(stored.lacking)
     return (
-        f"outcomes of {counted(count, 'run')} of study {study!r} cannot be read, so that their sampling noise is not "
+        f"outcomes of {quantity(count, 'run')} of study {study!r} cannot be read, so that their sampling noise is not "
         f"measured: {stored.lacking[0]}{', …' if count > 1 else ''}\n"
         "  restore these files; or analyse without them: "
         f"mlflow run . -e analyze --env-manager local -P study={study} -P assume_noise=true"
     )
-
-
-def _recipe(client: MlflowClient, frame: Frame) -> Mapping[str, str]:
-    """Return how the adapters were trained, by one run of every base model; what differs has all its values."""
-    runs = frame.observations.groupby("model")["run_id"].first()
-    params = [client.get_run(str(run_id)).data.params for run_id in dict.fromkeys(runs)]
-    found = {}
-    for name, words in _RECIPE.items():
-        values = dict.fromkeys(str(one[name]) for one in params if one.get(name, "None") != "None")
-        if values:
-            found[words] = " or ".join(value.replace(",", " ") for value in values)
-    return found

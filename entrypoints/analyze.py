@@ -63,7 +63,7 @@ def main(words: list[str] | None = None) -> None:
 
 def _analyze(given: argparse.Namespace) -> int:
     from analysis.corrected.regimes import regimes_as_text
-    from analysis.measures.numerals import counted
+    from analysis.measures.numerals import quantity
     from analysis.record import record_analysis
     from registry.config.names import recorded_name
     from registry.tracking.runs import annotate_launch, launching_run
@@ -93,7 +93,7 @@ def _analyze(given: argparse.Namespace) -> int:
         print(f"note:    {note}")
     print(f"report:  {result.report}")
     if result.left_out:
-        print(f"         {counted(len(result.left_out), 'part')} left out, listed at its end with the reasons")
+        print(f"         {quantity(len(result.left_out), 'part')} left out, listed at its end with the reasons")
     print(f"run:     {run_id} in experiment {study!r} of {shown_uri(client.tracking_uri)}")
     experiment = client.get_run(run_id).info.experiment_id
     print(f"look:    {where_to_look(shown_uri(client.tracking_uri), experiment)}")

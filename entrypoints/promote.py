@@ -63,7 +63,7 @@ def _decide(given: argparse.Namespace) -> int:
 def _promote(study: Study, grid: Grid, given: argparse.Namespace, launch: str | None) -> int:
     from registry.deploy.policy import judge, terms_of
     from registry.deploy.promotion import as_text, carriers, promote
-    from registry.deploy.resolve import choose
+    from registry.deploy.resolve import VersionQuery, choose
     from registry.errors import Refused
     from registry.tracking.names import Tag
     from registry.tracking.runs import annotate_launch
@@ -96,7 +96,7 @@ def _promote(study: Study, grid: Grid, given: argparse.Namespace, launch: str | 
 
 def _demote(client: MlflowClient, study: Study, given: argparse.Namespace, launch: str | None) -> int:
     from registry.deploy.promotion import carriers, demote
-    from registry.deploy.resolve import choose
+    from registry.deploy.resolve import VersionQuery, choose
     from registry.errors import Refused
     from registry.tracking.runs import annotate_launch
     from registry.tracking.store import experiment_id
@@ -161,24 +161,24 @@ def _evidence(client: MlflowClient, study: Study, chosen: ChosenVersion, terms: 
 
     from analysis.corrected.by_cell import QUESTIONS
     from analysis.reading.cache import cache_root
-    from analysis.reading.frame import load
+    from analysis.reading.study import StudyStore
     from analysis.recommend.evidence import version_evidence
     from registry.cells import Cell, Regime
     from registry.deploy.policy import Evidence, TargetEffect
     from registry.deploy.promotion import weights_problem
     from registry.tracking.names import Tag
 
-    frame = load(client, study.name, cache=cache_root())
+    store = StudyStore(client, study.name, cache_root())
+    frame = store.frame()
     for note in frame.left_out:
         print(f"  {note}")
     found = version_evidence(
-        client,
+        store,
         frame,
         f"{chosen.adapter.name}/{chosen.adapter.version}",
         family=terms.protect,
         shrunken=terms.policy.gain_by == "shrunken",
         questions={cell.task: study.split.count("test", cell.task) or QUESTIONS for cell in terms.every},
-        cache=cache_root(),
     )
     targets: dict[Cell, TargetEffect] = {}
     for name, row in found.table.to_dict("index").items():

@@ -33,6 +33,8 @@ def main(words: list[str] | None = None) -> None:
 
 
 def _recommend(given: argparse.Namespace) -> int:
+    from analysis.reading.cache import cache_root
+    from analysis.reading.study import StudyStore
     from analysis.recommend.recorded import recommend_recorded
     from registry.config.names import recorded_name
     from registry.tracking.runs import annotate_launch, launching_run
@@ -43,8 +45,7 @@ def _recommend(given: argparse.Namespace) -> int:
     require_output(output)
     client = open_store()
     found = recommend_recorded(
-        client,
-        study,
+        StudyStore(client, study, cache_root()),
         model=given.model,
         want=split_names(given.want),
         protect=split_names(given.protect),

@@ -106,8 +106,7 @@ def _study(study: Study, workers: int, on_ray: OnRay | None, *, dry_run: bool, o
 
 def _detectable_effects(study: Study) -> str:
     """Return which effects the planned study can detect; empty where the number of test items is not fixed."""
-    from analysis.corrected.power.effects import Design
-    from analysis.corrected.power.studies import foreseen
+    from analysis.corrected.power import StudyDesign, foreseen
     from registry.benchmarks.kinds import load_benchmark
 
     grid = load_benchmark(study.benchmark).select(study.tasks, study.languages)
@@ -115,7 +114,7 @@ def _detectable_effects(study: Study) -> str:
     if not all(items):
         return ""
     sizes = {"seeds": len(study.seeds), "models": len(study.models), "tasks": len(grid.tasks)}
-    return foreseen(Design(items=min(items), languages=len(grid.languages), **sizes))
+    return foreseen(StudyDesign(items=min(items), languages=len(grid.languages), **sizes))
 
 
 if __name__ == "__main__":

@@ -75,5 +75,14 @@ def test_analysis_knows_of_the_registry_its_words_and_what_is_recorded() -> None
     assert [pair for pair in found if within(pair[1], "registry") and not within(pair[1], *known)] == []
 
 
+#: Outside `analysis.reading`: what writes the run of an analysis.
+WRITES = ("analysis.record",)
+
+
+def test_only_the_reading_room_of_analysis_talks_to_a_server() -> None:
+    others = [name for name in FILES if within(name, "analysis") and not within(name, "analysis.reading", *WRITES)]
+    assert [name for name in others if any(within(other, "mlflow") for other in imported(name))] == []
+
+
 def test_no_module_imports_itself_by_way_of_others() -> None:
     TopologicalSorter({name: imported(name, at_once=True) for name in FILES}).prepare()

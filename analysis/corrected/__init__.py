@@ -1,4 +1,4 @@
-"""What a careful reader should believe: analyses that stand beside the published ones, never in their place."""
+"""The corrected analyses, reported beside the published ones and never in their place."""
 
 from analysis.corrected.correct import Corrected, correct, uncorrected
 

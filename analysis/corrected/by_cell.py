@@ -13,8 +13,8 @@ from analysis.corrected.noise import NoiseTable, SamplingNoise, assumed_noise, m
 from analysis.corrected.rates import rates
 from analysis.measures.answers import StudyOutcomes
 from analysis.measures.levels import SIGNIFICANT, LeftOut
-from analysis.measures.numerals import counted
-from analysis.measures.uplift import by_regime
+from analysis.measures.numerals import quantity
+from analysis.measures.transfer import by_regime
 from registry.cells import Regime
 from registry.errors import Refused
 from registry.tracking.columns import BLOCK, CELL_KEY
@@ -113,7 +113,7 @@ def _measured(cells: pd.DataFrame, outcomes: StudyOutcomes) -> tuple[pd.DataFram
     differ = int(((tested["delta"] - tested["delta_recorded"]).abs() > _SAME_PP).sum())
     if differ:
         notes.append(
-            f"The outcomes of questions give {counted(differ, 'cell')} another Δ than was recorded, as when a run's "
+            f"The outcomes of questions give {quantity(differ, 'cell')} another Δ than was recorded, as when a run's "
             "files and its metrics are of different evaluations: the tests of these cells are of the outcomes."
         )
     return tested.drop(columns="delta_recorded"), measured_noise(outcomes), notes
@@ -138,7 +138,7 @@ def _known(tested: pd.DataFrame, noise: NoiseTable) -> tuple[pd.DataFrame, Noise
     blocks = noise.table[noise.table[["v", "c"]].notna().all(axis=1)]
     kept = tested.merge(blocks[BLOCK], on=BLOCK, how="inner", validate="many_to_one").sort_values(CELL_KEY)
     lost = len(tested) - len(kept)
-    note = f"{counted(lost, 'cell')} cannot be tested: a single question shows no spread."
+    note = f"{quantity(lost, 'cell')} cannot be tested: a single question shows no spread."
     return kept.reset_index(drop=True), NoiseTable(blocks, noise.note), [note] if lost else []
 
 
@@ -156,7 +156,7 @@ def _joined(cells: pd.DataFrame, tested: pd.DataFrame) -> pd.DataFrame:
 
 
 def tests(cells: pd.DataFrame) -> pd.DataFrame:
-    """Count the cells that surely changed.
+    """Count the cells that changed significantly.
 
     Parameters
     ----------
@@ -173,8 +173,8 @@ def tests(cells: pd.DataFrame) -> pd.DataFrame:
     for label, part in by_regime(cells):
         if label == str(Regime.MT_ML) or part.empty:
             continue
-        surely = part["q"] <= SIGNIFICANT
-        gains, losses = (int((surely & moved).sum()) for moved in (part["delta"] > 0, part["delta"] < 0))
+        significant = part["q"] <= SIGNIFICANT
+        gains, losses = (int((significant & moved).sum()) for moved in (part["delta"] > 0, part["delta"] < 0))
         row = {"regime": label, "n": len(part), "n_tested": int(part["q"].notna().sum())}
         rows.append(row | {"median_se": float(part["se"].median()), "gains": gains, "losses": losses})
     return pd.DataFrame(rows, columns=["regime", "n", "n_tested", "median_se", "gains", "losses"])

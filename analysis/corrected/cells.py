@@ -100,7 +100,7 @@ def measured_cells(outcomes: StudyOutcomes) -> pd.DataFrame:
     -------
     DataFrame
         One row per (model, source, target), sorted: the key columns, ``regime``, ``n_questions``, ``n_seeds``,
-        ``delta``, ``se`` (pp), ``clusters``, ``df``, ``low``, ``high`` (95 %, pp), ``p`` (two-sided, of no change),
+        ``delta``, ``se`` (pp), ``clusters``, ``df``, ``low``, ``high`` (95%, pp), ``p`` (two-sided, of no change),
         ``q`` (Benjamini–Hochberg over all transfer cells; NaN for MT-ML, which is not transfer),
         ``positive_by_chance`` and ``harm_by_chance`` (probability of a delta above 0, at or below −1 pp, without any
         transfer), ``noise`` (how the error is known) and ``note``.
@@ -122,7 +122,7 @@ def measured_cells(outcomes: StudyOutcomes) -> pd.DataFrame:
     return _finished(table, MEASURED)
 
 
-class _Part(NamedTuple):
+class _TargetCells(NamedTuple):
     """Cells of one (model, target) with equally many seeds; ``changed`` is what :func:`no_transfer` counts by."""
 
     keys: list[tuple[str, ...]]
@@ -131,7 +131,7 @@ class _Part(NamedTuple):
     changed: NDArray[np.int64]
 
 
-def _parts(block: TargetOutcomes) -> list[_Part]:
+def _parts(block: TargetOutcomes) -> list[_TargetCells]:
     """Return the cells of one (model, target), without what needs the whole study."""
     by_seeds: dict[int, dict[Cell, NDArray[np.int8]]] = {}
     for source, changes in block.changes().items():
@@ -142,21 +142,14 @@ def _parts(block: TargetOutcomes) -> list[_Part]:
         net = np.abs(changes.sum(axis=1, dtype=np.int64))
         changed = np.stack([(net == times).sum(axis=1) for times in range(1, n_seeds + 1)], axis=1)
         keys = [_key(block, source) for source in found]
-        parts.append(_Part(keys, changes.shape[2], change_statistics(changes), changed))
+        parts.append(_TargetCells(keys, changes.shape[2], change_statistics(changes), changed))
     return parts
 
 
 def _key(block: TargetOutcomes, source: Cell) -> tuple[str, ...]:
     """Return the names and the regime of a cell."""
     target = block.target
-    return (
-        block.model,
-        source.task,
-        source.language,
-        target.task,
-        target.language,
-        str(regime_of(source, target)),
-    )
+    return (block.model, source.task, source.language, target.task, target.language, str(regime_of(source, target)))
 
 
 def assumed_cells(

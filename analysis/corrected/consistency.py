@@ -13,8 +13,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from analysis.measures.groups import families, size_buckets
 from analysis.measures.levels import TAILS
+from analysis.measures.transfer import families, size_buckets
 from analysis.published.consistency import consistency, summarise, tau_b
 from analysis.reading.observations import DELTA_DECIMALS, cell_names
 from registry.errors import Refused
@@ -50,12 +50,7 @@ class _Table(NamedTuple):
 
 
 def with_ceiling(
-    cells: pd.DataFrame,
-    noise: pd.DataFrame | float,
-    *,
-    shared: float | None = None,
-    draws: int = DRAWS,
-    seed: int = 0,
+    cells: pd.DataFrame, noise: pd.DataFrame | float, *, shared: float | None = None, draws: int = DRAWS, seed: int = 0
 ) -> pd.DataFrame:
     """Put the published index over source cells beside the ceiling that noise sets.
 
@@ -79,7 +74,7 @@ def with_ceiling(
     DataFrame
         `COLUMNS`. Rows of the layer ``published`` have median and quartiles over source cells, as published; those of
         the layer ``corrected`` have beside them ``ceiling``, the mean over simulated studies of that median if all
-        raters had one true profile, and the range of 95 % of these. Groups without an index have no rows. Noise is
+        raters had one true profile, and the range of 95% of these. Groups without an index have no rows. Noise is
         taken as independent between targets and between models.
 
     Raises

@@ -1,7 +1,8 @@
-"""Every corrected analysis of a table of cells: what a careful reader should believe."""
+"""Every corrected analysis of a table of cells: the tables that conclusions should rest on."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
@@ -11,15 +12,16 @@ import pandas as pd
 
 from analysis.corrected.by_cell import QUESTIONS, ByCell, by_cell, tests, untested
 from analysis.corrected.consistency import with_ceiling
-from analysis.corrected.contrasts import contrasts
 from analysis.corrected.linguistic import linguistic
-from analysis.corrected.power.studies import detectable_here
-from analysis.corrected.regimes import regimes
+from analysis.corrected.noise import QuestionNoise, assumed_question_noise, measured_question_noise
+from analysis.corrected.power import COLUMNS, StudyDesign, power
+from analysis.corrected.regimes import contrasts, regimes
 from analysis.corrected.roles import distinguishable, roles
-from analysis.corrected.variance.model import stacked, variance_components
+from analysis.corrected.variance.model import CORRECTED, TRANSFER, stacked, variance_components
+from analysis.corrected.variance.terms import RESIDUAL, TERMS
 from analysis.measures.answers import StudyOutcomes
 from analysis.measures.levels import LeftOut
-from analysis.measures.vectors import Vectors
+from analysis.published.linguistic import LanguageVectors
 from registry.errors import Refused
 
 __all__ = ["Corrected", "correct", "uncorrected"]
@@ -65,7 +67,7 @@ def correct(
     *,
     outcomes: StudyOutcomes | None = None,
     published_variance: pd.DataFrame | None = None,
-    vectors: Vectors | None = None,
+    vectors: LanguageVectors | None = None,
     questions: int = QUESTIONS,
 ) -> Corrected:
     """Compute every corrected analysis that a grid allows.
@@ -103,7 +105,7 @@ def correct(
     # What there are no distances for is said of the published analysis, in the same words.
     tables["linguistic"] = attempt("Linguistic distance by permutation", lambda: linguistic(cells, vectors)[0])
     tables["power"] = attempt(
-        "What such a study can detect", lambda: detectable_here(known, components, outcomes, questions=questions)
+        "What such a study can detect", lambda: _power(known, components, outcomes, questions=questions)
     )
     assumed = known.noise_note if known.assumed else ""
     return Corrected(known.cells, tables, assumed, known.notes, (*known.left_out, *attempt.left_out))
@@ -141,8 +143,60 @@ def _consistency(known: ByCell) -> pd.DataFrame:
     return with_ceiling(known.cells, known.cells, shared=min(max(share, 0.0), 1.0))
 
 
+def _power(known: ByCell, components: pd.DataFrame, outcomes: StudyOutcomes | None, *, questions: int) -> pd.DataFrame:
+    """Compute the smallest effects that a study of this size finds four times out of five.
+
+    Parameters
+    ----------
+    known
+        The cells and their noise.
+    components
+        Table of variance components; those over transfer cells are used.
+    outcomes
+        Outcomes of single questions, of which the noise of a question is measured; without them it follows from the
+        assumed noise of cells.
+    questions
+        Test items per target that are assumed then.
+
+    Returns
+    -------
+    DataFrame
+        As :func:`analysis.corrected.power.power`; empty if no noise is known.
+    """
+    if known.noise is None:
+        return pd.DataFrame(columns=COLUMNS)
+    cells = known.cells
+    items = cells["n_questions"].median()
+    design = StudyDesign(
+        items=questions if math.isnan(items) else round(items),
+        seeds=round(cells["n_seeds"].median()),
+        models=cells["model"].nunique(),
+        tasks=cells["source_task"].nunique(),
+        languages=cells["source_language"].nunique(),
+    )
+    return power(design, _transfer_components(components), _question_noise(known, design, outcomes))
+
+
+def _question_noise(known: ByCell, design: StudyDesign, outcomes: StudyOutcomes | None) -> QuestionNoise:
+    """Return the noise of a question."""
+    assert known.noise is not None
+    if outcomes is not None and not known.assumed:
+        return measured_question_noise(outcomes)
+    return assumed_question_noise(float(np.sqrt(known.noise.v)), items=design.items, seeds=design.seeds)
+
+
+def _transfer_components(components: pd.DataFrame) -> dict[str, float] | None:
+    """Return the components over transfer cells; None, so that they are assumed, if none is known."""
+    if components.empty:
+        return None
+    own = components[(components["layer"] == CORRECTED) & (components["scope"] == TRANSFER)]
+    found = dict(zip(own["component"], own["variance"], strict=True))
+    variances = {name: float(found.get(name, math.nan)) for name in [*TERMS, RESIDUAL]}
+    return None if all(math.isnan(value) for value in variances.values()) else variances
+
+
 class _Attempts:
-    """Calls that may be refused for want of data; those that were are left out with the reason given."""
+    """Calls that may be refused because data are missing; a refused one is left out with the reason."""
 
     def __init__(self) -> None:
         self.left_out: list[LeftOut] = []

@@ -1,10 +1,11 @@
-"""Shrunken estimates of every cell's true effect, under the full model of effects and of shared sampling noise.
+"""The mixed model of the effects of cells, and the shrunken estimates that it gives.
 
-delta = mean + model + source + target + model:source + model:target + source:target + residual + noise,
-all but the mean normal and independent, but for the noise: on one (model, target) it has variance v and, between two
-sources, covariance c, as all adapters are compared with one baseline on the same questions. The best linear unbiased
-predictor of a cell's true effect is delta − R V⁻¹ (delta − X b), with R the noise's covariance, V that of the deltas
-and b the means by generalised least squares (Henderson 1975; Robinson 1991).
+delta = mean + model + source + target + model:source + model:target + source:target + residual + noise.
+All terms but the mean are normal. They are independent, except the noise: on one (model, target) it has variance v and,
+between two sources, covariance c, because all adapters are compared with one baseline on the same questions. The best
+linear unbiased predictor of a cell's true effect is delta − R P delta (Henderson 1975; Robinson 1991), with R the
+covariance of the noise, V that of the deltas, X the design of the means and P = V⁻¹ − V⁻¹X(X'V⁻¹X)⁻¹X'V⁻¹.
+`analysis.recommend.prediction` predicts cells that were not measured from the same model.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import pandas as pd
@@ -24,7 +26,7 @@ from analysis.corrected.variance.model import OVERALL, scope_components
 from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS, crossing
 from registry.errors import Refused, unknown
 
-__all__ = ["Posterior", "regime_components", "shrink"]
+__all__ = ["MixedModel", "Posterior", "regime_components", "shrink"]
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -52,7 +54,7 @@ class Posterior:
     mean: Array
     sd: Array
     noise: str
-    _model: _Model = field(repr=False)
+    _model: MixedModel = field(repr=False)
 
     def draws(self, count: int, random: np.random.Generator) -> Array:
         """Draw the true effects of all cells jointly, (cells, count).
@@ -106,12 +108,9 @@ def shrink(
     Refused
         If a component is unknown or missing, a cell has no noise or no finite delta, or appears twice.
     """
-    rows = crossing(cells)
-    variances = _checked(components)
-    levels = {name: _crossed([rows.factors[factor] for factor in factors]) for name, factors in TERMS.items()}
-    design = np.ones((len(rows), 1)) if means_by is None else _indicators(cells[means_by])
-    model = _Model(levels, variances, _Noise(*noise.of(cells), levels["model:target"]), design)
-    return Posterior(model.predict(rows.delta[:, None])[:, 0], np.sqrt(model.error_variance()), noise.note, model)
+    design = np.ones((len(cells), 1)) if means_by is None else _indicators(cells[means_by])
+    model = MixedModel(cells, components, noise, design)
+    return Posterior(model.predict(model.delta[:, None])[:, 0], np.sqrt(model.error_variance()), noise.note, model)
 
 
 def _checked(components: Mapping[str, float]) -> dict[str, float]:
@@ -121,7 +120,7 @@ def _checked(components: Mapping[str, float]) -> dict[str, float]:
         if name not in names:
             raise unknown("variance component", name, names)
     if lacking := [name for name in names if name not in components]:
-        raise Refused(f"shrinkage needs the variance of {', '.join(lacking)}; give 0 for an effect that there is not")
+        raise Refused(f"shrinkage needs the variance of {', '.join(lacking)}; give 0 for a term that has no effect")
     return {name: 0.0 if math.isnan(components[name]) else max(float(components[name]), 0.0) for name in names}
 
 
@@ -141,12 +140,15 @@ def _incidence(codes: Codes) -> sparse.csr_array:
     return sparse.csr_array(entries, shape=(len(codes), int(codes.max()) + 1))
 
 
-class _Noise:
-    """Covariance R of the sampling noise: v on the diagonal, c between cells of one (model, target)."""
+class _NoiseCovariance:
+    """Covariance R of the sampling noise: v on the diagonal, c between cells of one (model, target).
+
+    ``pairs`` gives every cell its (model, target), (cells, pairs).
+    """
 
     def __init__(self, v: Array, c: Array, block: Codes) -> None:
         self.own, self.shared = np.maximum(v - c, 0.0)[:, None], c[:, None]
-        self._block = _incidence(block)
+        self.pairs = _incidence(block)
         self._size = np.bincount(block)[block][:, None]
         whole = self.own + self._size * self.shared
         if (whole < -1e-9).any():
@@ -170,70 +172,117 @@ class _Noise:
         return np.asarray(np.sqrt(self.own) * (normal - mean) + np.sqrt(self._whole) * mean)
 
     def _sums(self, right: Array) -> Array:
-        return np.asarray(self._block @ (self._block.T @ right))
+        return np.asarray(self.pairs @ (self.pairs.T @ right))
 
 
-class _Model:
-    """Covariance V of the deltas, and what follows from it.
+class MixedModel:
+    """Covariance V of the deltas of a study's cells, and what follows from it.
 
-    Cells of different targets have only model, source and model:source in common. Given these few effects, V falls into
-    one matrix of (models × sources) per target, small enough to be factored as it is; the effects themselves are put
-    back by the Woodbury identity.
+    Cells of different targets share only model, source and model:source. Given these few effects, V consists of one
+    matrix of (models × sources) per target, small enough to be factored as it is; the effects themselves are added by
+    the Woodbury identity.
+
+    Parameters
+    ----------
+    cells
+        One row per (model, source, target): the key columns and ``delta`` (pp). Cells may be missing.
+    components, noise
+        See :func:`shrink`; both are taken as known.
+    design
+        Of the means, (cells, columns), of full rank.
+
+    Attributes
+    ----------
+    delta
+        Of the cells, in pp, (cells,).
+    variances
+        Of every term and the residual, in pp², none below 0.
+    targets
+        The rows of each target.
+    weighted_design, information
+        V⁻¹X, and X'V⁻¹X factored.
     """
 
-    def __init__(self, levels: dict[str, Codes], variances: dict[str, float], noise: _Noise, design: Array) -> None:
-        self._levels, self._noise, self._design = levels, noise, design
-        self._variances = variances | {RESIDUAL: max(variances[RESIDUAL], _LEAST_RESIDUAL)}
-        parts = [_incidence(levels[name]) * math.sqrt(variances[name]) for name in _SHARED if variances[name] > 0]
+    def __init__(self, cells: pd.DataFrame, components: Mapping[str, float], noise: NoiseTable, design: Array) -> None:
+        rows, variances = crossing(cells), _checked(components)
+        self.delta, self.design = rows.delta, design
+        self.levels = {name: _crossed([rows.factors[factor] for factor in factors]) for name, factors in TERMS.items()}
+        self.noise = _NoiseCovariance(*noise.of(cells), self.levels["model:target"])
+        self.variances = variances | {RESIDUAL: max(variances[RESIDUAL], _LEAST_RESIDUAL)}
+        parts = [_incidence(self.levels[name]) * math.sqrt(variances[name]) for name in _SHARED if variances[name] > 0]
         self._spread = sparse.csr_array(sparse.hstack([sparse.csr_array((len(design), 0)), *parts]))
-        self._targets = [_Target(rows, self) for rows in _rows_of(levels["target"])]
+        self.targets = [_TargetRows(part, self) for part in _rows_of(rows.factors["target"])]
         core = np.eye(self._spread.shape[1])
-        for target in self._targets:
+        for target in self.targets:
             core += target.spread.T @ target.solved_spread
         self._core = cho_factor(core, lower=True)
-        self._weighted_design = self._solve(design)
-        self._information = cho_factor(design.T @ self._weighted_design, lower=True)
+        self.weighted_design = self._solve(design)
+        self.information = cho_factor(design.T @ self.weighted_design, lower=True)
+
+    def means(self, delta: Array) -> Array:
+        """Return the means by generalised least squares, (columns of the design, columns of deltas)."""
+        found: Array = cho_solve(self.information, self.weighted_design.T @ delta)
+        return found
+
+    def explained(self, delta: Array) -> Array:
+        """Return P times every column of deltas, (cells, columns)."""
+        return self._solve(delta - self.design @ self.means(delta))
 
     def predict(self, delta: Array) -> Array:
         """Return the predictor of the true effects for every column of deltas, (cells, columns)."""
-        means = cho_solve(self._information, self._weighted_design.T @ delta)
-        return delta - self._noise.times(self._solve(delta - self._design @ means))
+        return delta - self.noise.times(self.explained(delta))
+
+    @cached_property
+    def shared(self) -> Array:
+        """The root S of what the effects shared between targets take off: V⁻¹ = A⁻¹ − SS', A being V without them."""
+        rooted = np.empty(self._spread.shape)
+        for target in self.targets:
+            rooted[target.rows] = solve_triangular(self._core[0], target.solved_spread.T, lower=True).T
+        return rooted
+
+    @cached_property
+    def removed(self) -> Array:
+        """The same for P = A⁻¹ − SS': `shared`, and beside it the root of what the means take off."""
+        by_means = solve_triangular(self.information[0], self.weighted_design.T, lower=True).T
+        return np.hstack([self.shared, by_means])
+
+    def within_targets(self, right: Array) -> Array:
+        """Return a matrix of (cells, columns) solved within every target alone."""
+        solved = np.empty_like(right)
+        for target in self.targets:
+            solved[target.rows] = cho_solve(target.factor, right[target.rows])
+        return solved
 
     def error_variance(self) -> Array:
         """Return the variance of the predictor's error, (cells,)."""
-        variance = np.empty(len(self._design))
-        for target in self._targets:
-            noise = self._noise.within(target.rows, target.same_model)
+        variance = np.empty(len(self.design))
+        for target in self.targets:
+            noise = self.noise.within(target.rows, target.same_model)
             by_spread = solve_triangular(self._core[0], (noise @ target.solved_spread).T, lower=True)
             explained = (noise * cho_solve(target.factor, noise)).sum(axis=0) - (by_spread**2).sum(axis=0)
             variance[target.rows] = np.diag(noise) - explained
-        by_means = solve_triangular(self._information[0], self._noise.times(self._weighted_design).T, lower=True)
+        by_means = solve_triangular(self.information[0], self.noise.times(self.weighted_design).T, lower=True)
         # With no noise it is 0, but for rounding.
         error: Array = np.maximum(variance + (by_means**2).sum(axis=0), 0.0)
         return error
 
     def draw(self, count: int, random: np.random.Generator) -> tuple[Array, Array]:
         """Draw effects, about a mean of 0, and noise from the model, (cells, count) each."""
-        effects = math.sqrt(self._variances[RESIDUAL]) * random.standard_normal((len(self._design), count))
-        for name, codes in self._levels.items():
-            if self._variances[name] > 0:
+        effects = math.sqrt(self.variances[RESIDUAL]) * random.standard_normal((len(self.design), count))
+        for name, codes in self.levels.items():
+            if self.variances[name] > 0:
                 drawn = random.standard_normal((int(codes.max()) + 1, count))
-                effects += math.sqrt(self._variances[name]) * drawn[codes]
-        return effects, self._noise.draw(count, random)
+                effects += math.sqrt(self.variances[name]) * drawn[codes]
+        return effects, self.noise.draw(count, random)
 
     def covariance_within(self, rows: Codes, same_model: NDArray[np.bool_]) -> Array:
         """Return the covariance of one target's deltas, given model, source and model:source."""
-        source = self._levels["source"][rows]
-        covariance = self._noise.within(rows, same_model)
-        covariance += self._variances["target"] + self._variances["model:target"] * same_model
-        covariance += self._variances["source:target"] * (source[:, None] == source[None, :])
-        covariance[np.diag_indices_from(covariance)] += self._variances[RESIDUAL]
+        source = self.levels["source"][rows]
+        covariance = self.noise.within(rows, same_model)
+        covariance += self.variances["target"] + self.variances["model:target"] * same_model
+        covariance += self.variances["source:target"] * (source[:, None] == source[None, :])
+        covariance[np.diag_indices_from(covariance)] += self.variances[RESIDUAL]
         return covariance
-
-    def same_model(self, rows: Codes) -> NDArray[np.bool_]:
-        """Return which pairs of cells are of one model."""
-        model = self._levels["model"][rows]
-        return np.asarray(model[:, None] == model[None, :])
 
     def spread_of(self, rows: Codes) -> Array:
         """Return what the effects shared between targets add to some cells, (cells, levels)."""
@@ -241,26 +290,32 @@ class _Model:
 
     def _solve(self, right: Array) -> Array:
         """Return V⁻¹ times a matrix of (cells, columns)."""
-        solved = np.empty_like(right)
+        solved = self.within_targets(right)
         shared = np.zeros((self._spread.shape[1], right.shape[1]))
-        for target in self._targets:
-            solved[target.rows] = cho_solve(target.factor, right[target.rows])
+        for target in self.targets:
             shared += target.spread.T @ solved[target.rows]
         shared = cho_solve(self._core, shared)
-        for target in self._targets:
+        for target in self.targets:
             solved[target.rows] -= target.solved_spread @ shared
         return solved
 
 
-class _Target:
+class _TargetRows:
     """The cells of one target: their covariance given the effects shared between targets, factored."""
 
-    def __init__(self, rows: Codes, model: _Model) -> None:
+    def __init__(self, rows: Codes, model: MixedModel) -> None:
         self.rows = rows
-        self.same_model = model.same_model(rows)
+        of_model = model.levels["model"][rows]
+        self.same_model: NDArray[np.bool_] = of_model[:, None] == of_model[None, :]
         self.factor = cho_factor(model.covariance_within(rows, self.same_model), lower=True)
         self.spread = model.spread_of(rows)
         self.solved_spread = cho_solve(self.factor, self.spread)
+
+    @cached_property
+    def inverse(self) -> Array:
+        """The inverse of that covariance, (cells, cells)."""
+        inverted: Array = cho_solve(self.factor, np.eye(len(self.rows)))
+        return inverted
 
 
 def _rows_of(codes: Codes) -> list[Codes]:

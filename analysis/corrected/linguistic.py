@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from analysis.measures.levels import SIGNIFICANT, LeftOut
-from analysis.measures.vectors import Vectors, uriel_vectors
-from analysis.published.linguistic import cosine_distances
+from analysis.published.linguistic import LanguageVectors, cosine_distances, uriel_vectors
 from analysis.published.linguistic import linguistic as as_published
 
-__all__ = ["COLUMNS", "PERMUTATIONS", "Permuted", "linguistic", "qap"]
+__all__ = ["COLUMNS", "PERMUTATIONS", "PermutationTest", "linguistic", "qap"]
 
 Array = NDArray[np.float64]
 
@@ -36,7 +35,7 @@ PERMUTATIONS = 9_999
 _ROUNDING = 1e-9
 
 
-class Permuted(NamedTuple):
+class PermutationTest(NamedTuple):
     """Correlations and their two-sided p-values by permutation; NaN where one of the two does not vary.
 
     ``exact`` says that all permutations were tried.
@@ -51,7 +50,7 @@ class Permuted(NamedTuple):
 
 
 def linguistic(
-    cells: pd.DataFrame, vectors: Vectors | None = None, *, permutations: int = PERMUTATIONS, seed: int = 0
+    cells: pd.DataFrame, vectors: LanguageVectors | None = None, *, permutations: int = PERMUTATIONS, seed: int = 0
 ) -> tuple[pd.DataFrame, list[LeftOut]]:
     """Correlate mean MT-CL delta per ordered language pair with distances, with p-values by QAP.
 
@@ -87,14 +86,14 @@ def linguistic(
     return pd.DataFrame(rows, columns=COLUMNS), left_out
 
 
-def _row(published: dict[str, object], n_languages: int, found: Permuted) -> dict[str, object]:
+def _row(published: dict[str, object], n_languages: int, found: PermutationTest) -> dict[str, object]:
     """Put the p-values by permutation beside the plain ones."""
     plain = {f"{name}_plain": published[name] for name in ("spearman_p", "pearson_p")}
     row = published | plain | {"spearman_p": found.spearman_p, "pearson_p": found.pearson_p}
     return row | {"n_languages": n_languages, "permutations": found.permutations, "note": _note(n_languages, found)}
 
 
-def _note(n_languages: int, found: Permuted) -> str:
+def _note(n_languages: int, found: PermutationTest) -> str:
     """Say how few permutations there are, where there are few."""
     if not found.exact:
         return ""
@@ -104,7 +103,7 @@ def _note(n_languages: int, found: Permuted) -> str:
     return f"{note}: p cannot fall to {SIGNIFICANT:g}, whatever the relation"
 
 
-def qap(transfer: Array, distance: Array, *, permutations: int, random: np.random.Generator) -> Permuted:
+def qap(transfer: Array, distance: Array, *, permutations: int, random: np.random.Generator) -> PermutationTest:
     """Correlate the off-diagonal entries of two square matrices, and permute the languages of the second.
 
     Parameters
@@ -126,7 +125,7 @@ def qap(transfer: Array, distance: Array, *, permutations: int, random: np.rando
     observed, values = distance[row, column][None, :], transfer[row, column]
     rank = _p_value(rankdata(values), rankdata(observed, axis=1), rankdata(permuted, axis=1), exact=exact)
     plain = _p_value(values, observed, permuted, exact=exact)
-    return Permuted(*rank, *plain, len(orders), exact)
+    return PermutationTest(*rank, *plain, len(orders), exact)
 
 
 def _orders(n: int, permutations: int, random: np.random.Generator) -> tuple[NDArray[np.int64], bool]:

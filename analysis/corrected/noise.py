@@ -20,17 +20,9 @@ from registry.errors import Refused
 from registry.tracking.columns import BLOCK
 
 __all__ = [
-    "CORRELATION",
-    "MEASURED",
-    "NoiseTable",
-    "QuestionNoise",
-    "SamplingNoise",
-    "assumed_noise",
-    "assumed_question_noise",
-    "assumed_variance",
-    "measured_noise",
-    "measured_question_noise",
-]
+    "CORRELATION", "MEASURED", "NoiseTable", "QuestionNoise", "SamplingNoise", "assumed_noise",
+    "assumed_question_noise", "assumed_variance", "measured_noise", "measured_question_noise",
+]  # fmt: skip
 
 Array = NDArray[np.float64]
 

@@ -16,7 +16,7 @@ from scipy.special import stdtrit
 
 from analysis.measures.levels import CONFIDENCE
 
-__all__ = ["Errors", "Replicates", "errors", "half_widths", "replicate", "scores", "simultaneous"]
+__all__ = ["BootstrapErrors", "Replicates", "errors", "half_widths", "replicate", "scores", "simultaneous"]
 
 Array = NDArray[np.float64]
 
@@ -56,7 +56,7 @@ class Replicates:
 
 
 @dataclass(frozen=True)
-class Errors:
+class BootstrapErrors:
     """Standard errors of scores (their unit) and degrees of freedom, (scores,) each; NaN where there is none."""
 
     se: Array
@@ -119,7 +119,7 @@ def _weighted(total: Array, count: Array, of_models: Array, of_partners: Array) 
     return np.asarray(np.divide(weighted, sums, out=np.full_like(weighted, np.nan), where=sums > 0))
 
 
-def errors(replicates: Replicates) -> Errors:
+def errors(replicates: Replicates) -> BootstrapErrors:
     """Return standard errors, and degrees of freedom after Satterthwaite.
 
     Notes
@@ -136,7 +136,7 @@ def errors(replicates: Replicates) -> Errors:
     spread = _per_degree(by_model, replicates.n_models) + _per_degree(by_partner, replicates.n_partners)
     df = np.divide((by_model + by_partner) ** 2, spread, out=np.full_like(spread, np.nan), where=spread > 0)
     none = (replicates.n_partners < 2) | ~np.isfinite(variance)
-    return Errors(np.where(none, np.nan, np.sqrt(variance)), np.where(none, np.nan, df))
+    return BootstrapErrors(np.where(none, np.nan, np.sqrt(variance)), np.where(none, np.nan, df))
 
 
 def _per_degree(variance: Array, levels: NDArray[np.int64]) -> Array:
@@ -144,28 +144,28 @@ def _per_degree(variance: Array, levels: NDArray[np.int64]) -> Array:
     return np.asarray(variance**2 / np.maximum(levels - 1, 1), dtype=np.float64)
 
 
-def half_widths(found: Errors) -> Array:
-    """Return half the widths of the 95 % intervals, each on its own."""
+def half_widths(found: BootstrapErrors) -> Array:
+    """Return half the widths of the 95% intervals, each on its own."""
     return np.asarray(stdtrit(found.df, (1 + CONFIDENCE) / 2) * found.se, dtype=np.float64)
 
 
 def simultaneous(
-    estimates: Array, replicates: Replicates, found: Errors, random: np.random.Generator
+    estimates: Array, replicates: Replicates, found: BootstrapErrors, random: np.random.Generator
 ) -> tuple[Array, Array]:
     """Compare all estimates with 0 at once, by the distribution of the largest standardised deviation (max-t).
 
     Returns
     -------
     half_widths, p
-        Half the widths of the simultaneous 95 % intervals, and p-values adjusted for all comparisons (Westfall and
+        Half the widths of the simultaneous 95% intervals, and p-values adjusted for all comparisons (Westfall and
         Young 1993, single step), (estimates,) each.
 
     Notes
     -----
     Deviations of the replicates are near normal. Dividing each by the root of a chi-square over its degrees of freedom
     makes them t, as errors of few levels call for, and each comparison has an error of its own: with one chi-square for
-    all comparisons of a draw, the intervals of 9 models and 11 languages held together in 92 % of simulated studies,
-    with one each in 96 %.
+    all comparisons of a draw, the intervals of 9 models and 11 languages held together in 92% of simulated studies,
+    with one each in 96%.
     """
     half, p = np.full(len(estimates), np.nan), np.full(len(estimates), np.nan)
     usable = np.flatnonzero(found.se > _ROUNDING)

@@ -111,7 +111,7 @@ def rates(cells: pd.DataFrame, posterior: Posterior, *, draws: int = 1000, seed:
     DataFrame
         ``group`` (overall, regime, source), ``name``, ``rate`` (positive: above 0; harm: at or below −1 pp), ``n``
         cells; in percent ``raw`` (observed), ``by_chance`` (expected without any transfer), ``posterior`` (mean
-        probability that the true effect is in the range) with its 95 % interval ``low``, ``high``; ``noise``.
+        probability that the true effect is in the range) with its 95% interval ``low``, ``high``; ``noise``.
         A source's cells are its transfer cells; a regime without cells has n 0 and NaN.
 
     Notes

@@ -9,9 +9,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.corrected.pigeonhole import Errors, Replicates, errors, half_widths, replicate, scores, simultaneous
+from analysis.corrected.pigeonhole import (
+    BootstrapErrors,
+    Replicates,
+    errors,
+    half_widths,
+    replicate,
+    scores,
+    simultaneous,
+)
 from analysis.measures.levels import SIGNIFICANT
-from analysis.measures.uplift import of_regime
+from analysis.measures.transfer import of_regime
 from analysis.published.roles import DONOR, RECIPIENT
 from registry.cells import Regime
 from registry.errors import Refused
@@ -59,7 +67,7 @@ def roles(cells: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> tuple[pd
     Returns
     -------
     roles, pairs
-        `ROLE_COLUMNS`: ``score`` in pp as published, ``se`` and a 95 % interval by the two-way bootstrap of
+        `ROLE_COLUMNS`: ``score`` in pp as published, ``se`` and a 95% interval by the two-way bootstrap of
         `analysis.corrected.pigeonhole`, ``rank`` (1 is the highest score) and its interval. `PAIR_COLUMNS`: every two
         names of one factor and role, ``difference`` (one − other, pp), its interval and p-value, both simultaneous
         over the pairs of that factor and role. Where there is no interval it is NaN, and the ``note`` says why.
@@ -71,10 +79,9 @@ def roles(cells: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> tuple[pd
 
     Notes
     -----
-    Models and partners are taken for samples of those that there could be; tasks of a language, and languages of a
-    task, for all there are. Ranks follow from the simultaneous comparisons: a name stands below all that are surely
-    better and above all that are surely worse, so that with 95 % confidence all the intervals hold at once (Mogstad,
-    Romano, Shaikh and Wilhelm 2024).
+    Models and partners are treated as samples; tasks of a language, and languages of a task, as complete. Ranks follow
+    from the simultaneous comparisons: a name ranks below all that are significantly better and above all that are
+    significantly worse; with 95% confidence all the intervals hold at once (Mogstad, Romano, Shaikh and Wilhelm 2024).
     """
     if draws < _FEWEST_DRAWS:
         raise Refused(f"intervals take at least {_FEWEST_DRAWS} draws of the bootstrap, not {draws}")
@@ -91,7 +98,7 @@ def roles(cells: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> tuple[pd
 
 
 def distinguishable(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Count the pairs of names that are surely different.
+    """Count the pairs of names that differ significantly.
 
     Returns
     -------
@@ -156,14 +163,14 @@ def _pairs(names: list[str], score: Array, replicates: Replicates, random: np.ra
     return table.assign(low=difference - half, high=difference + half, p_adjusted=p)
 
 
-def _ranks(score: Array, known: Errors, pairs: pd.DataFrame) -> tuple[Array, Array, Array]:
+def _ranks(score: Array, known: BootstrapErrors, pairs: pd.DataFrame) -> tuple[Array, Array, Array]:
     """Return ranks, equal scores sharing the better one, and the ends of their intervals."""
     higher = score[None, :] > score[:, None] + _EQUAL
     one, other = np.triu_indices(len(score), k=1)
-    surely = np.zeros((len(score), len(score)), dtype=bool)  # row: is surely exceeded by column
-    surely[one, other] = (pairs["high"] < 0).to_numpy()
-    surely[other, one] = (pairs["low"] > 0).to_numpy()
-    low, high = 1.0 + surely.sum(axis=1), len(score) - 1.0 * surely.sum(axis=0)
+    exceeded = np.zeros((len(score), len(score)), dtype=bool)  # row: is significantly exceeded by column
+    exceeded[one, other] = (pairs["high"] < 0).to_numpy()
+    exceeded[other, one] = (pairs["low"] > 0).to_numpy()
+    low, high = 1.0 + exceeded.sum(axis=1), len(score) - 1.0 * exceeded.sum(axis=0)
     unknown = np.isnan(known.se)
     return 1.0 + higher.sum(axis=1), np.where(unknown, np.nan, low), np.where(unknown, np.nan, high)
 
@@ -178,7 +185,7 @@ def _note(n_models: int, n_partners: int, alike: bool) -> str:
     if n_models < 2:
         notes.append("one model: the interval is over partners and holds for this model only")
     elif n_models < 5:
-        notes.append(f"only {n_models} models: the interval is wide for want of models")
+        notes.append(f"only {n_models} models: the interval is wide because there are so few")
     if n_partners < 5:
-        notes.append(f"only {n_partners} partners: the interval is wide for want of partners")
+        notes.append(f"only {n_partners} partners: the interval is wide because there are so few")
     return "; ".join(notes)

@@ -1,1 +1,1 @@
-"""Quantities of a grid that need no model: uplift, matrices, groups, clustered errors."""
+"""Quantities of a grid that need no model: uplift, matrices, groups, clustered errors, correlations."""

@@ -12,13 +12,12 @@ from tqdm import tqdm
 
 from registry.cells import Cell
 from registry.errors import Refused
+from registry.tracking.columns import ANSWER_COLUMNS
 from registry.tracking.outcomes import CHOSEN
 
 __all__ = ["RunKey", "StudyOutcomes", "TargetOutcomes", "collect", "paired"]
 
 Correct = NDArray[np.bool_]
-
-_COLUMNS = ("task", "language", "question", "right", "chosen", "chosen_norm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +154,7 @@ class _Collection:
 
     def add(self, key: RunKey, frame: pd.DataFrame) -> None:
         """Take in a run."""
-        if lacking := [column for column in _COLUMNS if column not in frame]:
+        if lacking := [column for column in ANSWER_COLUMNS if column not in frame]:
             raise Refused(f"the outcomes of {key} have no column {', '.join(lacking)}; columns: {', '.join(frame)}")
         chosen = frame[self._is_chosen(key, frame)]
         for names, rows in chosen.groupby(["task", "language"], observed=True, sort=False):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-__all__ = ["counted", "fixed", "interval", "intervals", "pp"]
+__all__ = ["aligned", "fixed", "interval", "intervals", "pp", "quantity"]
 
 _DASH = "–"
 _MINUS = "\N{MINUS SIGN}"
@@ -31,9 +31,21 @@ def fixed(value: float, decimals: int = 2) -> str:
     return _DASH if math.isnan(value) else f"{_rounded(value, decimals):.{decimals}f}".replace("-", _MINUS)
 
 
-def counted(n: int, noun: str) -> str:
+def quantity(n: int, noun: str) -> str:
     """Write a number of things, such as ``1 task`` or ``1,188 adapters``."""
     return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def aligned(lines: Sequence[Sequence[str]], *, right: bool = False) -> str:
+    """Return rows of text as aligned columns for a terminal; with ``right`` all but the first are aligned right."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    return "\n".join(
+        "  ".join(
+            text.rjust(width) if right and place else text.ljust(width)
+            for place, (text, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )
 
 
 def _rounded(value: float, decimals: int) -> float:

@@ -3,6 +3,6 @@
 They are comparable with the paper; what to believe beyond that is another question, and another layer of the report.
 """
 
-from analysis.published.compute import Options, Published, publish
+from analysis.published.compute import Published, PublishedOptions, publish
 
-__all__ = ["Options", "Published", "publish"]
+__all__ = ["Published", "PublishedOptions", "publish"]

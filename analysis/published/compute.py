@@ -5,26 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+import numpy as np
 import pandas as pd
 
 from analysis.measures.levels import LeftOut
-from analysis.measures.matrices import language_matrix, long_form, task_matrix
-from analysis.measures.uplift import uplift
-from analysis.measures.vectors import Vectors
-from analysis.published.ablation import ABLATION_COLUMNS, ablation
+from analysis.measures.statistics import correlate
+from analysis.measures.transfer import by_regime, language_matrix, long_form, task_matrix, uplift
 from analysis.published.consistency import consistency, summarise
-from analysis.published.construction import construction, donors_by_construction, donors_correlation
-from analysis.published.harm import harm
-from analysis.published.linguistic import linguistic
-from analysis.published.pareto import on_off_task, pareto
-from analysis.published.roles import language_families, roles
+from analysis.published.harm import construction, harm, on_off_task, pareto
+from analysis.published.linguistic import LanguageVectors, linguistic
+from analysis.published.roles import donors_by_construction, donors_correlation, language_families, roles
 from analysis.published.variance import COLUMNS, variance
+from registry.tracking.columns import CELL_KEY
 
-__all__ = ["Options", "Published", "publish"]
+__all__ = ["ABLATION_COLUMNS", "Published", "PublishedOptions", "ablation", "matched_cells", "publish"]
 
 
 @dataclass(frozen=True)
-class Options:
+class PublishedOptions:
     """What decides which published analyses are made.
 
     Attributes
@@ -40,7 +38,7 @@ class Options:
     """
 
     mixed_models: bool = True
-    vectors: Vectors | None = None
+    vectors: LanguageVectors | None = None
     against: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     name: str = "this study"
 
@@ -65,7 +63,7 @@ class Published:
     left_out: tuple[LeftOut, ...]
 
 
-def publish(cells: pd.DataFrame, options: Options | None = None) -> Published:
+def publish(cells: pd.DataFrame, options: PublishedOptions | None = None) -> Published:
     """Compute every published analysis that a grid allows.
 
     Parameters
@@ -73,7 +71,7 @@ def publish(cells: pd.DataFrame, options: Options | None = None) -> Published:
     cells
         One row per (model, source, target), as `analysis.reading.observations.cells` returns it.
     """
-    options = options or Options()
+    options = options or PublishedOptions()
     by_construction, no_construction = construction(cells)
     donors = donors_by_construction(cells)
     correlation, no_correlation = donors_correlation(donors)
@@ -113,7 +111,7 @@ def _no_mixed_models() -> tuple[pd.DataFrame, list[LeftOut]]:
     return pd.DataFrame(columns=COLUMNS), [LeftOut("Variance decomposition", reason)]
 
 
-def _comparisons(cells: pd.DataFrame, options: Options) -> tuple[pd.DataFrame, list[LeftOut]]:
+def _comparisons(cells: pd.DataFrame, options: PublishedOptions) -> tuple[pd.DataFrame, list[LeftOut]]:
     """Compare with every other table of cells, one below the other."""
     found, left_out = [], []
     for other, table in options.against.items():
@@ -124,3 +122,53 @@ def _comparisons(cells: pd.DataFrame, options: Options) -> tuple[pd.DataFrame, l
         else:
             found.append(rows)
     return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=ABLATION_COLUMNS), left_out
+
+
+# --- two variants of a study cell by cell, as in the published ablations of LoRA's rank and of full fine-tuning
+
+
+ABLATION_COLUMNS = [
+    "variant", "against", "regime", "n", "pearson", "pearson_p", "spearman", "sign_agreement_pct", "mean_difference",
+]  # fmt: skip
+
+
+def matched_cells(one: pd.DataFrame, other: pd.DataFrame) -> pd.DataFrame:
+    """Return the cells (model, source, target) that two tables of cells share.
+
+    Returns
+    -------
+    DataFrame
+        The key, ``regime``, ``delta`` of the one, ``delta_against`` of the other, ``difference`` (pp).
+    """
+    columns = [*CELL_KEY, "regime", "delta"]
+    both = one[columns].merge(other[[*CELL_KEY, "delta"]], on=CELL_KEY, suffixes=("", "_against"))
+    both = both.dropna(subset=["delta", "delta_against"])
+    return both.assign(difference=both["delta"] - both["delta_against"])
+
+
+def ablation(one: pd.DataFrame, other: pd.DataFrame, *, names: tuple[str, str]) -> pd.DataFrame:
+    """Compare two tables of cells by regime, over the cells that both have.
+
+    Parameters
+    ----------
+    names
+        What the two are called.
+
+    Returns
+    -------
+    DataFrame
+        `ABLATION_COLUMNS`, one row per regime with shared cells, then ``transfer``: correlations of delta;
+        ``sign_agreement_pct``, the share of cells in which both are positive, both negative or both zero;
+        ``mean_difference``, the one's delta minus the other's (pp).
+    """
+    rows = []
+    for regime, cells in by_regime(matched_cells(one, other)):
+        if cells.empty:
+            continue
+        left, right = cells["delta"], cells["delta_against"]
+        pearson, spearman = correlate(left, right, ranks=False), correlate(left, right, ranks=True)
+        agreement = float((np.sign(left) == np.sign(right)).mean() * 100)
+        rows.append(
+            (*names, regime, len(cells), *pearson, spearman.value, agreement, float(cells["difference"].mean()))
+        )
+    return pd.DataFrame(rows, columns=ABLATION_COLUMNS)

@@ -12,9 +12,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.measures.groups import families, size_buckets
 from analysis.measures.levels import LeftOut
-from analysis.measures.uplift import of_regime
+from analysis.measures.transfer import families, of_regime, size_buckets
 from analysis.reading.observations import DELTA_DECIMALS, cell_names
 from registry.cells import Regime
 from registry.tracking.columns import SOURCE

@@ -5,10 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from analysis.measures.groups import language_family
+from analysis.measures.levels import LeftOut
+from analysis.measures.statistics import FEWEST, correlate
+from analysis.measures.transfer import HUMAN, MACHINE, constructions, language_family
 from registry.cells import Regime
 
-__all__ = ["DONOR", "RECIPIENT", "language_families", "roles", "side_by_side"]
+__all__ = [
+    "DONOR", "RECIPIENT", "donors_by_construction", "donors_correlation", "language_families", "roles",
+    "side_by_side",
+]  # fmt: skip
 
 DONOR, RECIPIENT = "donor", "recipient"
 
@@ -84,3 +89,55 @@ def language_families(table: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(
         score=("score", "mean"), n_languages=("name", "size"), languages=("name", ", ".join)
     ).reset_index()
+
+
+# --- whether languages give alike on human- and machine-translated tests
+
+
+_PART = "Donors on human- and machine-translated tests"
+
+
+def donors_by_construction(cells: pd.DataFrame) -> pd.DataFrame:
+    """Return donor scores of languages, computed apart on human- and on machine-translated tasks.
+
+    Returns
+    -------
+    DataFrame
+        ``construction``, ``language``, ``score``, ``se`` (pp), ``n_models``.
+    """
+    kinds = constructions(cells["source_task"])
+    parts = []
+    for kind in (HUMAN, MACHINE):
+        scores = roles(cells[kinds == kind])
+        donors = scores[(scores["factor"] == "language") & (scores["role"] == DONOR)].rename(
+            columns={"name": "language"}
+        )
+        parts.append(donors[["language", "score", "se", "n_models"]].assign(construction=kind))
+    table = pd.concat(parts, ignore_index=True)
+    return table[["construction", "language", "score", "se", "n_models"]]
+
+
+def donors_correlation(donors: pd.DataFrame) -> tuple[pd.DataFrame, list[LeftOut]]:
+    """Correlate the two columns of donor scores over the languages that have both.
+
+    Parameters
+    ----------
+    donors
+        The table of `donors_by_construction`.
+
+    Returns
+    -------
+    table, left_out
+        One row: ``n_languages``, ``spearman``, ``p``; or none, and the reason.
+    """
+    columns = ["n_languages", "spearman", "p"]
+    both = donors.pivot(index="language", columns="construction", values="score")
+    both = both.reindex(columns=[HUMAN, MACHINE]).dropna()
+    if len(both) < FEWEST:
+        reason = (
+            f"it takes {FEWEST} languages that are sources on human-translated and on machine-translated tasks; there "
+            f"{'is' if len(both) == 1 else 'are'} {len(both)}."
+        )
+        return pd.DataFrame(columns=columns), [LeftOut(_PART, reason)]
+    found = correlate(both[HUMAN], both[MACHINE], ranks=True)
+    return pd.DataFrame([(len(both), found.value, found.p)], columns=columns), []

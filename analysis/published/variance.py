@@ -15,7 +15,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from analysis.measures.levels import LeftOut
-from analysis.measures.uplift import TRANSFER, by_regime
+from analysis.measures.transfer import TRANSFER, by_regime
 from analysis.reading.observations import cell_names
 from registry.cells import Regime
 
@@ -112,11 +112,7 @@ def decompose(rows: pd.DataFrame, variant: str) -> list[dict[str, object]] | str
     total = float(np.nansum(list(parts.values())))
     if not np.isfinite(total) or total <= 0:
         return f"statsmodels' fit {variant} has no variance to share out. {said}".strip()
-    about = {
-        "n": len(rows),
-        "converged": bool(fit.converged),
-        "warnings": said,
-    }
+    about = {"n": len(rows), "converged": bool(fit.converged), "warnings": said}
     return [
         {"component": name, "variance": parts[name], "share_pct": 100 * parts[name] / total, **about}
         for name in COMPONENTS

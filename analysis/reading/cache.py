@@ -12,20 +12,23 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from analysis.reading.run_record import InconsistentRunError
 from registry.tracking.columns import CHECKED, WITH_CHECKSUMS
 
 if TYPE_CHECKING:  # slow to import
     from mlflow import MlflowClient
 
-__all__ = ["CachedResult", "CachedTable", "cache_folder", "cache_root", "forget"]
+__all__ = ["CachedResult", "CachedTable", "cache_folder", "cache_root", "retried"]
 
 _log = logging.getLogger(__name__)
+
+_Found = TypeVar("_Found")
 
 _VERSION = b"cache_version"
 _OF = "of"
@@ -43,11 +46,25 @@ def cache_folder(root: Path, uri: str, experiment_id: str) -> Path:
     return root / hashlib.sha256(f"{uri}\n{experiment_id}".encode()).hexdigest()[:20]
 
 
-def forget(root: Path, client: MlflowClient, study: str) -> None:
-    """Drop what is kept of a study."""
-    experiment = client.get_experiment_by_name(study)
-    if experiment is not None:
-        shutil.rmtree(cache_folder(root, client.tracking_uri, str(experiment.experiment_id)), ignore_errors=True)
+def retried(read: Callable[[], _Found], client: MlflowClient, study: str, *, cache: Path | None) -> _Found:
+    """Read from a study, and again without its cached copy if that contradicts itself: no run is blamed before.
+
+    Raises
+    ------
+    InconsistentRunError
+        If the store itself contradicts itself.
+    """
+    try:
+        return read()
+    except InconsistentRunError as error:
+        if cache is None:
+            raise
+        _log.warning("%s; the cached copy of the study in %s is deleted and the store is read again", error, cache)
+        experiment = client.get_experiment_by_name(study)
+        if experiment is not None:
+            folder = cache_folder(cache, client.tracking_uri, str(experiment.experiment_id))
+            shutil.rmtree(folder, ignore_errors=True)
+        return read()
 
 
 @dataclass(frozen=True)

@@ -16,31 +16,22 @@ from mlflow.entities import Experiment, LifecycleStage, Run
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from analysis.measures.numerals import counted
-from analysis.reading.cache import forget
-from analysis.reading.counted import counting_runs, readable_runs
-from analysis.reading.headlines import MixedHeadlinesError, one_headline
+from analysis.measures.numerals import quantity
+from analysis.reading.cache import retried
 from analysis.reading.imported import read_import
-from analysis.reading.notes import copy_notes, cut_notes
-from analysis.reading.observations import cells, coverage_notes, newest
-from analysis.reading.run_record import InconsistentRunError, Record
-from analysis.reading.runs import StoredRuns, read_runs
-from analysis.reading.tables import baselines, observed
+from analysis.reading.observations import cells, copy_notes, coverage_notes, cut_notes, newest
+from analysis.reading.run_record import InconsistentRunError, RunRecord
+from analysis.reading.runs import StoredRuns, counting_runs, read_runs, readable_runs
+from analysis.reading.tables import MixedHeadlinesError, baselines, observed, one_headline
 from registry.errors import Refused
 from registry.tracking.names import Kind, Tag
 from registry.tracking.outcomes import recorded_accuracies
 from registry.tracking.store import shown_uri
 
 __all__ = [
-    "EmptyStudyError",
-    "Frame",
-    "InconsistentRunError",
-    "MixedHeadlinesError",
-    "MixedPromptsError",
-    "MixedStudyError",
-    "cells",
-    "load",
-]
+    "EmptyStudyError", "Frame", "InconsistentRunError", "MixedHeadlinesError", "MixedPromptsError",
+    "MixedStudyError", "cells", "load",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -103,7 +94,7 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
     Parameters
     ----------
     cache
-        Folder that keeps what was read, such as `analysis.reading.cache_root()`; the frame is the same as without.
+        Folder that keeps what was read, such as `analysis.reading.cache.cache_root()`; the frame is the same as without.
 
     Raises
     ------
@@ -120,15 +111,7 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
     ConflictError
         If runs that share a fingerprint differ in their results.
     """
-    try:
-        return _load(client, study, cache)
-    except InconsistentRunError as error:
-        if cache is None:
-            raise
-        # What is kept on this machine may be at fault: no run is blamed before it was read from the store again.
-        _log.warning("%s; what is kept of the study in %s is dropped and read anew", error, cache)
-        forget(cache, client, study)
-        return _load(client, study, cache)
+    return retried(lambda: _load(client, study, cache), client, study, cache=cache)
 
 
 def _load(client: MlflowClient, study: str, cache: Path | None) -> Frame:
@@ -177,12 +160,12 @@ def _load(client: MlflowClient, study: str, cache: Path | None) -> Frame:
 # --- imports
 
 
-def _imported(client: MlflowClient, study: str, imports: list[Record], evaluations: int) -> Frame:
+def _imported(client: MlflowClient, study: str, imports: list[RunRecord], evaluations: int) -> Frame:
     """Return an imported study's frame."""
     if evaluations:
         ids = " ".join(record.run_id for record in imports)
         raise MixedStudyError(
-            f"study {study!r} holds {counted(evaluations, 'evaluation')} run here and an import, measured by "
+            f"study {study!r} holds {quantity(evaluations, 'evaluation')} run here and an import, measured by "
             "different programs: no mean may mix them. Import under another name, and take what was imported into "
             f"this one out of the count: for run in {ids}; do mlflow runs delete --run-id $run; done "
             "(mlflow runs restore brings it back)"
@@ -212,9 +195,9 @@ def _experiment(client: MlflowClient, study: str) -> Experiment:
     return experiment
 
 
-def _search(client: MlflowClient, experiment: Experiment, kind: Kind, condition: str) -> list[Record]:
+def _search(client: MlflowClient, experiment: Experiment, kind: Kind, condition: str) -> list[RunRecord]:
     """Return every run of a kind, page by page."""
-    found: list[Record] = []
+    found: list[RunRecord] = []
     token: str | None = None
     while True:
         page = client.search_runs(
@@ -229,9 +212,9 @@ def _search(client: MlflowClient, experiment: Experiment, kind: Kind, condition:
             return found
 
 
-def _record(run: Run) -> Record:
+def _record(run: Run) -> RunRecord:
     info, data = run.info, run.data
-    return Record(info.run_id, info.run_name, info.status, info.start_time, data.tags, data.metrics)
+    return RunRecord(info.run_id, info.run_name, info.status, info.start_time, data.tags, data.metrics)
 
 
 def _nothing(client: MlflowClient, study: str, found: str, notes: Sequence[str] = ()) -> str:
@@ -249,7 +232,7 @@ def _nothing(client: MlflowClient, study: str, found: str, notes: Sequence[str] 
     return "\n".join(lines)
 
 
-def _statuses(records: list[Record]) -> str:
+def _statuses(records: list[RunRecord]) -> str:
     """Count runs by status, such as `` (FAILED 2, RUNNING 1)``; empty for no runs."""
     counts = Counter(record.status for record in records)
     return f" ({', '.join(f'{status} {counts[status]}' for status in sorted(counts))})" if counts else ""
@@ -258,7 +241,7 @@ def _statuses(records: list[Record]) -> str:
 # --- baselines
 
 
-def _measured_against(client: MlflowClient, runs: StoredRuns) -> tuple[dict[str, Record], list[str]]:
+def _measured_against(client: MlflowClient, runs: StoredRuns) -> tuple[dict[str, RunRecord], list[str]]:
     """Return each needed baseline run, and a note on baselines that cannot be read."""
     records = {record.run_id: record for record in runs.of(Kind.BASELINE).records()}
     needed = [tags.get(Tag.BASELINE_RUN, "") for tags in runs.of(Kind.EVALUATE).tags.values()]
@@ -267,12 +250,12 @@ def _measured_against(client: MlflowClient, runs: StoredRuns) -> tuple[dict[str,
         if (record := _finished(client, run_id)) is not None:
             records[run_id] = record
     lost = sum(run_id not in records for run_id in needed)
-    note = f"The baseline run of {counted(lost, 'evaluation run')} is not to be read: these deltas are taken unchecked."
+    note = f"The baseline run of {quantity(lost, 'evaluation run')} cannot be read: these deltas are not checked."
     return records, [note] if lost else []
 
 
 def _require_same_prompts(
-    study: str, evaluations: StoredRuns, observations: pd.DataFrame, baselines: Mapping[str, Record]
+    study: str, evaluations: StoredRuns, observations: pd.DataFrame, baselines: Mapping[str, RunRecord]
 ) -> None:
     """Refuse deltas between questions that were put in different ways; older runs do not say how theirs were."""
     counted_runs, wrong = set(observations["run_id"]), []
@@ -283,13 +266,13 @@ def _require_same_prompts(
             wrong.append(run_id)
     if wrong:
         raise MixedPromptsError(
-            f"{counted(len(wrong), 'evaluation')} of study {study!r} put the questions behind another chat header than "
-            f"the baseline did (run {wrong[0]}{' and others' if wrong[1:] else ''}): these deltas compare two prompts. "
+            f"{quantity(len(wrong), 'evaluation')} of study {study!r} used another chat header than the baseline "
+            f"did (run {wrong[0]}{' and others' if wrong[1:] else ''}): these deltas compare two prompts. "
             "Run the study again under another name: mlflow run . -e study --env-manager local -P study=<its file>"
         )
 
 
-def _finished(client: MlflowClient, run_id: str) -> Record | None:
+def _finished(client: MlflowClient, run_id: str) -> RunRecord | None:
     """Return a run by its id, or None if it does not exist any more or is not finished."""
     try:
         run = client.get_run(run_id)

@@ -13,8 +13,8 @@ import pandas as pd
 import pyarrow as pa
 from mlflow import MlflowClient
 
-from analysis.measures.numerals import counted
-from analysis.reading.run_record import InconsistentRunError, Record
+from analysis.measures.numerals import quantity
+from analysis.reading.run_record import InconsistentRunError, RunRecord
 from registry.cells import Cell
 from registry.tracking.columns import (
     AVERAGED_COLUMNS,
@@ -24,7 +24,7 @@ from registry.tracking.columns import (
     STORED_COLUMNS,
     TEST_COLUMNS,
 )
-from registry.tracking.duplicates import Conflict, refuse_conflicts
+from registry.tracking.duplicates import Conflict, by_age, refuse_conflicts
 from registry.tracking.names import Artifact, Kind, Tag, headlines_of, outcomes_file
 
 __all__ = ["ImportedFrame", "outcomes_of", "read_import"]
@@ -41,7 +41,7 @@ class ImportedFrame:
     headlines: Mapping[str, str]
 
 
-def read_import(client: MlflowClient, imports: Sequence[Record]) -> ImportedFrame:
+def read_import(client: MlflowClient, imports: Sequence[RunRecord]) -> ImportedFrame:
     """Read the newest of a study's finished imports; of several of one file the first.
 
     Raises
@@ -51,12 +51,10 @@ def read_import(client: MlflowClient, imports: Sequence[Record]) -> ImportedFram
     ConflictError
         If imports of one file hold different results.
     """
-    newest = max(imports, key=lambda record: (record.started, record.run_id))
+    by_id = {record.run_id: record for record in imports}
+    *_, newest = ordered = [by_id[run_id] for run_id in by_age({record.run_id: record.started for record in imports})]
     fingerprint = newest.tags.get(Tag.FINGERPRINT)
-    twins = sorted(
-        (record for record in imports if fingerprint and record.tags.get(Tag.FINGERPRINT) == fingerprint),
-        key=lambda record: (record.started, record.run_id),
-    )
+    twins = [record for record in ordered if fingerprint and record.tags.get(Tag.FINGERPRINT) == fingerprint]
     record = twins[0] if twins else newest
     found = _read_frame(client, record)
     for twin in twins[1:]:
@@ -67,7 +65,7 @@ def read_import(client: MlflowClient, imports: Sequence[Record]) -> ImportedFram
     return found
 
 
-def _refuse_difference(first: Record, found: ImportedFrame, second: Record, other: ImportedFrame) -> None:
+def _refuse_difference(first: RunRecord, found: ImportedFrame, second: RunRecord, other: ImportedFrame) -> None:
     """Refuse two imports of the same file that hold different results: an import of a file is made of it alone."""
     for what, table, another in (
         ("observations", found.observations.drop(columns="run_id"), other.observations.drop(columns="run_id")),
@@ -78,7 +76,7 @@ def _refuse_difference(first: Record, found: ImportedFrame, second: Record, othe
             refuse_conflicts([conflict], f"study {first.tags.get(Tag.STUDY, '')!r}")
 
 
-def _read_frame(client: MlflowClient, record: Record) -> ImportedFrame:
+def _read_frame(client: MlflowClient, record: RunRecord) -> ImportedFrame:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         about = _about(record, _file(client, record, Artifact.ABOUT, folder))
@@ -106,13 +104,13 @@ def outcomes_of(
         return _read(f"run {run_id}", path, client.download_artifacts(run_id, path, name))
 
 
-def _file(client: MlflowClient, record: Record, artifact: str, folder: Path) -> Path:
+def _file(client: MlflowClient, record: RunRecord, artifact: str, folder: Path) -> Path:
     if artifact not in {file.path for file in client.list_artifacts(record.run_id)}:
         raise InconsistentRunError(f"{record} has no artifact {artifact!r} where it was recorded; bring that file back")
     return Path(client.download_artifacts(record.run_id, artifact, str(folder)))
 
 
-def _about(record: Record, path: Path) -> dict[str, Any]:
+def _about(record: RunRecord, path: Path) -> dict[str, Any]:
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
         return {"seed_averaged": bool(about["seed_averaged"]), "notes": [str(note) for note in about["notes"]]}
@@ -133,18 +131,13 @@ def _read(run: str, artifact: str, path: Path | str) -> pd.DataFrame:
 
 
 def _table(
-    client: MlflowClient,
-    record: Record,
-    artifact: str,
-    columns: list[str],
-    folder: Path,
-    maybe: Sequence[str] = (),
+    client: MlflowClient, record: RunRecord, artifact: str, columns: list[str], folder: Path, maybe: Sequence[str] = ()
 ) -> pd.DataFrame:
     """Read a table with the columns it must have, and those that one written by an older version may lack."""
     table = _read(str(record), artifact, _file(client, record, artifact, folder))
     lacking = [column for column in columns if column not in table.columns]
     if lacking or table.empty:
-        what = f"lacks {counted(len(lacking), 'column')} ({', '.join(lacking)})" if lacking else "holds no rows"
+        what = f"lacks {quantity(len(lacking), 'column')} ({', '.join(lacking)})" if lacking else "holds no rows"
         raise InconsistentRunError(
             f"{record}: {artifact} {what}; put it back from a backup, or import under another name"
         )

@@ -1,16 +1,27 @@
-"""What was observed: one row per (model, source, target, seed), and its average over seeds, the cell.
+"""Observations, one row per (model, source, target, seed), their averages over seeds (cells), and notes on them.
 
 Pure pandas; the tracking server is read in `analysis.reading.frame`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote, urlsplit, urlunsplit
+
 import pandas as pd
 
-from analysis.measures.numerals import counted
-from registry.tracking.columns import AVERAGED_COLUMNS, CELL_KEY, OBSERVATION_COLUMNS, SOURCE, TARGET
+from analysis.measures.numerals import quantity
+from analysis.reading.run_record import RunRecord
+from registry.cells import Regime, parse_cells
+from registry.tracking.columns import ADAPTER, AVERAGED_COLUMNS, CELL_KEY, OBSERVATION_COLUMNS, SOURCE, TARGET
+from registry.tracking.duplicates import by_age
+from registry.tracking.names import Tag
 
-__all__ = ["DELTA_DECIMALS", "cell_names", "cells", "coverage_notes", "newest"]
+__all__ = [
+    "ADAPTER_COLUMNS", "DELTA_DECIMALS", "StudyOrigin", "adapters", "cell_names", "cells", "copy_cautions",
+    "copy_notes", "coverage_notes", "cut_cautions", "cut_notes", "newest",
+]  # fmt: skip
 
 #: Decimals of a cell's delta in pp: far below any true difference, far above rounding of binary fractions.
 DELTA_DECIMALS = 9
@@ -32,10 +43,12 @@ def newest(recorded: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
         One sorted row per (model, source, target, seed), with `OBSERVATION_COLUMNS`; a sentence per kind of repetition.
     """
     key = [*CELL_KEY, "seed"]
-    by_age = recorded.sort_values([*key, "started", "run_id"], kind="stable").reset_index(drop=True)
-    superseded = by_age.duplicated(key, keep="last")
-    kept = by_age[~superseded]
-    return kept[OBSERVATION_COLUMNS].reset_index(drop=True), _repetition_notes(by_age[superseded], kept, key)
+    order = by_age(dict(zip(recorded["run_id"], recorded["started"], strict=True)))
+    ranked = recorded.assign(age=recorded["run_id"].map({run_id: age for age, run_id in enumerate(order)}))
+    ranked = ranked.sort_values([*key, "age"], kind="stable").reset_index(drop=True)
+    superseded = ranked.duplicated(key, keep="last")
+    kept = ranked[~superseded]
+    return kept[OBSERVATION_COLUMNS].reset_index(drop=True), _repetition_notes(ranked[superseded], kept, key)
 
 
 def cell_names(rows: pd.DataFrame, end: str) -> pd.Series:
@@ -44,7 +57,7 @@ def cell_names(rows: pd.DataFrame, end: str) -> pd.Series:
 
 
 def _repetition_notes(superseded: pd.DataFrame, kept: pd.DataFrame, key: list[str]) -> list[str]:
-    """Say which runs gave way to a newer one; of runs of one fingerprint none does, see `analysis.reading.counted`."""
+    """Say which runs gave way to a newer one; of runs of one fingerprint none does, see `analysis.reading.runs`."""
     if superseded.empty:
         return []
     pairs = superseded.merge(kept[[*key, "run_id"]], on=key, suffixes=("", "_kept"))
@@ -58,7 +71,7 @@ def _runs(ids: pd.Series) -> str:
     """Name runs: how many, and the first few ids."""
     names = sorted(set(ids))
     listed = ", ".join(names[:_LISTED]) + (", …" if len(names) > _LISTED else "")
-    return f"{counted(len(names), 'evaluation run')} ({listed})"
+    return f"{quantity(len(names), 'evaluation run')} ({listed})"
 
 
 def cells(observations: pd.DataFrame) -> pd.DataFrame:
@@ -124,3 +137,131 @@ def _gap_notes(observations: pd.DataFrame) -> list[str]:
             f"{int((seeds < seeds.max()).sum()):,} of {len(seeds):,} cells average fewer than {seeds.max()} seeds."
         )
     return notes
+
+
+# --- notes on cells that were copies of one another
+
+
+_PREFIX = "Copies: "
+
+_MEANING = {
+    Tag.COPIED_SOURCES: "have the same training items, so adapters of one are adapters of the other",
+    Tag.COPIED_TARGETS: "have the same test items, so every result on them counts once for each",
+}
+
+
+def copy_notes(tags: Iterable[Mapping[str, str]]) -> list[str]:
+    """Return a sentence for every group of cells that the tags of runs name as copies."""
+    groups = {(tag, group): None for of_run in tags for tag in _MEANING for group in of_run.get(tag, "").split()}
+    return [f"{_PREFIX}{', '.join(group.split('='))} {_MEANING[tag]}." for tag, group in groups]
+
+
+def copy_cautions(notes: Iterable[str]) -> list[tuple[str, str]]:
+    """Return the notes on copies as cautions of the report: a title and a sentence each."""
+    return [("Cells that are copies", note.removeprefix(_PREFIX)) for note in notes if note.startswith(_PREFIX)]
+
+
+# --- notes on questions that were longer than the base model's context
+
+
+_CUT_PREFIX = "Cut questions: "
+_NAMED = 5
+
+
+def cut_notes(baselines: Iterable[RunRecord]) -> list[str]:
+    """Return a sentence for every base model of which questions were scored without their left side."""
+    by_model = {record.tags.get(Tag.BASE_MODEL, ""): parse_cells(record.tags.get(Tag.CUT, "")) for record in baselines}
+    notes = []
+    for model, cut in sorted(by_model.items()):
+        if cut:
+            cells = ", ".join(f"{count:.0f} of {cell}" for cell, count in list(cut.items())[:_NAMED])
+            more = f", and of {quantity(len(cut) - _NAMED, 'other target')}" if len(cut) > _NAMED else ""
+            notes.append(
+                f"{_CUT_PREFIX}questions longer than {model} reads were scored without their left side: {cells}{more}."
+            )
+    return notes
+
+
+def cut_cautions(notes: Iterable[str]) -> list[tuple[str, str]]:
+    """Return these notes as cautions of the report: a title and a sentence each."""
+    found = [note.removeprefix(_CUT_PREFIX) for note in notes if note.startswith(_CUT_PREFIX)]
+    return [("Questions that were cut", note[0].upper() + note[1:]) for note in found]
+
+
+# --- the adapters of a study, with their runs and model versions
+
+
+_KEY = [*ADAPTER, "seed"]
+ADAPTER_COLUMNS = [*_KEY, "n_targets", "mt_ml", "transfer_mean", "run_id", "model_version", "run_url", "model_url"]
+
+
+@dataclass(frozen=True)
+class StudyOrigin:
+    """The experiment a study was read from.
+
+    Attributes
+    ----------
+    store
+        Address of the tracking server.
+    experiment
+        Id of the experiment in it; empty where it is not known.
+    recipe
+        How the adapters were trained, by parameter; what differs between runs has all its values.
+    """
+
+    store: str = ""
+    experiment: str = ""
+    recipe: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def page(self) -> str:
+        """Address of the server's pages without any user name; empty unless it is a web server's."""
+        parts = urlsplit(self.store)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            return ""
+        return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="")).rstrip("/")
+
+    def experiment_url(self) -> str:
+        """Return the address of the experiment's table of runs, empty if there is none."""
+        return f"{self.page}/#/experiments/{quote(self.experiment, safe='')}/runs" if self._linked else ""
+
+    def run_url(self, run_id: str) -> str:
+        """Return the address of a run, empty if there is none."""
+        if not self._linked or not run_id:
+            return ""
+        return f"{self.page}/#/experiments/{quote(self.experiment, safe='')}/runs/{quote(run_id, safe='')}"
+
+    def model_url(self, model_version: str) -> str:
+        """Return the address of a registered model's version, given as ``name/version``; empty if there is none."""
+        name, _, version = model_version.rpartition("/")
+        if not self.page or not name:
+            return ""
+        return f"{self.page}/#/models/{quote(name, safe='')}/versions/{quote(version, safe='')}"
+
+    @property
+    def _linked(self) -> bool:
+        return bool(self.page and self.experiment)
+
+
+def adapters(observations: pd.DataFrame, origin: StudyOrigin) -> pd.DataFrame:
+    """List every adapter with the run that evaluated it and its registered version.
+
+    Returns
+    -------
+    DataFrame
+        `ADAPTER_COLUMNS`, one row per (model, source, seed): ``n_targets``, its delta on its own cell and its mean
+        delta over transfer targets (pp), ids, and addresses where the store has pages. An adapter whose targets were
+        evaluated in several runs has those ids, separated by spaces, and the address of the first.
+    """
+    grouped = observations.groupby(_KEY, sort=True)
+    own = observations["regime"] == str(Regime.MT_ML)
+    table = grouped.agg(
+        n_targets=("delta", "size"),
+        run_id=("run_id", lambda ids: " ".join(dict.fromkeys(map(str, ids)))),
+        model_version=("model_version", "first"),
+    )
+    table["mt_ml"] = observations[own].groupby(_KEY)["delta"].mean()
+    table["transfer_mean"] = observations[~own].groupby(_KEY)["delta"].mean()
+    table["run_url"] = [origin.run_url(ids.split(" ")[0]) for ids in table["run_id"]]
+    table["model_url"] = [origin.model_url(str(version)) for version in table["model_version"]]
+    return table.reset_index()[ADAPTER_COLUMNS]

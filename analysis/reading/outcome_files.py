@@ -1,41 +1,44 @@
-"""Whose answers to single questions are wanted, and where they are: of each observation the run that counts."""
+"""Which runs' answers to single questions an analysis needs, where their files are, and whether they fit the scores."""
 
 from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
+from numpy.typing import NDArray
 
 from analysis.measures.answers import RunKey
+from analysis.measures.numerals import quantity
 from analysis.reading.frame import Frame
 from analysis.reading.imported import outcomes_of
-from analysis.reading.packed import COLUMNS
+from analysis.reading.packed import PackedAnswers
 from analysis.reading.run_record import InconsistentRunError
 from analysis.reading.runs import StoredRuns
 from registry.cells import Cell
-from registry.tracking.columns import CHECKED
+from registry.tracking.columns import ANSWER_COLUMNS, CHECKED
 from registry.tracking.names import Artifact, Tag, headlines_of, outcomes_file
 from registry.tracking.outcomes import file_digest, recorded_scores
 from registry.tracking.recording import local_folder
 
-__all__ = ["Asked", "StoredTable", "asked"]
+__all__ = ["OutcomeRequest", "StoredTable", "outcome_requests", "refuse_other_answers"]
 
 _BY_RUN = ["model", "source_task", "source_language", "seed", "run_id"]
 
 
 @dataclass(frozen=True)
-class Asked:
+class OutcomeRequest:
     """A run whose answers are wanted.
 
     Attributes
@@ -49,7 +52,7 @@ class Asked:
     weight
         Of a base's run: how many evaluations were measured against it.
     stamp
-        Changes with the file, as far as that can be told without reading it.
+        Changes with the file, as far as that is known without reading it.
     watched
         Whether the stamp says all, as of a file on this machine; else it is looked at again now and then.
     headlines
@@ -79,20 +82,20 @@ class Asked:
         return " ".join(f"{task}={name}" for task, name in sorted(self.headlines.items()))
 
 
-def asked(client: MlflowClient, frame: Frame) -> list[Asked]:
+def outcome_requests(client: MlflowClient, frame: Frame) -> list[OutcomeRequest]:
     """Return the runs whose answers a study's analysis needs: of its adapters, and of the bases compared with."""
     return list(_of_import(client, frame) if frame.runs is None else _of_runs(client, frame))
 
 
-def _of_runs(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
+def _of_runs(client: MlflowClient, frame: Frame) -> Iterator[OutcomeRequest]:
     assert frame.runs is not None
     tags, folders, fallback = frame.runs.tags, frame.runs.folders, _headlines(frame.observations)
     measured: Counter[tuple[str, str]] = Counter()
     for run_id, key, scores in _adapters(frame.observations):
         file = _file(client, run_id, folders[run_id], tags[run_id])
-        headlines, read = _chosen(frame, fallback, tags[run_id]), partial(file.read, COLUMNS)
+        headlines, read = _chosen(frame, fallback, tags[run_id]), partial(file.read, ANSWER_COLUMNS)
         local = file.local is not None
-        yield Asked(key, run_id, frozenset(scores), 0, file.stamp, local, headlines, scores, read, file.place)
+        yield OutcomeRequest(key, run_id, frozenset(scores), 0, file.stamp, local, headlines, scores, read, file.place)
         measured[key.model, tags[run_id].get(Tag.BASELINE_RUN, "")] += 1
     for (model, run_id), weight in sorted(measured.items()):
         here = run_id in folders
@@ -105,9 +108,9 @@ def _of_runs(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
             for cell, score in recorded.items()
             if own.get(cell.task, headlines.get(cell.task)) == headlines.get(cell.task)
         }
-        answers, place = (partial(file.read, COLUMNS), file.place) if folder else (_nothing, "")
+        answers, place = (partial(file.read, ANSWER_COLUMNS), file.place) if folder else (_nothing, "")
         local = file.local is not None
-        yield Asked(RunKey(model), run_id, None, weight, file.stamp, local, headlines, scored, answers, place)
+        yield OutcomeRequest(RunKey(model), run_id, None, weight, file.stamp, local, headlines, scored, answers, place)
 
 
 def _chosen(frame: Frame, fallback: Mapping[str, str], tags: Mapping[str, str]) -> dict[str, str]:
@@ -155,18 +158,18 @@ def _nothing() -> None:
     return None
 
 
-def _of_import(client: MlflowClient, frame: Frame) -> Iterator[Asked]:
+def _of_import(client: MlflowClient, frame: Frame) -> Iterator[OutcomeRequest]:
     run_id = str(frame.observations["run_id"].iloc[0])
     headlines = _headlines(frame.observations) | dict(frame.headlines)
     held = Artifact.OUTCOMES in {file.path for file in client.list_artifacts(run_id)}
     models: Counter[str] = Counter()
     for _, key, scores in _adapters(frame.observations):
         read = partial(_imported, client, run_id, key) if held else _nothing
-        yield Asked(key, _name(run_id, key), frozenset(scores), 0, "", False, headlines, scores, read)
+        yield OutcomeRequest(key, _name(run_id, key), frozenset(scores), 0, "", False, headlines, scores, read)
         models[key.model] += 1
     for model, weight in sorted(models.items()):
         read = partial(_imported, client, run_id, RunKey(model)) if held else _nothing
-        yield Asked(RunKey(model), _name(run_id, RunKey(model)), None, weight, "", False, headlines, {}, read)
+        yield OutcomeRequest(RunKey(model), _name(run_id, RunKey(model)), None, weight, "", False, headlines, {}, read)
 
 
 def _name(run_id: str, key: RunKey) -> str:
@@ -178,7 +181,7 @@ def _imported(client: MlflowClient, run_id: str, key: RunKey) -> pa.Table | None
     return None if found is None else pa.Table.from_pandas(found, preserve_index=False)
 
 
-# --- artifacts of many runs, without asking the server about each run first
+# --- files of many runs, without a request for each run
 
 
 @dataclass(frozen=True)
@@ -255,3 +258,67 @@ class StoredTable:
                 f"run {self.run_id}: its artifact {self.place} cannot be read ({error}); put it back from a backup of "
                 "the artifacts"
             ) from None
+
+
+# --- whether the answers give the recorded scores
+
+
+#: Largest difference between a recorded score, a proportion, and the answers' that rounding may explain.
+_TOLERANCE = 1e-6
+_LISTED = 5
+
+
+def refuse_other_answers(
+    study: str, read: Iterable[tuple[OutcomeRequest, PackedAnswers | None]], test_sets: Mapping[str, pa.Table]
+) -> None:
+    """Raise if the answers of any run give another score than it recorded.
+
+    That holds for answers that were kept on this machine, too, and for runs that recorded no digest of their file.
+
+    Raises
+    ------
+    InconsistentRunError
+        With the runs, and what differs.
+    """
+    layouts = {name: _Layout(table) for name, table in test_sets.items()}
+    faults = []
+    for one, packed in read:
+        if packed is None:
+            continue
+        fault = next(_faults(one, layouts[packed.test_set].shares(packed)), "")
+        if fault:
+            faults.append(f"run {one.run}: {fault}")
+    if not faults:
+        return
+    listed = "; ".join(faults[:_LISTED]) + (f"; and {len(faults) - _LISTED} more" if len(faults) > _LISTED else "")
+    raise InconsistentRunError(
+        f"study {study}: the answers of {quantity(len(faults), 'run')} are not those that were scored: {listed}.\n"
+        "Put outcomes.parquet of these runs back from a backup of the artifacts, or analyse without any answers: "
+        "-P corrected=false"
+    )
+
+
+def _faults(one: OutcomeRequest, shares: Mapping[Cell, float]) -> Iterator[str]:
+    for target in sorted(one.scores if one.targets is None else one.targets):
+        recorded = one.scores.get(target, np.nan)
+        if np.isnan(recorded):
+            continue
+        if target not in shares:
+            yield f"no answer on {target}"
+        elif not abs(shares[target] - recorded) <= _TOLERANCE:
+            yield f"score {shares[target]:.6g} on {target}, recorded {recorded:.6g}"
+
+
+class _Layout:
+    """Which target each question of a test set belongs to."""
+
+    def __init__(self, table: pa.Table) -> None:
+        grouped = table.select(["task", "language"]).to_pandas().groupby(["task", "language"], sort=False)
+        self._codes: NDArray[np.intp] = grouped.ngroup().to_numpy()
+        self._targets: Sequence[Cell] = tuple(Cell(*map(str, names)) for names in grouped.groups)
+        self._counts = np.bincount(self._codes, minlength=len(self._targets))
+
+    def shares(self, packed: PackedAnswers) -> dict[Cell, float]:
+        """Return the share of right answers by target."""
+        right = np.bincount(self._codes, weights=packed.correct(len(self._codes)), minlength=len(self._targets))
+        return dict(zip(self._targets, (right / self._counts).tolist(), strict=True))

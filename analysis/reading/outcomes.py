@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,18 +16,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from analysis.measures.answers import RunKey, StudyOutcomes, collect, paired
-from analysis.measures.numerals import counted
-from analysis.reading.agreement import refuse_other_answers
-from analysis.reading.cache import cache_folder, forget
-from analysis.reading.frame import Frame, load
-from analysis.reading.outcome_files import Asked, asked
-from analysis.reading.packed import Packed, PackedCache, pack
+from analysis.measures.numerals import quantity
+from analysis.reading.cache import cache_folder
+from analysis.reading.frame import Frame
+from analysis.reading.outcome_files import OutcomeRequest, outcome_requests, refuse_other_answers
+from analysis.reading.packed import PackedAnswers, PackedCache, pack
 from analysis.reading.run_record import InconsistentRunError
 from registry.cells import Cell
 
-__all__ = ["Answered", "StoredOutcomes", "read_study", "stored_outcomes", "study_outcomes"]
-
-_log = logging.getLogger(__name__)
+__all__ = ["RunAnswers", "StoredOutcomes", "stored_outcomes", "study_outcomes"]
 
 _THREADS = 4
 _AGAIN = 16  # files on a server that an analysis reads again though it has kept them
@@ -36,13 +32,13 @@ _LISTED = 5  # how many runs or models a note spells out
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class RunAnswers:
     """Which questions a run answered correctly, and the targets for which it counts (None: all)."""
 
     key: RunKey
     run: str
     targets: frozenset[Cell] | None
-    packed: Packed
+    packed: PackedAnswers
 
 
 @dataclass(frozen=True)
@@ -64,7 +60,7 @@ class StoredOutcomes:
         Files that evaluations and baselines were recorded with and that cannot be read now, each with the reason.
     """
 
-    runs: tuple[Answered, ...]
+    runs: tuple[RunAnswers, ...]
     test_sets: Mapping[str, pa.Table]
     notes: tuple[str, ...]
     lacking: tuple[str, ...] = ()
@@ -92,7 +88,7 @@ class _Questions:
         by_target = self._table.groupby(["task", "language"], observed=True).indices
         self._places = {Cell(*names): places for names, places in by_target.items()}
 
-    def frame(self, run: Answered) -> pd.DataFrame:
+    def frame(self, run: RunAnswers) -> pd.DataFrame:
         """Return the outcomes of a run on the targets for which it counts."""
         table, right = self._table, run.packed.correct(len(self._table))
         if run.targets is not None and not run.targets >= set(self._places):
@@ -100,28 +96,6 @@ class _Questions:
             places = np.sort(np.concatenate([np.empty(0, np.intp), *counting]))
             table, right = table.iloc[places], right[places]
         return table.assign(right=right, chosen=True, chosen_norm=True)
-
-
-def read_study(
-    client: MlflowClient, study: str, *, cache: Path | None = None, tolerant: bool = False
-) -> tuple[Frame, StoredOutcomes]:
-    """Read a study's frame and its outcomes, as `analysis.reading.frame.load` and :func:`stored_outcomes` do.
-
-    Raises
-    ------
-    InconsistentRunError
-        If they contradict each other; what is kept in ``cache`` is read from the store again before any run is blamed.
-    """
-    frame = load(client, study, cache=cache)
-    try:
-        return frame, stored_outcomes(client, frame, cache=cache, tolerant=tolerant)
-    except InconsistentRunError as error:
-        if cache is None:
-            raise
-        _log.warning("%s; what is kept of the study in %s is dropped and read anew", error, cache)
-        forget(cache, client, study)
-    frame = load(client, study, cache=cache)
-    return frame, stored_outcomes(client, frame, cache=cache, tolerant=tolerant)
 
 
 def stored_outcomes(
@@ -148,7 +122,7 @@ def stored_outcomes(
     folder = None
     if cache is not None and experiment is not None:
         folder = cache_folder(cache, client.tracking_uri, str(experiment.experiment_id))
-    kept, wanted = PackedCache(folder), asked(client, frame)
+    kept, wanted = PackedCache(folder), outcome_requests(client, frame)
     faults: dict[str, str] = {}
     found = _read(wanted, kept, faults if tolerant else None)
     refuse_other_answers(frame.study, found, kept.test_sets)
@@ -161,8 +135,8 @@ def stored_outcomes(
 
 
 def _read(
-    wanted: Sequence[Asked], kept: PackedCache, faults: dict[str, str] | None
-) -> list[tuple[Asked, Packed | None]]:
+    wanted: Sequence[OutcomeRequest], kept: PackedCache, faults: dict[str, str] | None
+) -> list[tuple[OutcomeRequest, PackedAnswers | None]]:
     """Return each run's packed outcomes, from the cache or, several at once, from the server.
 
     A server does not say when a file was swapped. So those that were not looked at for longest are read again each
@@ -188,11 +162,14 @@ def _read(
 
 
 def _fetch(
-    absent: Sequence[Asked], found: dict[str, Packed | None], kept: PackedCache, faults: dict[str, str] | None
+    absent: Sequence[OutcomeRequest],
+    found: dict[str, PackedAnswers | None],
+    kept: PackedCache,
+    faults: dict[str, str] | None,
 ) -> None:
     """Read some runs from their files, into ``found`` and the cache."""
 
-    def packed(one: Asked) -> tuple[Packed, pa.Table] | None:
+    def packed(one: OutcomeRequest) -> tuple[PackedAnswers, pa.Table] | None:
         try:
             return _packed(one)
         except InconsistentRunError as error:
@@ -215,16 +192,16 @@ def _fetch(
             threads.shutdown(cancel_futures=True)
 
 
-def _packed(one: Asked) -> tuple[Packed, pa.Table] | None:
+def _packed(one: OutcomeRequest) -> tuple[PackedAnswers, pa.Table] | None:
     options = one.read()
     return None if options is None else pack(f"run {one.run}", options, one.headlines)
 
 
-def _compared(found: Sequence[tuple[Asked, Packed | None]]) -> tuple[list[Answered], list[str]]:
+def _compared(found: Sequence[tuple[OutcomeRequest, PackedAnswers | None]]) -> tuple[list[RunAnswers], list[str]]:
     """Keep the runs that can be compared, one base for each model, and say what is left out."""
     there = [(one, packed) for one, packed in found if packed is not None]
     lacking = [one.run for one, packed in found if packed is None and one.key.source is not None]
-    bases: dict[str, list[tuple[Asked, Packed]]] = {}
+    bases: dict[str, list[tuple[OutcomeRequest, PackedAnswers]]] = {}
     for one, packed in there:
         if one.key.source is None:
             bases.setdefault(one.key.model, []).append((one, packed))
@@ -244,13 +221,13 @@ def _compared(found: Sequence[tuple[Asked, Packed | None]]) -> tuple[list[Answer
     return runs, notes
 
 
-def _answered(one: Asked, packed: Packed) -> Answered:
-    return Answered(one.key, one.run, one.targets, packed)
+def _answered(one: OutcomeRequest, packed: PackedAnswers) -> RunAnswers:
+    return RunAnswers(one.key, one.run, one.targets, packed)
 
 
 def _without(runs: Sequence[str]) -> str:
     have = "has" if len(runs) == 1 else "have"
-    return f"{counted(len(runs), 'evaluation')} {have} no outcomes of single questions ({_names(runs)})."
+    return f"{quantity(len(runs), 'evaluation')} {have} no outcomes of single questions ({_names(runs)})."
 
 
 def _names(names: Sequence[str]) -> str:
@@ -288,7 +265,7 @@ def _targets(table: pa.Table) -> tuple[dict[Cell, NDArray[np.intp]], dict[Cell, 
     return found, {target: pd.Index(frame["question"].to_numpy()[at]) for target, at in found.items()}
 
 
-def _by_target(run: Answered, places: Mapping[Cell, NDArray[np.intp]], count: int) -> Iterator[tuple[Cell, Correct]]:
+def _by_target(run: RunAnswers, places: Mapping[Cell, NDArray[np.intp]], count: int) -> Iterator[tuple[Cell, Correct]]:
     answers = run.packed.correct(count)
     for target, at in places.items():
         if run.targets is None or target in run.targets:

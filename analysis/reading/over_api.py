@@ -20,13 +20,13 @@ from mlflow.store.entities import PagedList
 from mlflow.utils.search_utils import SearchUtils
 from tqdm import tqdm
 
-from analysis.reading.run_record import KINDS, Changes, Known, Record, Stated, digest, own_tags
+from analysis.reading.run_record import KINDS, KnownRun, RunRecord, RunState, StoreChanges, digest, own_tags
 from registry.tracking.names import Kind, Tag
 
 __all__ = ["changes_over_api"]
 
 _PAGE = 150
-_THREADS = 4  # an MLflow server has as many processes, unless it is told otherwise
+_THREADS = 4  # an MLflow server has as many processes by default
 _AT_ONCE = 500  # run ids in one question
 _SAMPLE = 16  # runs of a kind that are read again
 _MOST_GONE = 20  # runs looked for one by one, before everything is read again
@@ -36,28 +36,28 @@ class _TooMuchError(Exception):
     """Too much has changed to look for it one by one."""
 
 
-def changes_over_api(client: MlflowClient, experiment_id: str, known: Mapping[str, Known]) -> Changes:
+def changes_over_api(client: MlflowClient, experiment_id: str, known: Mapping[str, KnownRun]) -> StoreChanges:
     """Find what changed since the known runs were read; an edit of a finished run's metrics or tags only by chance."""
     with ThreadPoolExecutor(len(KINDS)) as kinds, ThreadPoolExecutor(_THREADS) as threads:
         store = _Store(client, experiment_id, threads, threads.submit(_counts, client, experiment_id))
         found = list(kinds.map(lambda kind: _changes(store, kind, known), KINDS))
-    return Changes(
+    return StoreChanges(
         frozenset[str]().union(*(changes.gone for changes in found)),
         tuple(run for changes in found for run in changes.read),
     )
 
 
-def _changes(store: _Store, kind: Kind, known: Mapping[str, Known]) -> Changes:
+def _changes(store: _Store, kind: Kind, known: Mapping[str, KnownRun]) -> StoreChanges:
     """Return what changed in the runs of a kind."""
     of_kind = {run_id: run for run_id, run in known.items() if run.kind is kind}
     try:
         return _since(store, kind, of_kind)
     except _TooMuchError:
         found = store.all(kind)
-        return Changes(frozenset(of_kind) - {stated.record.run_id for stated in found}, tuple(found))
+        return StoreChanges(frozenset(of_kind) - {stated.record.run_id for stated in found}, tuple(found))
 
 
-def _since(store: _Store, kind: Kind, known: Mapping[str, Known]) -> Changes:
+def _since(store: _Store, kind: Kind, known: Mapping[str, KnownRun]) -> StoreChanges:
     """Return what changed in the runs of a kind, if it is little."""
     if not known:
         raise _TooMuchError
@@ -76,7 +76,7 @@ def _since(store: _Store, kind: Kind, known: Mapping[str, Known]) -> Changes:
     states = {stated.record.run_id: stated.state for stated in (again.result() if again else ())}
     if states != {run_id: known[run_id].state for run_id in sample if run_id not in gone}:
         raise _TooMuchError
-    return Changes(gone, tuple(since))
+    return StoreChanges(gone, tuple(since))
 
 
 @dataclass(frozen=True)
@@ -106,11 +106,11 @@ class _Store:
             parts = [half for pair in halves for half in pair]
         return frozenset(gone)
 
-    def all(self, kind: Kind) -> list[Stated]:
+    def all(self, kind: Kind) -> list[RunState]:
         """Return every run, several pages at once where they can be asked for by their places."""
         if not self.counts.result():
             return self.some(kind, "")
-        found: dict[str, Stated] = {}
+        found: dict[str, RunState] = {}
         with tqdm(desc=f"reading {kind} runs", unit=" runs", file=sys.stderr, delay=2, leave=False) as progress:
             start, more = 0, True
             while more:
@@ -122,11 +122,11 @@ class _Store:
                 start = starts[-1] + _PAGE
         return list(found.values())
 
-    def _stated(self, kind: Kind, place: int) -> list[Stated]:
+    def _stated(self, kind: Kind, place: int) -> list[RunState]:
         # MLflow's own objects, one for every metric, would fill the memory and keep its collector busy.
         return [_stated(kind, run) for run in self._page(kind, "", place, _PAGE)]
 
-    def some(self, kind: Kind, condition: str) -> list[Stated]:
+    def some(self, kind: Kind, condition: str) -> list[RunState]:
         """Return the runs that fulfil a condition."""
         page = self._after(kind, condition, None, _PAGE)
         runs = list(page)
@@ -165,11 +165,11 @@ def _among(run_ids: Iterable[str]) -> str:
     return f"attributes.run_id IN ({', '.join(map(repr, run_ids))})"
 
 
-def _stated(kind: Kind, run: Run) -> Stated:
+def _stated(kind: Kind, run: Run) -> RunState:
     info, metrics = run.info, run.data.metrics
     tags = dict(sorted(own_tags(run.data.tags).items()))
     state = digest(
         "api", info.run_name, info.start_time, info.end_time, info.artifact_uri, tags, sorted(metrics.items())
     )
-    record = Record(info.run_id, info.run_name or "", info.status, info.start_time, tags, metrics)
-    return Stated(kind, record, info.end_time or 0, info.artifact_uri, state)
+    record = RunRecord(info.run_id, info.run_name or "", info.status, info.start_time, tags, metrics)
+    return RunState(kind, record, info.end_time or 0, info.artifact_uri, state)

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, create_engine, text
 from sqlalchemy.exc import OperationalError, ProgrammingError
 from sqlalchemy.pool import NullPool
 
-from analysis.reading.run_record import KINDS, Changes, Known, Record, Stated, digest, own_tags
+from analysis.reading.run_record import KINDS, KnownRun, RunRecord, RunState, StoreChanges, digest, own_tags
 from registry.tracking.names import Kind, Tag
 
 __all__ = ["SchemaError", "changes_over_sql"]
@@ -43,7 +43,7 @@ class SchemaError(Exception):
     """The database does not have the tables or columns asked for."""
 
 
-def changes_over_sql(uri: str, experiment_id: str, known: Mapping[str, Known]) -> Changes:
+def changes_over_sql(uri: str, experiment_id: str, known: Mapping[str, KnownRun]) -> StoreChanges:
     """Compare every finished run of an experiment with its known state, and read those that differ.
 
     Raises
@@ -62,7 +62,7 @@ def changes_over_sql(uri: str, experiment_id: str, known: Mapping[str, Known]) -
     finally:
         engine.dispose()
     read = tuple(_stated(run_id, *states[run_id], metrics.get(run_id, {})) for run_id in differing)
-    return Changes(frozenset(known) - frozenset(states), read)
+    return StoreChanges(frozenset(known) - frozenset(states), read)
 
 
 _State = tuple[str, str, int, int, str, str, dict[str, str]]
@@ -113,5 +113,5 @@ def _stated(
     kind: str,
     tags: Mapping[str, str],
     metrics: Mapping[str, Any],
-) -> Stated:
-    return Stated(Kind(kind), Record(run_id, name, "FINISHED", started, tags, metrics), ended, artifacts, state)
+) -> RunState:
+    return RunState(Kind(kind), RunRecord(run_id, name, "FINISHED", started, tags, metrics), ended, artifacts, state)

@@ -9,18 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from analysis.reading.cache import CachedTable
 from analysis.reading.run_record import InconsistentRunError
+from registry.tracking.columns import ANSWER_COLUMNS
 
-__all__ = ["COLUMNS", "Packed", "PackedCache", "pack"]
-
-#: What is read of an artifact ``outcomes.parquet``: one row per question and option.
-COLUMNS = ("task", "language", "question", "right", "chosen", "chosen_norm")
+__all__ = ["PackedAnswers", "PackedCache", "pack"]
 
 _VERSION = "3"
 _ASKED = ["task", "language", "question"]
@@ -38,7 +35,7 @@ _BITS = pa.schema(
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
+class PackedAnswers:
     """The correctness of one run's answers.
 
     Attributes
@@ -57,7 +54,7 @@ class Packed:
         return np.unpackbits(np.frombuffer(self.bits, np.uint8), count=count).astype(np.bool_)
 
 
-def pack(run: str, options: pa.Table, headlines: Mapping[str, str]) -> tuple[Packed, pa.Table]:
+def pack(run: str, options: pa.Table, headlines: Mapping[str, str]) -> tuple[PackedAnswers, pa.Table]:
     """Return whether a run's headline accuracy counts each question as correct, and the questions in their order.
 
     Parameters
@@ -65,7 +62,7 @@ def pack(run: str, options: pa.Table, headlines: Mapping[str, str]) -> tuple[Pac
     run
         What to call it in errors.
     options
-        One row per question and option, with `COLUMNS`.
+        One row per question and option, with `registry.tracking.columns.ANSWER_COLUMNS`.
     headlines
         By task, ``acc`` or ``acc_norm``.
 
@@ -74,7 +71,7 @@ def pack(run: str, options: pa.Table, headlines: Mapping[str, str]) -> tuple[Pac
     InconsistentRunError
         If a column or a headline is missing, or a question has not exactly one right and one chosen option.
     """
-    if lacking := [name for name in COLUMNS if name not in options.column_names]:
+    if lacking := [name for name in ANSWER_COLUMNS if name not in options.column_names]:
         raise InconsistentRunError(f"{run}: its outcomes have no column {', '.join(lacking)}")
     tasks = _texts(options["task"])
     if unknown := sorted(set(pc.unique(tasks).to_pylist()) - set(headlines)):
@@ -89,7 +86,7 @@ def pack(run: str, options: pa.Table, headlines: Mapping[str, str]) -> tuple[Pac
     if not questions.equals(answers.select(_ASKED).combine_chunks()):
         raise InconsistentRunError(f"{run}: a question has not exactly one right and one chosen option")
     bits = np.packbits(answered["right"].to_numpy()).tobytes()
-    return Packed(_digest(questions), bits), questions
+    return PackedAnswers(_digest(questions), bits), questions
 
 
 def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
@@ -113,21 +110,21 @@ class PackedCache:
 
     folder: Path | None
     test_sets: dict[str, pa.Table] = field(default_factory=dict)
-    _rows: dict[str, tuple[str, str, int, Packed]] = field(default_factory=dict)
+    _rows: dict[str, tuple[str, str, int, PackedAnswers]] = field(default_factory=dict)
     _unsaved: int = 0
 
     def __post_init__(self) -> None:
         if self.folder is None:
             return
         for row in CachedTable(self.folder / "outcomes.parquet", _BITS, _VERSION).read().to_pylist():
-            packed = Packed(row["test_set"], row["bits"])
+            packed = PackedAnswers(row["test_set"], row["bits"])
             self._rows[row["run"]] = (row["stamp"], row["headlines"], row["checked"], packed)
         for test_set in {packed.test_set for *_, packed in self._rows.values()}:
             questions = self._file(test_set).read()
             if len(questions) and _digest(questions) == test_set:
                 self.test_sets[test_set] = questions
 
-    def find(self, run: str, stamp: str, headlines: str) -> Packed | None:
+    def find(self, run: str, stamp: str, headlines: str) -> PackedAnswers | None:
         """Return a run as it was packed, unless its file or what counts changed since, or its questions are lost."""
         row = self._rows.get(run)
         if row is None or row[:2] != (stamp, headlines) or row[3].test_set not in self.test_sets:
@@ -139,7 +136,7 @@ class PackedCache:
         """Return when a run was last read from its file, in milliseconds since the epoch; 0 for never."""
         return self._rows[run][2] if run in self._rows else 0
 
-    def add(self, run: str, stamp: str, headlines: str, packed: Packed, questions: pa.Table) -> None:
+    def add(self, run: str, stamp: str, headlines: str, packed: PackedAnswers, questions: pa.Table) -> None:
         """Keep a run."""
         if packed.test_set not in self.test_sets:
             self.test_sets[packed.test_set] = questions
@@ -166,10 +163,6 @@ class PackedCache:
         for run in gone:
             del self._rows[run]
         self._unsaved += len(gone)
-
-    def questions(self, packed: Packed) -> pd.DataFrame:
-        """Return the questions of a run: ``task``, ``language``, ``question``."""
-        return self.test_sets[packed.test_set].to_pandas()
 
     def _file(self, test_set: str) -> CachedTable:
         assert self.folder is not None

@@ -14,17 +14,9 @@ from registry.tracking import metric_names
 from registry.tracking.names import Kind, Tag
 
 __all__ = [
-    "DELTA_TOLERANCE_PP",
-    "KINDS",
-    "Changes",
-    "InconsistentRunError",
-    "Known",
-    "Record",
-    "Stated",
-    "digest",
-    "observations_of",
-    "own_tags",
-]
+    "DELTA_TOLERANCE_PP", "KINDS", "InconsistentRunError", "KnownRun", "RunRecord", "RunState", "StoreChanges",
+    "digest", "observations_of", "own_tags",
+]  # fmt: skip
 
 #: Largest difference, in pp, between a recorded delta and score minus baseline that rounding may explain.
 DELTA_TOLERANCE_PP = 1e-6
@@ -39,7 +31,7 @@ class InconsistentRunError(Refused):
 
 
 @dataclass(frozen=True)
-class Record:
+class RunRecord:
     """A run as stored: ``started`` is in milliseconds since the epoch."""
 
     run_id: str
@@ -82,7 +74,7 @@ class Record:
         return {cell: value for cell, value in found if cell is not None}
 
 
-def observations_of(evaluation: Record, baseline: Mapping[Cell, float] | None) -> list[dict[str, Any]]:
+def observations_of(evaluation: RunRecord, baseline: Mapping[Cell, float] | None) -> list[dict[str, Any]]:
     """Return one observation per target of an evaluation, with ``started`` and ``fingerprint`` for telling runs apart.
 
     Parameters
@@ -118,7 +110,12 @@ def observations_of(evaluation: Record, baseline: Mapping[Cell, float] | None) -
 
 
 def _on_target(
-    evaluation: Record, source: Cell, regime: Regime, target: Cell, delta: float, baseline: Mapping[Cell, float] | None
+    evaluation: RunRecord,
+    source: Cell,
+    regime: Regime,
+    target: Cell,
+    delta: float,
+    baseline: Mapping[Cell, float] | None,
 ) -> dict[str, str | float]:
     """Return what an evaluation says of one target."""
     if regime is not regime_of(source, target):
@@ -144,7 +141,7 @@ def _on_target(
     }
 
 
-def _check_delta(evaluation: Record, target: Cell, recorded: float, expected: float) -> None:
+def _check_delta(evaluation: RunRecord, target: Cell, recorded: float, expected: float) -> None:
     """Raise unless the recorded delta is a number and the expected one."""
     # Written as "not within" so that NaN, of a missing score or baseline, fails too.
     if not abs(recorded - expected) <= DELTA_TOLERANCE_PP:
@@ -166,7 +163,7 @@ _PROCESS_TAGS = frozenset({Tag.HEARTBEAT, Tag.WORKER})
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class KnownRun:
     """A finished run that was read before: when it ended, and its state then."""
 
     kind: Kind
@@ -175,22 +172,22 @@ class Known:
 
 
 @dataclass(frozen=True, slots=True)
-class Stated:
+class RunState:
     """A finished run as just read: where its artifacts are, and a digest of all that may be edited in it."""
 
     kind: Kind
-    record: Record
+    record: RunRecord
     ended: int
     artifacts: str
     state: str
 
 
 @dataclass(frozen=True)
-class Changes:
+class StoreChanges:
     """Runs that are there no more or no longer finished, and runs to take instead of or beside the known."""
 
     gone: frozenset[str] = frozenset()
-    read: tuple[Stated, ...] = ()
+    read: tuple[RunState, ...] = ()
 
     def __bool__(self) -> bool:
         return bool(self.gone or self.read)

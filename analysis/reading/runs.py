@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,16 +16,35 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from mlflow import MlflowClient
 
+from analysis.measures.numerals import quantity
 from analysis.reading.cache import CachedTable, cache_folder
 from analysis.reading.over_api import changes_over_api
 from analysis.reading.over_sql import SchemaError, changes_over_sql
-from analysis.reading.run_record import Changes, InconsistentRunError, Known, Record, Stated, observations_of
+from analysis.reading.run_record import (
+    InconsistentRunError,
+    KnownRun,
+    RunRecord,
+    RunState,
+    StoreChanges,
+    observations_of,
+)
 from registry.cells import Cell, Regime
 from registry.tracking import metric_names
+from registry.tracking.duplicates import (
+    Conflict,
+    Resolution,
+    Result,
+    refuse_conflicts,
+    resolve,
+    resolve_runs,
+    result_values,
+    same_results,
+    shared_fingerprints,
+)
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import is_database
 
-__all__ = ["StoredRuns", "read_runs"]
+__all__ = ["StoredRuns", "counting_runs", "read_runs", "readable_runs"]
 
 _log = logging.getLogger(__name__)
 
@@ -100,11 +119,11 @@ class StoredRuns:
     def __len__(self) -> int:
         return int(self.table.num_rows)
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[RunRecord]:
         """Return the runs one by one, with the metrics kept of them."""
         return [self._record(row) for row in self.table.to_pylist()]
 
-    def record(self, run_id: str) -> Record:
+    def record(self, run_id: str) -> RunRecord:
         """Return one run."""
         (found,) = StoredRuns(self.table.filter(pc.equal(self.table["run_id"], run_id))).records()
         return found
@@ -118,7 +137,7 @@ class StoredRuns:
         return pd.concat([run_ids, pa.table(columns).to_pandas()], axis=1)
 
     @staticmethod
-    def _record(row: Mapping[str, Any]) -> Record:
+    def _record(row: Mapping[str, Any]) -> RunRecord:
         metrics: dict[str, float] = {}
         for place, (task, language, regime) in enumerate(zip(row["task"], row["language"], row["regime"], strict=True)):
             target = Cell(task, language)
@@ -126,7 +145,7 @@ class StoredRuns:
             if regime:
                 spelled["delta"] = metric_names.delta(Regime(regime), target)
             metrics |= {spelled[q]: row[q][place] for q in _NUMBERS if not math.isnan(row[q][place])}
-        return Record(row["run_id"], row["name"], "FINISHED", row["started"], json.loads(row["tags"]), metrics)
+        return RunRecord(row["run_id"], row["name"], "FINISHED", row["started"], json.loads(row["tags"]), metrics)
 
 
 def read_runs(client: MlflowClient, experiment_id: str, *, cache: Path | None = None) -> StoredRuns:
@@ -151,7 +170,7 @@ def read_runs(client: MlflowClient, experiment_id: str, *, cache: Path | None = 
     return StoredRuns(updated)
 
 
-def _changes(client: MlflowClient, experiment_id: str, known: Mapping[str, Known]) -> Changes:
+def _changes(client: MlflowClient, experiment_id: str, known: Mapping[str, KnownRun]) -> StoreChanges:
     """Ask a database itself where the store is one, else the server."""
     if is_database(client.tracking_uri):
         try:
@@ -161,12 +180,12 @@ def _changes(client: MlflowClient, experiment_id: str, known: Mapping[str, Known
     return changes_over_api(client, experiment_id, known)
 
 
-def _known(table: pa.Table) -> dict[str, Known]:
+def _known(table: pa.Table) -> dict[str, KnownRun]:
     columns = [table[name].to_pylist() for name in ("run_id", "kind", "ended", "state")]
-    return {run_id: Known(Kind(kind), *rest) for run_id, kind, *rest in zip(*columns, strict=True)}
+    return {run_id: KnownRun(Kind(kind), *rest) for run_id, kind, *rest in zip(*columns, strict=True)}
 
 
-def _updated(table: pa.Table, changes: Changes) -> pa.Table:
+def _updated(table: pa.Table, changes: StoreChanges) -> pa.Table:
     """Return the table without the runs that are gone or read anew, with those read, the oldest run first."""
     if not changes:
         return table
@@ -178,7 +197,7 @@ def _updated(table: pa.Table, changes: Changes) -> pa.Table:
     return pa.concat_tables([kept, new]).sort_by([("started", "ascending"), ("run_id", "ascending")]).combine_chunks()
 
 
-def _row(stated: Stated) -> dict[str, Any]:
+def _row(stated: RunState) -> dict[str, Any]:
     record, fault = stated.record, ""
     try:
         targets = _evaluated(record) if stated.kind is Kind.EVALUATE else _baseline(record)
@@ -199,7 +218,7 @@ def _row(stated: Stated) -> dict[str, Any]:
     }
 
 
-def _evaluated(record: Record) -> list[tuple[Any, ...]]:
+def _evaluated(record: RunRecord) -> list[tuple[Any, ...]]:
     """Return an evaluation's targets, checked but for their baselines."""
     return [
         (
@@ -215,18 +234,87 @@ def _evaluated(record: Record) -> list[tuple[Any, ...]]:
     ]
 
 
-def _baseline(record: Record) -> list[tuple[Any, ...]]:
+def _baseline(record: RunRecord) -> list[tuple[Any, ...]]:
     """Return a baseline's targets."""
     record.tag(Tag.BASE_MODEL)
     others = [record.by_target(name) for name in ("acc", "acc_norm", "chance", "chance_p")]
     return [
-        (
-            target.task,
-            target.language,
-            "",
-            score,
-            *(values.get(target, math.nan) for values in others),
-            math.nan,
-        )
+        (target.task, target.language, "", score, *(values.get(target, math.nan) for values in others), math.nan)
         for target, score in record.by_target("score").items()
     ]
+
+
+# --- which runs count: those that can be read, and of equal fingerprints the first complete one
+
+
+_LISTED = 5  # how many runs a note spells out
+
+
+def readable_runs(runs: StoredRuns) -> tuple[StoredRuns, list[str]]:
+    """Return the runs that can be placed in a study, and a sentence on each kind of those that cannot."""
+    faults = {run_id: fault for run_id, fault in runs.faults.items() if fault}
+    if not faults:
+        return runs, []
+    listed = "; ".join(list(faults.values())[:_LISTED]) + ("; …" if len(faults) > _LISTED else "")
+    return runs.without(faults), [
+        f"Left out: {quantity(len(faults), 'run')} that cannot be read as runs of this study ({listed})."
+    ]
+
+
+def counting_runs(client: MlflowClient, study: str, runs: StoredRuns) -> tuple[StoredRuns, list[str]]:
+    """Return the runs that count, and a sentence on each kind of those that do not.
+
+    Raises
+    ------
+    ConflictError
+        If runs of one fingerprint differ in their results.
+    InconsistentRunError
+        If they do only by what is kept of them on this machine.
+    """
+    found = _resolution(client, runs)
+    if found.conflicts and not _is_in_store(client, found.conflicts[0]):
+        raise InconsistentRunError(f"{found.conflicts[0]}; the store has the same results of both")
+    refuse_conflicts(found.conflicts, f"study {study}")
+    notes = []
+    if found.duplicates:
+        pairs = [f"{again} repeats {first}" for again, first in sorted(found.duplicates.items())]
+        notes.append(
+            f"Counted once: {quantity(len(pairs), 'run')} with the fingerprint and the results of an earlier one "
+            f"({_listed(pairs)})."
+        )
+    if found.incomplete:
+        notes.append(
+            f"Left out: {quantity(len(found.incomplete), 'run')} without some results that another of the same "
+            f"fingerprint has ({_listed(sorted(found.incomplete))})."
+        )
+    return runs.without({*found.duplicates, *found.incomplete}), notes
+
+
+def _resolution(client: MlflowClient, runs: StoredRuns) -> Resolution:
+    """Resolve the runs whose fingerprints are shared; the others need not be looked at."""
+    kinds = runs.table["kind"].to_pylist()
+    marks = [f"{kind} {tags.get(Tag.FINGERPRINT, '')}" for kind, tags in zip(kinds, runs.tags.values(), strict=True)]
+    shared = shared_fingerprints(marks)
+    if not shared:
+        return Resolution()
+    repeated = [run_id for run_id, mark in zip(runs.tags, marks, strict=True) if mark in shared]
+    among = runs.only(repeated)
+    rows = zip(among.records(), among.table["kind"].to_pylist(), among.table["ended"].to_pylist(), strict=True)
+    results = [_result(record, kind, ended) for record, kind, ended in rows]
+    return resolve(
+        results, lambda first, second: same_results(client, client.get_run(first.run_id), client.get_run(second.run_id))
+    )
+
+
+def _is_in_store(client: MlflowClient, conflict: Conflict) -> bool:
+    """Whether a conflict is one of the runs themselves, and not of what is kept of them."""
+    pair = [client.get_run(run_id) for run_id in (conflict.first, conflict.second)]
+    return bool(resolve_runs(client, pair).conflicts)
+
+
+def _result(record: RunRecord, kind: str, ended: int) -> Result:
+    return Result(record.run_id, kind, record.started, ended, record.tags, result_values(record.metrics))
+
+
+def _listed(texts: Sequence[str]) -> str:
+    return ", ".join(texts[:_LISTED]) + (", …" if len(texts) > _LISTED else "")

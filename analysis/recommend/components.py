@@ -25,8 +25,8 @@ _COLUMNS = pa.schema([("component", pa.string()), ("variance", pa.float64())])
 def components_of(cells: pd.DataFrame, noise: NoiseTable, *, cache: Path | None = None) -> dict[str, float]:
     """Return the variances of all terms about the means of regimes, in pp², none below 0.
 
-    What the cells do not tell apart counts as 0, its variance being part of another's; so does what cannot be estimated
-    at all, as in a study of one source.
+    A component that the cells do not identify counts as 0, its variance being part of another's. So does one that
+    cannot be estimated at all, as in a study of one source.
 
     Parameters
     ----------

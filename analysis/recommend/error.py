@@ -38,7 +38,7 @@ def leave_one_source_out(expected: Expectation, model: str) -> pd.DataFrame:
     -----
     The regime mean is that of the base's other sources. Leaving sources out in turn puts equal predictions in the order
     opposite to what was measured: what is left lacks the best. So within targets the regime mean is that of all
-    sources, and for sources left out of every base, which only regimes and distances tell apart, there is no such
+    sources, and for sources left out of every base, which only regimes and distances distinguish, there is no such
     correlation. The variance components are those of all cells.
     """
     cells, of_model = expected.cells, (expected.cells["model"] == model).to_numpy()
@@ -79,7 +79,7 @@ def trust(errors: pd.DataFrame) -> list[str]:
         own, mean = (rows[rows["predictor"] == name].iloc[0] for name in (EFFECTS, REGIME_MEAN))
         which = "trained on other bases alone" if left_out == HERE else "trained on no base"
         if math.isnan(own["rmse"]):
-            said.append(f"Sources {which}: there is nothing to judge predictions by here.")
+            said.append(f"Sources {which}: nothing here allows a comparison.")
             continue
         said.append(f"Sources {which}: {_verdict(own, mean, left_out == HERE)}, {own['n_sources']} left out in turn.")
     return said
@@ -93,10 +93,10 @@ def _verdict(own: pd.Series, mean: pd.Series, ordered: bool) -> str:
     if own["rmse"] >= mean["rmse"]:
         verdict = "predictions are NO BETTER than the regime mean"
     elif ordered and own["rank_within_targets"] <= mean["rank_within_targets"]:
-        verdict = "predictions are nearer than the regime mean, but order sources NO BETTER"
+        verdict = "predictions are closer than the regime mean, but rank sources NO BETTER"
     else:
         verdict = "predictions are better than the regime mean"
-    same = "" if ordered else "; those of one regime and distance are not told apart"
+    same = "" if ordered else "; sources of equal regime and distance get equal predictions"
     return f"{verdict}: {numbers}{same}"
 
 

@@ -2,32 +2,27 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
-from mlflow import MlflowClient
 
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.cells import adjusted, assumed_cells, measured_cells
 from analysis.corrected.effects import shrink
-from analysis.reading.cache import cache_folder, forget
-from analysis.reading.frame import Frame, load
+from analysis.reading.frame import Frame
 from analysis.reading.observations import cell_names
 from analysis.reading.observations import cells as averaged
-from analysis.reading.outcomes import stored_outcomes, study_outcomes
+from analysis.reading.outcomes import study_outcomes
 from analysis.reading.run_record import InconsistentRunError
+from analysis.reading.study import StudyStore
 from analysis.recommend.components import components_of, stored_noise
 from analysis.recommend.expectation import noise_of
 from registry.cells import Cell
 from registry.errors import Refused
 from registry.tracking.columns import ADAPTER, BLOCK, TARGET
 from registry.tracking.names import Tag
-from registry.tracking.store import experiment_id
 
 __all__ = ["COLUMNS", "VersionEvidence", "version_evidence"]
 
@@ -37,8 +32,6 @@ COLUMNS = [
     "regime", "score", "baseline", "chance", "chance_p", "delta", "se", "low", "high", "p", "q", "shrunken",
     "shrunken_sd",
 ]  # fmt: skip
-
-_log = logging.getLogger(__name__)
 
 _SAME_PP = 1e-6
 
@@ -67,14 +60,13 @@ class VersionEvidence:
 
 
 def version_evidence(
-    client: MlflowClient,
+    store: StudyStore,
     frame: Frame,
     version: str,
     *,
     family: Sequence[Cell],
     shrunken: bool = False,
     questions: int | Mapping[str, int] = QUESTIONS,
-    cache: Path | None = None,
 ) -> VersionEvidence:
     """Return what a version's own answers show; seeds are other versions, of which only the estimate takes account.
 
@@ -88,41 +80,33 @@ def version_evidence(
         Whether the source's shrunken estimates are wanted, for which the whole study is read.
     questions
         Test items per target, or by task, to assume where the version has no outcomes of questions.
-    cache
-        Folder that keeps what was read, as for `analysis.reading.frame.load`.
 
     Raises
     ------
     Refused
         If the study has no finished evaluation of the version, or its outcomes contradict what was recorded.
     """
-    way: dict[str, Any] = {"family": family, "shrunken": shrunken, "questions": questions, "cache": cache}
-    try:
-        return _evidence(client, frame, version, **way)
-    except InconsistentRunError as error:
-        if cache is None:
-            raise
-        # The frame may come from what is kept on this machine: no run is blamed before it was read anew.
-        _log.warning("%s; what is kept of the study in %s is dropped and read anew", error, cache)
-        forget(cache, client, frame.study)
-        return _evidence(client, load(client, frame.study, cache=cache), version, **way)
+
+    def read(current: Frame) -> VersionEvidence:
+        return _evidence(store, current, version, family=family, shrunken=shrunken, questions=questions)
+
+    return store.retried(frame, read)
 
 
 def _evidence(
-    client: MlflowClient,
+    store: StudyStore,
     frame: Frame,
     version: str,
     *,
     family: Sequence[Cell],
     shrunken: bool,
     questions: int | Mapping[str, int],
-    cache: Path | None,
 ) -> VersionEvidence:
     mine = frame.observations[frame.observations["model_version"] == version]
     if mine.empty:
         raise _no_evaluation(frame, version)
     cells = averaged(mine)
-    tested, noise = _tested(client, frame, mine, cells, version, questions)
+    tested, noise = _tested(store, frame, mine, cells, version, questions)
     table = cells.merge(tested[[*TARGET, "se", "low", "high", "p"]], on=TARGET, how="left", validate="one_to_one")
     table = table.assign(
         chance=_of_baselines(frame, table, "chance"),
@@ -133,29 +117,31 @@ def _evidence(
     table.index = pd.Index(cell_names(table, "target"))
     table["q"] = adjusted(table["p"], pd.Series(table.index.isin(list(map(str, family))), table.index))
     if shrunken:
-        estimates = _estimates(client, frame, table, questions, cache)
+        estimates = _estimates(store, frame, table, questions)
         table[["shrunken", "shrunken_sd"]] = estimates.reindex(table.index)
     return VersionEvidence(table[COLUMNS], ", ".join(sorted(set(mine["run_id"].astype(str)))), noise)
 
 
 def _no_evaluation(frame: Frame, version: str) -> Refused:
     """Say why no evaluation of a version counts, and which version's does in its place."""
-    told = f"study {frame.study} has no evaluation of {version} that counts"
+    problem = f"study {frame.study} has no evaluation of {version} that counts"
     tags = [] if frame.runs is None else list(frame.runs.tags.values())
     marks = {of_run.get(Tag.FINGERPRINT) for of_run in tags if of_run.get(Tag.MODEL_VERSION) == version}
     counting = frame.observations[["run_id", "model_version"]].drop_duplicates()
     for run_id, other in counting.itertuples(index=False):
         if frame.runs is not None and frame.runs.tags[run_id].get(Tag.FINGERPRINT) in marks:
             name, _, number = str(other).rpartition("/")
-            return Refused(f"{told}: it repeats {other}, which was evaluated first: -P name={name} -P version={number}")
+            return Refused(
+                f"{problem}: it repeats {other}, which was evaluated first: -P name={name} -P version={number}"
+            )
     return Refused(
-        f"{told}: none has finished, or another version of the same base, source and seed was evaluated later; "
+        f"{problem}: none has finished, or another version of the same base, source and seed was evaluated later; "
         "evaluate it (again) with -e evaluate"
     )
 
 
 def _tested(
-    client: MlflowClient,
+    store: StudyStore,
     frame: Frame,
     mine: pd.DataFrame,
     cells: pd.DataFrame,
@@ -163,8 +149,7 @@ def _tested(
     questions: int | Mapping[str, int],
 ) -> tuple[pd.DataFrame, str]:
     """Test the version by its answers, or by an assumed noise where it has none."""
-    # Without the cache, which would forget the runs of the study that are not asked for.
-    stored = stored_outcomes(client, replace(frame, observations=mine))
+    stored = store.outcomes(replace(frame, observations=mine), cached=False)
     if not stored.runs:
         scored = cells[cells[["score", "baseline"]].notna().all(axis=1)]
         if scored.empty:
@@ -191,17 +176,12 @@ def _of_baselines(frame: Frame, table: pd.DataFrame, column: str) -> pd.Series:
 
 
 def _estimates(
-    client: MlflowClient,
-    frame: Frame,
-    table: pd.DataFrame,
-    questions: int | Mapping[str, int],
-    cache: Path | None,
+    store: StudyStore, frame: Frame, table: pd.DataFrame, questions: int | Mapping[str, int]
 ) -> pd.DataFrame:
     """Return the shrunken estimates of the version's source, by target."""
     cells = averaged(frame.observations)
-    experiment = experiment_id(client, frame.study)
-    kept = None if cache is None else cache_folder(cache, client.tracking_uri, experiment)
-    measured = stored_noise(stored_outcomes(client, frame, cache=cache), cache=kept)
+    kept = store.folder
+    measured = stored_noise(store.outcomes(frame), cache=kept)
     noise, _ = noise_of(cells, measured, questions=questions)
     cells = cells.merge(noise.table[BLOCK], on=BLOCK, how="inner").reset_index(drop=True)
     posterior = shrink(cells, components_of(cells, noise, cache=kept), noise, means_by="regime")

@@ -12,16 +12,15 @@ from numpy.typing import NDArray
 
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.noise import NoiseTable, assumed_noise
-from analysis.measures.numerals import counted
-from analysis.measures.vectors import Vectors
-from analysis.published.linguistic import cosine_distances
+from analysis.measures.numerals import quantity
+from analysis.published.linguistic import LanguageVectors, cosine_distances
 from analysis.recommend.components import components_of
-from analysis.recommend.prediction import Effects, Expected
+from analysis.recommend.prediction import EffectPredictor, ExpectedEffects
 from registry.cells import Cell, Regime, regime_of
 from registry.errors import Refused
 from registry.tracking.columns import BLOCK
 
-__all__ = ["Design", "Expectation", "expectation", "noise_of"]
+__all__ = ["Expectation", "MeansDesign", "expectation", "noise_of"]
 
 Array = NDArray[np.float64]
 
@@ -35,25 +34,25 @@ class Expectation:
     cells
         Those it rests on.
     design
-        How the means of cells go by regime and, where vectors of their languages are known, by distance.
+        How the means of cells depend on regime and, where vectors of their languages are known, by distance.
     noise
         How the sampling noise is known.
     """
 
     cells: pd.DataFrame
-    effects: Effects
-    design: Design
+    effects: EffectPredictor
+    design: MeansDesign
     noise: str
     notes: tuple[str, ...]
 
-    def of(self, model: str, sources: Sequence[Cell], targets: Sequence[Cell]) -> list[Expected]:
+    def of(self, model: str, sources: Sequence[Cell], targets: Sequence[Cell]) -> list[ExpectedEffects]:
         """Return the true effects, in pp, that are expected of every source on targets of a model."""
         designs = [self.design.of(source, targets) for source in sources]
         return self.effects.expected(model, list(map(str, sources)), list(map(str, targets)), designs)
 
 
 @dataclass(frozen=True)
-class Design:
+class MeansDesign:
     """Columns of the means: one for each regime that has cells, and the distance of the languages if it is known."""
 
     regimes: tuple[str, ...]
@@ -77,7 +76,7 @@ def expectation(
     cells: pd.DataFrame,
     measured: NoiseTable | None = None,
     *,
-    vectors: Vectors | None = None,
+    vectors: LanguageVectors | None = None,
     questions: int | Mapping[str, int] = QUESTIONS,
     cache: Path | None = None,
 ) -> Expectation:
@@ -107,11 +106,11 @@ def expectation(
         raise Refused("the noise of no cell is known: it takes outcomes of questions, or scores and baselines")
     if lost := len(cells) - len(known):
         notes.append(
-            f"{counted(lost, 'cell')} left out: neither outcomes nor a score and a baseline to know the noise by."
+            f"{quantity(lost, 'cell')} left out: neither outcomes nor a score and a baseline to know the noise by."
         )
     design, said = _design(known, vectors)
     columns = design.columns(known["regime"], known["source_language"], known["target_language"])
-    effects = Effects(known, components_of(known, noise, cache=cache), noise, columns)
+    effects = EffectPredictor(known, components_of(known, noise, cache=cache), noise, columns)
     return Expectation(known, effects, design, noise.note, (*notes, *said))
 
 
@@ -129,15 +128,15 @@ def noise_of(
     if measured is None or table.empty:
         return assumed, [f"Sampling noise is {assumed.note}."]
     both = pd.concat([table, assumed.table], ignore_index=True)
-    blocks = counted(len(assumed.table), "target")
+    blocks = quantity(len(assumed.table), "target")
     note = f"{measured.note}; of {blocks} without outcomes {assumed.note}"
     return NoiseTable(both, note), [f"Sampling noise is {note}."]
 
 
-def _design(cells: pd.DataFrame, vectors: Vectors | None) -> tuple[Design, list[str]]:
-    """Return how the means of cells go, and what to say of the distances."""
+def _design(cells: pd.DataFrame, vectors: LanguageVectors | None) -> tuple[MeansDesign, list[str]]:
+    """Return how the means of cells depend on regime and distance, and notes on the distances."""
     regimes = tuple(str(regime) for regime in Regime if (cells["regime"] == str(regime)).any())
-    plain = Design(regimes, None)
+    plain = MeansDesign(regimes, None)
     if vectors is None:
         return plain, []
     languages = sorted({*cells["source_language"], *cells["target_language"]})
@@ -147,9 +146,9 @@ def _design(cells: pd.DataFrame, vectors: Vectors | None) -> tuple[Design, list[
     lacking = [name for name in languages if np.isnan(mean.loc[name]).all()]
     if lacking or mean.isna().any(axis=None):
         which = f", of {', '.join(lacking)} among others" if lacking else ""
-        return plain, [f"Linguistic distance does not count: some languages have no vectors ({vectors.origin}{which})."]
-    with_distance = Design(regimes, mean)
+        return plain, [f"Linguistic distance is not used: some languages have no vectors ({vectors.origin}{which})."]
+    with_distance = MeansDesign(regimes, mean)
     columns = with_distance.columns(cells["regime"], cells["source_language"], cells["target_language"])
     if np.linalg.matrix_rank(columns) < columns.shape[1]:
-        return plain, ["Linguistic distance does not count: all pairs of languages here are equally far."]
-    return with_distance, [f"Means go by linguistic distance too ({vectors.origin})."]
+        return plain, ["Linguistic distance is not used: all pairs of languages here are equally far."]
+    return with_distance, [f"Means depend on linguistic distance too ({vectors.origin})."]

@@ -14,35 +14,28 @@ from scipy import stats
 from analysis.corrected.by_cell import QUESTIONS
 from analysis.corrected.noise import NoiseTable
 from analysis.measures.levels import TAILS
-from analysis.measures.numerals import fixed, pp
-from analysis.measures.vectors import Vectors
+from analysis.measures.numerals import aligned, fixed, pp
+from analysis.published.linguistic import LanguageVectors
 from analysis.reading.frame import Frame
 from analysis.reading.observations import cell_names
 from analysis.reading.observations import cells as averaged
 from analysis.recommend.error import leave_one_source_out, trust
 from analysis.recommend.expectation import Expectation, expectation
-from analysis.recommend.prediction import Expected
+from analysis.recommend.prediction import ExpectedEffects
 from registry.cells import HARM_PP, Cell, regime_of
 from registry.errors import Refused, unknown
 from registry.files.outputs import staged
 
 __all__ = [
-    "COLUMNS",
-    "MEASURED",
-    "NEW",
-    "OTHER_BASES",
-    "PARTLY",
-    "Candidate",
-    "Recommendation",
-    "candidates",
+    "COLUMNS", "MEASURED", "NEW", "OTHER_BASES", "PARTLY", "Recommendation", "SourceCandidate", "candidates",
     "recommend",
-]
+]  # fmt: skip
 
 _FILES = ("recommend.csv", "recommend_errors.csv", "recommend.txt")
 
 Array = NDArray[np.float64]
 
-#: Gains, effects and measured deltas in pp, risks as probabilities; ``low`` and ``high`` bound 95 %.
+#: Gains, effects and measured deltas in pp, risks as probabilities; ``low`` and ``high`` bound 95%.
 COLUMNS = [
     "rank", "source", "basis", "gain", "low", "high", "p_gain", "measured", "regime_mean", "risk", "worst_protected",
     "worst_effect", "worst_risk", "versions",
@@ -81,27 +74,22 @@ class Recommendation:
             "": shown["rank"].astype(str),
             "source": shown["source"],
             "gain, pp": shown["gain"].map(pp),
-            "95 %": [f"{pp(low)} to {pp(high)}" for low, high in zip(shown["low"], shown["high"], strict=True)],
+            "95%": [f"{pp(low)} to {pp(high)}" for low, high in zip(shown["low"], shown["high"], strict=True)],
             "measured": shown["measured"].map(pp),
             "regime mean": shown["regime_mean"].map(pp),
         }
         if self.protect:
-            columns["risk of harm"] = [f"{fixed(100 * risk, 0)} %" for risk in shown["risk"]]
+            columns["risk of harm"] = [f"{fixed(100 * risk, 0)}%" for risk in shown["risk"]]
             columns["likeliest harmed"] = [
-                f"{name} {pp(effect)} ({fixed(100 * risk, 0)} %)"
+                f"{name} {pp(effect)} ({fixed(100 * risk, 0)}%)"
                 for name, effect, risk in zip(
                     shown["worst_protected"], shown["worst_effect"], shown["worst_risk"], strict=True
                 )
             ]
         columns |= {"basis": shown["basis"], "adapters": shown["versions"]}
-        widths = {name: max(len(name), *map(len, column)) for name, column in columns.items()}
-        lines = ["  ".join(f"{name:<{widths[name]}}" for name in columns).rstrip()]
-        lines += [
-            "  ".join(f"{text:<{widths[name]}}" for name, text in zip(columns, row, strict=True)).rstrip()
-            for row in zip(*columns.values(), strict=True)
-        ]
+        lines = aligned([list(columns), *zip(*columns.values(), strict=True)])
         more = len(self.table) - len(shown)
-        return "\n".join([*lines, *([f"… and {more} more"] if more else []), "", *self.notes])
+        return "\n".join([lines, *([f"… and {more} more"] if more else []), "", *self.notes])
 
     def write(self, folder: Path) -> tuple[Path, ...]:
         """Write the table, its errors and the text into a folder, made if absent; return the files."""
@@ -125,7 +113,7 @@ def recommend(
     model: str = "",
     want: Sequence[Cell],
     protect: Sequence[Cell] = (),
-    vectors: Vectors | None = None,
+    vectors: LanguageVectors | None = None,
     questions: int | Mapping[str, int] = QUESTIONS,
     cache: Path | None = None,
 ) -> Recommendation:
@@ -192,7 +180,7 @@ def _targets(
 
 
 def _row(
-    candidate: Candidate, effects: Expected, wanted: Sequence[Cell], protected: Sequence[Cell]
+    candidate: SourceCandidate, effects: ExpectedEffects, wanted: Sequence[Cell], protected: Sequence[Cell]
 ) -> dict[str, object]:
     """Return one row of the table, without its rank and what was measured."""
     count = len(wanted)
@@ -224,7 +212,7 @@ class _AsMeasured:
         return {"measured": float(np.mean(deltas)), "regime_mean": float(np.mean(means))}
 
 
-def _risk(effects: Expected, protected: Sequence[Cell], start: int) -> dict[str, object]:
+def _risk(effects: ExpectedEffects, protected: Sequence[Cell], start: int) -> dict[str, object]:
     """Return how likely any protected target is harmed, and which is likeliest."""
     if not protected:
         return {"risk": np.nan, "worst_protected": "", "worst_effect": np.nan, "worst_risk": np.nan}
@@ -253,7 +241,8 @@ def _said(expected: Expectation, protected: Sequence[Cell]) -> list[str]:
     said = [f"Gain: expected true effect, shrunken from all cells of the study; noise {expected.noise}."]
     if protected:
         said.append(
-            f"Risk of harm: that any of {len(protected)} protected targets truly is at or below {HARM_PP:g} pp."
+            f"Risk of harm: the probability that the true effect on any of {len(protected)} protected targets is "
+            f"{HARM_PP:g} pp or less."
         )
     return said
 
@@ -267,7 +256,7 @@ OTHER_BASES, NEW = "predicted from other bases", "predicted, trained on no base"
 
 
 @dataclass(frozen=True)
-class Candidate:
+class SourceCandidate:
     """A source cell; ``versions`` are its registered adapters of the base, as ``name/version``."""
 
     source: Cell
@@ -277,7 +266,7 @@ class Candidate:
 
 def candidates(
     cells: pd.DataFrame, observations: pd.DataFrame, *, model: str, targets: Sequence[Cell]
-) -> list[Candidate]:
+) -> list[SourceCandidate]:
     """Return every source of a study, and every target as a source that may be trained.
 
     Parameters
@@ -302,7 +291,7 @@ def candidates(
             basis = PARTLY
         else:
             basis = OTHER_BASES if name in set(sources) else NEW
-        found.append(Candidate(Cell.parse(name), basis, versions.get(name, ())))
+        found.append(SourceCandidate(Cell.parse(name), basis, versions.get(name, ())))
     return found
 
 

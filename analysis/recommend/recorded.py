@@ -6,28 +6,18 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from mlflow import MlflowClient
-
-from analysis.measures.vectors import read_vectors, uriel_vectors
-from analysis.reading.cache import cache_folder, cache_root
+from analysis.published.linguistic import read_vectors, uriel_vectors
 from analysis.reading.observations import cell_names
-from analysis.reading.outcomes import read_study
+from analysis.reading.study import StudyStore
 from analysis.recommend.components import stored_noise
 from analysis.recommend.recommendation import Recommendation, recommend
 from registry.cells import Cell, chosen_targets
-from registry.tracking.store import experiment_id
 
 __all__ = ["recommend_recorded"]
 
 
 def recommend_recorded(
-    client: MlflowClient,
-    study: str,
-    *,
-    model: str = "",
-    want: Sequence[str],
-    protect: Sequence[str] = (),
-    vectors: Path | None = None,
+    store: StudyStore, *, model: str = "", want: Sequence[str], protect: Sequence[str] = (), vectors: Path | None = None
 ) -> Recommendation:
     """Rank a base's sources by what is recorded of a study.
 
@@ -38,7 +28,7 @@ def recommend_recorded(
     want, protect
         Targets as ``task/language``, either name ``*`` for all.
     vectors
-        CSV of typological vectors, see `analysis.measures.vectors`; by default URIEL's, where they are installed.
+        CSV of typological vectors, see `analysis.published.linguistic`; by default URIEL's, where they are installed.
 
     Raises
     ------
@@ -46,11 +36,11 @@ def recommend_recorded(
         If the study, the base or a target is not there, or nothing is wanted.
     """
     given = read_vectors(vectors) if vectors else None
-    frame, stored = read_study(client, study, cache=cache_root())
+    frame, stored = store.frame_and_outcomes()
     targets = sorted({Cell.parse(name) for name in cell_names(frame.observations, "target").unique()})
     wanted = chosen_targets(want, targets, where="want")
     protected = chosen_targets(protect, targets, where="protect")
-    kept = cache_folder(cache_root(), client.tracking_uri, experiment_id(client, study))
+    kept = store.folder
     languages = sorted({cell.language for cell in targets} | set(frame.observations["source_language"]))
     found = recommend(
         frame,

@@ -1,4 +1,4 @@
-"""The corrected analyses as parts of the report: what each is, its figures and its tables."""
+"""The corrected analyses as parts of the report: their texts, figures and tables."""
 
 from __future__ import annotations
 
@@ -12,27 +12,26 @@ from analysis.corrected.variance.model import CORRECTED, OVERALL, PUBLISHED, SAM
 from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS
 from analysis.measures.numerals import fixed, intervals
 from analysis.published.roles import DONOR, RECIPIENT
-from analysis.report.headline import rate_written, written
-from analysis.report.tables import Part, count, delta, number, percent, probability, shown, text
+from analysis.report.tables import (
+    ReportPart,
+    count,
+    delta,
+    format_rate,
+    number,
+    percent,
+    probability,
+    report_table,
+    text,
+    text_column,
+)
 
-__all__ = [
-    "CELLS",
-    "CONSISTENCY",
-    "CONTRASTS",
-    "LINGUISTIC",
-    "POWER",
-    "RATES",
-    "ROLES",
-    "VARIANCE",
-    "parts",
-    "unidentified",
-]
+__all__ = ["parts", "unidentified"]
 
 _SHOWN = 10
 _SCOPES = {TRANSFER: "Transfer cells", OVERALL: "All cells"}
 
 
-def parts(corrected: Corrected) -> list[Part]:
+def parts(corrected: Corrected) -> list[ReportPart]:
     """Return the parts of the section; tables that the grid does not allow have no rows."""
     if not corrected.computed:
         return []
@@ -56,21 +55,21 @@ def _with_interval(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(interval=intervals(table["low"], table["high"]))
 
 
-def _contrasts(table: pd.DataFrame) -> Part:
+def _contrasts(table: pd.DataFrame) -> ReportPart:
     columns = {
         "contrast": text("Contrast"),
         "estimate": delta("Difference"),
-        "interval": written("95 % interval, pp"),
+        "interval": text_column("95% interval, pp"),
         "se": number("SE, pp"),
         "p": probability(),
         "note": text("Note"),
     }
-    rows = shown(_with_interval(table), "Differences between regimes", columns, "contrasts.csv")
+    rows = report_table(_with_interval(table), "Differences between regimes", columns, "contrasts.csv")
     clusters = tuple(f"Clusters here: {name}." for name in dict.fromkeys(table["clusters"])) if len(table) else ()
-    return Part("contrasts", "Differences between regimes", (*CONTRASTS, *clusters), tables=(rows,))
+    return ReportPart("contrasts", "Differences between regimes", (*CONTRASTS, *clusters), tables=(rows,))
 
 
-def _cells(table: pd.DataFrame, assumed: str) -> Part:
+def _cells(table: pd.DataFrame, assumed: str) -> ReportPart:
     columns = {
         "regime": text("Regime"),
         "n": count("Cells"),
@@ -79,52 +78,50 @@ def _cells(table: pd.DataFrame, assumed: str) -> Part:
         "gains": count("Gain, q ≤ 0.05"),
         "losses": count("Loss, q ≤ 0.05"),
     }
-    rows = shown(table, "Cells that surely changed", columns, "tests.csv")
+    rows = report_table(table, "Cells that changed significantly", columns, "tests.csv")
     warnings = (f"The noise here is {assumed}.",) if assumed else ()
-    return Part("tests", "Single cells", CELLS, tables=(rows,), warnings=warnings)
+    return ReportPart("tests", "Single cells", CELLS, tables=(rows,), warnings=warnings)
 
 
-def _rates(table: pd.DataFrame) -> Part:
+def _rates(table: pd.DataFrame) -> ReportPart:
     columns = {
         "name": text("Source"),
         "n": count("Cells"),
         "raw": percent("Harm"),
         "by_chance": percent("Harm by chance"),
-        "corrected": written("Harm, corrected, %"),
+        "corrected": text_column("Harm, corrected, %"),
     }
     rows = table
     if len(table):
         rows = table[(table["group"] == "source") & (table["rate"] == "harm") & (table["n"] > 0)]
-        corrected = [
-            rate_written(*row) for row in rows[["posterior", "low", "high"]].itertuples(index=False, name=None)
-        ]
+        corrected = [format_rate(*row) for row in rows[["posterior", "low", "high"]].itertuples(index=False, name=None)]
         rows = rows.assign(corrected=corrected).sort_values("posterior", ascending=False, kind="stable")
-    found = shown(rows, "Sources by corrected harm", columns, "rates.csv", most=_SHOWN)
-    return Part("rates", "Positive transfer and harm", RATES, tables=(found,))
+    found = report_table(rows, "Sources by corrected harm", columns, "rates.csv", most=_SHOWN)
+    return ReportPart("rates", "Positive transfer and harm", RATES, tables=(found,))
 
 
 # --- roles
 
 
-def _roles(table: pd.DataFrame, differences: pd.DataFrame) -> Part:
+def _roles(table: pd.DataFrame, differences: pd.DataFrame) -> ReportPart:
     columns = {
         "name": text("Name"),
         "donor": delta("Donor"),
-        "donor_interval": written("95 % interval, pp"),
-        "donor_rank": written("Donor rank"),
+        "donor_interval": text_column("95% interval, pp"),
+        "donor_rank": text_column("Donor rank"),
         "recipient": delta("Recipient"),
-        "recipient_interval": written("95 % interval, pp"),
-        "recipient_rank": written("Recipient rank"),
+        "recipient_interval": text_column("95% interval, pp"),
+        "recipient_rank": text_column("Recipient rank"),
     }
     by_factor = [
-        shown(_side_by_side(table, factor), caption, columns, "roles.csv")
+        report_table(_side_by_side(table, factor), caption, columns, "roles.csv")
         for factor, caption in (("language", "Languages, MT-CL"), ("task", "Tasks, CT-ML"))
     ]
     paragraphs = (*ROLES, *filter(None, [_distinguishable(differences)]))
     notes = dict.fromkeys((row["factor"], row["note"]) for row in table.to_dict("records") if row["note"])
     warnings = tuple(f"{str(factor).capitalize()}s: {note}." for factor, note in notes)
     figures = ("language_intervals", "task_intervals")
-    return Part("role-intervals", "Donors and recipients", paragraphs, figures, tuple(by_factor), warnings)
+    return ReportPart("role-intervals", "Donors and recipients", paragraphs, figures, tuple(by_factor), warnings)
 
 
 def _side_by_side(table: pd.DataFrame, factor: str) -> pd.DataFrame:
@@ -146,7 +143,7 @@ def _side_by_side(table: pd.DataFrame, factor: str) -> pd.DataFrame:
 
 
 def _distinguishable(table: pd.DataFrame) -> str:
-    """Say how many pairs of names differ surely."""
+    """Say how many pairs of names differ significantly."""
     if table.empty:
         return ""
     said = [
@@ -154,31 +151,27 @@ def _distinguishable(table: pd.DataFrame) -> str:
         for row in table.to_dict("records")
         if row["n_pairs"]
     ]
-    return f"Surely different are {', '.join(said)}." if said else ""
+    return f"Significantly different (adjusted p ≤ 0.05): {', '.join(said)}." if said else ""
 
 
 # --- variance
 
 
-def _variance(table: pd.DataFrame) -> Part:
+def _variance(table: pd.DataFrame) -> ReportPart:
     columns = {
         "component": text("Component"),
         "share_pct": percent("Share"),
-        "interval": written("95 % interval, %"),
+        "interval": text_column("95% interval, %"),
         "variance": number("Variance, pp²", 3),
         "published": text("As published, %"),
         "note": text("Note"),
     }
     scopes = [
-        shown(_beside_published(table, scope), caption, columns, "variance_components.csv")
+        report_table(_beside_published(table, scope), caption, columns, "variance_components.csv")
         for scope, caption in _SCOPES.items()
     ]
-    return Part(
-        "variance-components",
-        "Variance components",
-        VARIANCE,
-        figures=("variance_shares",),
-        tables=tuple(scopes),
+    return ReportPart(
+        "variance-components", "Variance components", VARIANCE, figures=("variance_shares",), tables=tuple(scopes)
     )
 
 
@@ -200,24 +193,24 @@ def _beside_published(table: pd.DataFrame, scope: str) -> pd.DataFrame:
 
 
 def unidentified(table: pd.DataFrame) -> list[str]:
-    """Name the components over transfer cells that the grid does not tell apart."""
+    """Name the components over transfer cells that the grid does not identify."""
     if table.empty:
         return []
     rows = table[(table["scope"] == TRANSFER) & (table["layer"] == CORRECTED) & table["variance"].isna()]
     return [name for name in (CELL, *TERMS, RESIDUAL, SAMPLING) if name in set(rows["component"])]
 
 
-# --- what is left
+# --- consistency, distance and power
 
 
-def _consistency(table: pd.DataFrame) -> Part:
+def _consistency(table: pd.DataFrame) -> ReportPart:
     columns = {
         "grouping": text("Between"),
         "regime": text("Regime"),
         "n_sources": count("Source cells"),
         "median": number("Median τ-b"),
         "ceiling": number("Ceiling"),
-        "range": written("95 % range"),
+        "range": text_column("95% range"),
         "note": text("Reading"),
     }
     rows = table
@@ -225,11 +218,11 @@ def _consistency(table: pd.DataFrame) -> Part:
         rows = table[table["layer"] == CORRECTED]
         ends = rows[["ceiling_low", "ceiling_high"]].itertuples(index=False, name=None)
         rows = rows.assign(range=["–" if np.isnan(low) else f"{fixed(low)} to {fixed(high)}" for low, high in ends])
-    found = shown(rows, "Consistency Index and its ceiling", columns, "consistency.csv")
-    return Part("ceiling", "Consistency and its ceiling", CONSISTENCY, tables=(found,))
+    found = report_table(rows, "Consistency Index and its ceiling", columns, "consistency.csv")
+    return ReportPart("ceiling", "Consistency and its ceiling", CONSISTENCY, tables=(found,))
 
 
-def _linguistic(table: pd.DataFrame) -> Part:
+def _linguistic(table: pd.DataFrame) -> ReportPart:
     columns = {
         "distance": text("Distance"),
         "n_languages": count("Languages"),
@@ -242,11 +235,11 @@ def _linguistic(table: pd.DataFrame) -> Part:
         "pearson_p_plain": probability("plain p"),
         "note": text("Note"),
     }
-    found = shown(table, "Mean MT-CL Δ against distance, by permutation", columns, "linguistic.csv")
-    return Part("distance", "Linguistic distance", LINGUISTIC, tables=(found,))
+    found = report_table(table, "Mean MT-CL Δ against distance, by permutation", columns, "linguistic.csv")
+    return ReportPart("distance", "Linguistic distance", LINGUISTIC, tables=(found,))
 
 
-def _power(table: pd.DataFrame) -> Part:
+def _power(table: pd.DataFrame) -> ReportPart:
     columns = {
         "level": text("Of a"),
         "test": text("Test"),
@@ -254,20 +247,20 @@ def _power(table: pd.DataFrame) -> Part:
         "detectable_pp": number("Smallest effect found, pp"),
         "assumption": text("Rests on"),
     }
-    found = shown(table, "Smallest effects found with 80 % power", columns, "power.csv")
-    return Part("power", "What this study can detect", POWER, tables=(found,))
+    found = report_table(table, "Smallest effects found with 80% power", columns, "power.csv")
+    return ReportPart("power", "What this study can detect", POWER, tables=(found,))
 
 
-# --- what the report says of each corrected analysis, and what to beware of
+# --- the paragraphs of each analysis
 
 
 CELLS: Final = (
     "Every cell is tested by its questions: for each, the adapters' correctness, averaged over seeds, minus the "
     "baseline's; a t test clustered by question, and by seed too where seeds disagree by more than their questions "
-    "explain. q is p adjusted over all transfer cells of the study (Benjamini and Hochberg), so that of the cells with "
-    "q ≤ 0.05 about one in twenty is there by chance.",
-    "The shrunken estimate of a cell draws its Δ towards what its model, source and target make likely, by as much as "
-    "its noise asks for.",
+    "explain. q is p adjusted over all transfer cells of the study (Benjamini and Hochberg), so about one in "
+    "twenty of the cells with q ≤ 0.05 is there by chance.",
+    "The shrunken estimate of a cell moves its Δ towards the value that its model, source and target make likely; the "
+    "noisier the cell, the further.",
 )
 
 RATES: Final = (
@@ -279,19 +272,19 @@ RATES: Final = (
 CONTRASTS: Final = (
     "Regimes compared at equal models, sources and targets, by least squares with an effect for each of them. Errors "
     "are clustered by model and by pair of source and target, and the interval has models − 1 degrees of freedom, so "
-    "that it holds for models at large.",
+    "that it also holds for other models.",
 )
 
 VARIANCE: Final = (
     "Seven components and the sampling noise, fitted by restricted maximum likelihood with every interaction, so that "
-    "a source that is good for every model (source) is told from one that each model finds for itself (model:source). "
-    "Estimates are not cut off at zero: one below it is no sign of the component.",
+    "a source that is good for every model (source) is distinguished from one that is good for single models "
+    "(model:source). Negative estimates are kept; they mean that there is no sign of the component.",
 )
 
 ROLES: Final = (
-    "The scores of the published layer, with 95 % intervals by a bootstrap over models and partners at once. Ranks "
-    "follow from simultaneous comparisons of every two names: all intervals of ranks hold together with 95 % "
-    "confidence. Where they overlap, this study does not know the order.",
+    "The scores of the published layer, with 95% intervals by a bootstrap over models and partners at once. Ranks "
+    "follow from simultaneous comparisons of every two names: all intervals of ranks hold together with 95% "
+    "confidence. Where they overlap, the order is not known.",
 )
 
 CONSISTENCY: Final = (
@@ -305,6 +298,6 @@ LINGUISTIC: Final = (
 )
 
 POWER: Final = (
-    "The smallest true effects that a study of this size would find four times out of five, at the level 0.05. What is "
-    "smaller may be there and not be found: that a difference is not significant here is no sign that there is none.",
+    "The smallest true effects that a study of this size would find four times out of five, at the level 0.05. Smaller "
+    "effects may exist and not be found: a difference that is not significant here may still exist.",
 )

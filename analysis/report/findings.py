@@ -9,11 +9,11 @@ import pandas as pd
 from analysis.corrected import Corrected
 from analysis.corrected.regimes import ONE_MODEL, scoped_intervals
 from analysis.measures.levels import SIGNIFICANT
-from analysis.measures.numerals import counted, fixed, interval, pp
-from analysis.measures.uplift import TRANSFER
+from analysis.measures.numerals import fixed, interval, pp, quantity
+from analysis.measures.transfer import TRANSFER
 from analysis.published.roles import DONOR, RECIPIENT
 from analysis.reading.frame import Frame
-from analysis.reading.origin import Origin
+from analysis.reading.observations import StudyOrigin
 from analysis.report.corrected import unidentified
 from registry.cells import Regime
 from registry.tracking.columns import SOURCE, TARGET
@@ -41,18 +41,18 @@ def _overall(table: pd.DataFrame) -> str:
     scopes = {scope: ends.iloc[0] for scope, ends in scoped_intervals(table).items()}
     known = {scope: (ends["low"], ends["high"]) for scope, ends in scopes.items() if ends.notna().all()}
     if not known:
-        return f"{sentence}; how far that holds beyond these cells, this grid does not show."
+        return f"{sentence}; this grid does not show whether that holds beyond these cells."
     widest, (low, high) = list(known.items())[-1]
-    sure = "not clearly different from zero" if low <= 0 <= high else "different from zero"
+    sure = "not significantly different from zero" if low <= 0 <= high else "significantly different from zero"
     said = ", ".join(f"{interval(*ends)} for {scope}" for scope, ends in known.items())
-    return f"{sentence} (95 %: {said}): for {widest}, that is {sure}."
+    return f"{sentence} (95%: {said}): for {widest}, that is {sure}."
 
 
 def _rates(row: pd.Series) -> str:
-    raw = f"As measured, {fixed(row['positive_pct'], 1)} % of them gain and {fixed(row['harm_pct'], 1)} % are harmed"
+    raw = f"As measured, {fixed(row['positive_pct'], 1)}% of them gain and {fixed(row['harm_pct'], 1)}% are harmed"
     if math.isnan(row["harm_posterior_pct"]):
         return f"{raw} (Δ ≤ −1 pp)."
-    chance = f"{fixed(row['positive_by_chance_pct'], 1)} % and {fixed(row['harm_by_chance_pct'], 1)} %"
+    chance = f"{fixed(row['positive_by_chance_pct'], 1)}% and {fixed(row['harm_by_chance_pct'], 1)}%"
     return (
         f"{raw} (Δ ≤ −1 pp); noise alone, without any transfer, would show {chance}. Corrected for noise, "
         f"{_corrected(row, 'positive')} gain and {_corrected(row, 'harm')} are harmed."
@@ -61,7 +61,7 @@ def _rates(row: pd.Series) -> str:
 
 def _corrected(row: pd.Series, rate: str) -> str:
     ends = f"{fixed(row[f'{rate}_low_pct'], 1)} to {fixed(row[f'{rate}_high_pct'], 1)}"
-    return f"{fixed(row[f'{rate}_posterior_pct'], 1)} % ({ends})"
+    return f"{fixed(row[f'{rate}_posterior_pct'], 1)}% ({ends})"
 
 
 def _single(tests: pd.DataFrame) -> str:
@@ -70,8 +70,8 @@ def _single(tests: pd.DataFrame) -> str:
         return ""
     found = row.iloc[0]
     return (
-        f"Of {found['n_tested']:,} cells tested one by one, {found['gains']:,} surely gained and {found['losses']:,} "
-        "surely lost (q ≤ 0.05)."
+        f"Of {found['n_tested']:,} cells tested one by one, {found['gains']:,} improved significantly and "
+        f"{found['losses']:,} declined significantly (q ≤ 0.05)."
     )
 
 
@@ -94,9 +94,9 @@ def _contrasts(table: pd.DataFrame) -> str:
 def _strength(row: pd.Series) -> str:
     """Say what is known of a difference."""
     if math.isnan(row["low"]):
-        return "for which this grid allows no interval"
+        return "with no interval that this grid could estimate"
     p = "p < 0.001" if row["p"] < 0.001 else f"p {fixed(row['p'], 3)}"
-    doubt = "" if row["p"] <= SIGNIFICANT else ", not clear of zero"
+    doubt = "" if row["p"] <= SIGNIFICANT else ", not significant"
     return f"{interval(row['low'], row['high'])}, {p}{doubt}"
 
 
@@ -110,11 +110,11 @@ def _languages(roles: pd.DataFrame, differences: pd.DataFrame) -> str:
     sentence = f"{said[0][:1].upper()}{said[0][1:]}; {said[1]}."
     counts = differences[(differences["factor"] == "language") & (differences["n_pairs"] > 0)]
     if counts.empty:
-        return f"{sentence} No two of them can be told apart on this grid."
+        return f"{sentence} This grid distinguishes no two of them."
     pairs = " and ".join(
         f"{row['n_different']} of {row['n_pairs']} pairs as {row['role']}s" for _, row in counts.iterrows()
     )
-    return f"{sentence} Of the languages, {pairs} are surely different."
+    return f"{sentence} Of the languages, {pairs} differ significantly (adjusted p ≤ 0.05)."
 
 
 def _best(roles: pd.DataFrame, role: str) -> str:
@@ -140,21 +140,25 @@ def cautions(corrected: Corrected) -> list[tuple[str, str]]:
         found.append(
             (
                 "Noise dominates the raw rates",
-                f"Of the transfer cells {harm} % are at or below −1 pp; without any transfer, noise alone would put "
-                f"{chance} % there. Read the corrected rates, and no single cell without its q.",
+                f"Of the transfer cells {harm}% are at or below −1 pp; without any transfer, noise alone would put "
+                f"{chance}% there. Use the corrected rates, and check q before interpreting a single cell.",
             )
         )
     if ONE_MODEL in scoped_intervals(by_regime.loc[[TRANSFER]]):
-        found.append(("One model", "Every interval here holds for this model only and says nothing of another."))
+        found.append(
+            ("One model", "Every interval here holds for this model only and says nothing about other models.")
+        )
     if lost := unidentified(tables["variance_components"]):
-        said = f"On this grid no variance can be told apart for {', '.join(lost)}; the notes of the table say why."
+        said = (
+            f"This grid does not identify the variance of {', '.join(lost)}; the notes in the table give the reasons."
+        )
         found.append(("Components that are not identified", said))
     return found
 
 
 _ASSUMED = (
-    "No outcomes of single questions are at hand, so that tests, shrunken estimates, corrected rates and the sampling "
-    "share rest on this: {}."
+    "No outcomes of single questions are recorded. Tests, shrunken estimates, corrected rates and the sampling share "
+    "therefore depend on this assumption: {}."
 )
 
 
@@ -166,7 +170,7 @@ def _noise_dominates(row: pd.Series) -> bool:
 # --- what was run, in the words of the report's first table
 
 
-def facts(frame: Frame, origin: Origin) -> list[tuple[str, str]]:
+def facts(frame: Frame, origin: StudyOrigin) -> list[tuple[str, str]]:
     """Say what was run, as pairs of a term and its value."""
     seen = frame.observations
     models = seen[["model", "model_size_b"]].drop_duplicates().sort_values(["model_size_b", "model"])["model"]
@@ -174,13 +178,13 @@ def facts(frame: Frame, origin: Origin) -> list[tuple[str, str]]:
     tasks = sorted({*seen["source_task"], *seen["target_task"]})
     languages = sorted({*seen["source_language"], *seen["target_language"]})
     targets, sources = seen[TARGET].drop_duplicates(), seen[SOURCE].drop_duplicates()
-    grid = f"from {counted(len(sources), 'source cell')}, on {counted(len(targets), 'target cell')}"
+    grid = f"from {quantity(len(sources), 'source cell')}, on {quantity(len(targets), 'target cell')}"
     found = [
         ("Study", frame.study),
         ("Protocol", ", ".join(sorted({name or "not recorded" for name in seen["protocol"]}))),
-        (counted(len(models), "base model"), ", ".join(models)),
-        (counted(len(tasks), "task"), ", ".join(tasks)),
-        (counted(len(languages), "language"), ", ".join(languages)),
+        (quantity(len(models), "base model"), ", ".join(models)),
+        (quantity(len(tasks), "task"), ", ".join(tasks)),
+        (quantity(len(languages), "language"), ", ".join(languages)),
         _seeds(frame),
         *_scores(frame),
         ("Adapters", f"{adapter_count(frame):,}, {grid}"),
@@ -214,4 +218,4 @@ def _seeds(frame: Frame) -> tuple[str, str]:
         most = f"{numbers.min()} to {numbers.max()}" if numbers.min() < numbers.max() else str(numbers.max())
         return ("Seeds", f"{most} per adapter, averaged before the import")
     seeds = sorted(frame.observations["seed"].unique())
-    return (counted(len(seeds), "seed"), ", ".join(map(str, seeds)))
+    return (quantity(len(seeds), "seed"), ", ".join(map(str, seeds)))

@@ -19,15 +19,13 @@ from analysis.corrected import Corrected
 from analysis.measures.numerals import fixed, pp
 from analysis.published import Published
 from analysis.reading.frame import Frame
-from analysis.reading.notes import copy_cautions, cut_cautions
-from analysis.reading.origin import Origin
+from analysis.reading.observations import StudyOrigin, copy_cautions, cut_cautions
 from analysis.report.corrected import parts as corrected_parts
 from analysis.report.figures.draw import Drawing, LeftOut
 from analysis.report.figures.style import GRID, INK, MUTED, PAPER
 from analysis.report.findings import cautions, facts, findings
-from analysis.report.headline import headline
 from analysis.report.published import parts as published_parts
-from analysis.report.tables import Part
+from analysis.report.tables import ReportPart, headline_tables
 from registry.tracking.columns import ADAPTER, INDISTINCT
 
 __all__ = ["write_report"]
@@ -41,7 +39,7 @@ def write_report(
     frame: Frame,
     published: Published,
     corrected: Corrected,
-    origin: Origin,
+    origin: StudyOrigin,
     adapters: pd.DataFrame,
     drawings: Sequence[Drawing],
     left_out: Sequence[LeftOut],
@@ -58,7 +56,7 @@ def write_report(
     published, corrected
         The two layers.
     origin, adapters
-        Where the study was read from, and its adapters with their runs, of `analysis.reading.origin`.
+        Where the study was read from, and its adapters with their runs, of `analysis.reading.observations`.
     drawings, left_out
         The figures, and what this grid did not allow.
     downloads
@@ -79,7 +77,7 @@ def write_report(
         experiment=origin.experiment_url(),
         findings=findings(corrected),
         cautions=[*copy_cautions(frame.notes), *cut_cautions(frame.notes), *cautions(corrected)],
-        headline=headline(corrected),
+        headline=headline_tables(corrected),
         figures={drawing.name: {"drawing": drawing, "svg": _inline(drawing)} for drawing in drawings},
         corrected=_shown(corrected_parts(corrected), drawings),
         published=_shown(published_parts(published), drawings),
@@ -106,7 +104,7 @@ def _listed(adapters: pd.DataFrame) -> list[dict[str, Any]]:
     return rows
 
 
-def _shown(found: Sequence[Part], drawings: Sequence[Drawing]) -> list[Part]:
+def _shown(found: Sequence[ReportPart], drawings: Sequence[Drawing]) -> list[ReportPart]:
     """Return the parts that have a table with rows or a figure that was drawn."""
     drawn = {drawing.name for drawing in drawings}
     return [part for part in found if drawn & set(part.figures) or any(table.rows for table in part.tables)]

@@ -1,4 +1,4 @@
-"""The published analyses as parts of the report: what each is, its figures and its tables."""
+"""The published analyses as parts of the report: their texts, figures and tables."""
 
 from __future__ import annotations
 
@@ -6,39 +6,37 @@ from typing import Final
 
 import pandas as pd
 
-from analysis.measures.groups import HUMAN, MACHINE
+from analysis.measures.transfer import HUMAN, MACHINE
 from analysis.published.compute import Published
-from analysis.published.pareto import by_source_task
+from analysis.published.harm import by_source_task
 from analysis.published.roles import side_by_side
 from analysis.reading.observations import cell_names
-from analysis.report.tables import Column, Part, Shown, count, delta, number, percent, probability, shown, text
+from analysis.report.tables import (
+    ReportColumn,
+    ReportPart,
+    ReportTable,
+    count,
+    delta,
+    number,
+    percent,
+    probability,
+    report_table,
+    text,
+)
 
-__all__ = [
-    "ABLATION",
-    "CONSISTENCY",
-    "CONSTRUCTION",
-    "HARM",
-    "LINGUISTIC",
-    "MATRICES",
-    "PARETO",
-    "ROLES",
-    "UPLIFT",
-    "VARIANCE",
-    "VARIANCE_WARNINGS",
-    "parts",
-]
+__all__ = ["parts"]
 
 _SHOWN = 10  # rows of a ranking that the report spells out; the CSV has all
 _FRONT = 15
 
-_SUMMARY: dict[str, Column] = {
+_SUMMARY: dict[str, ReportColumn] = {
     "n": count("Cells"),
     "mean": delta("Mean Δ"),
     "median": delta("Median"),
     "positive_pct": percent("Positive"),
     "harm_pct": percent("Harm"),
 }
-_ADAPTER: dict[str, Column] = {
+_ADAPTER: dict[str, ReportColumn] = {
     "model": text("Model"),
     "source": text("Source"),
     "mt_cl_mean": delta("MT-CL"),
@@ -54,7 +52,7 @@ _FACTORS = {
 }
 
 
-def parts(published: Published) -> list[Part]:
+def parts(published: Published) -> list[ReportPart]:
     """Return the parts of the section in the paper's order; tables that the grid does not allow have no rows."""
     return [
         _uplift(published.tables),
@@ -73,15 +71,17 @@ def _file(name: str) -> str:
     return f"published/{name}.csv"
 
 
-def _uplift(tables: dict[str, pd.DataFrame]) -> Part:
+def _uplift(tables: dict[str, pd.DataFrame]) -> ReportPart:
     columns = {"regime": text("Regime"), **_SUMMARY}
-    return Part("uplift", "Uplift", UPLIFT, tables=(shown(tables["uplift"], "Uplift", columns, _file("uplift")),))
+    return ReportPart(
+        "uplift", "Uplift", UPLIFT, tables=(report_table(tables["uplift"], "Uplift", columns, _file("uplift")),)
+    )
 
 
-def _harm(tables: dict[str, pd.DataFrame]) -> Part:
+def _harm(tables: dict[str, pd.DataFrame]) -> ReportPart:
     table = tables["harm"]
     by_factor = [
-        shown(
+        report_table(
             table[table["factor"] == factor],
             f"MT-CL by {words.lower()}",
             {"level": text(words), **_SUMMARY},
@@ -90,11 +90,11 @@ def _harm(tables: dict[str, pd.DataFrame]) -> Part:
         for factor, words in _FACTORS.items()
     ]
     columns = {"construction": text("Items"), "tasks": text("Tasks"), **_SUMMARY}
-    built = shown(tables["construction"], "MT-CL by construction type", columns, _file("construction"))
-    return Part("harm", "Where MT-CL harms", (*HARM, *CONSTRUCTION), tables=(*by_factor, built))
+    built = report_table(tables["construction"], "MT-CL by construction type", columns, _file("construction"))
+    return ReportPart("harm", "Where MT-CL harms", (*HARM, *CONSTRUCTION), tables=(*by_factor, built))
 
 
-def _pareto(tables: dict[str, pd.DataFrame]) -> Part:
+def _pareto(tables: dict[str, pd.DataFrame]) -> ReportPart:
     points = tables["pareto"].assign(source=lambda rows: cell_names(rows, "source"))
     front = points[points["on_front"]].sort_values("mt_cl_mean", ascending=False)
     ranked = points.dropna(subset=["transfer_mean"]).sort_values("transfer_mean", ascending=False, kind="stable")
@@ -107,22 +107,24 @@ def _pareto(tables: dict[str, pd.DataFrame]) -> Part:
         "off_task_harm_pct": percent("Off-task harm"),
     }
     sides = {"source_task": text("Source task"), "targets": text("Targets"), **_SUMMARY}
-    return Part(
+    return ReportPart(
         "gain-and-cost",
         "Gain and cost per adapter",
         PARETO,
         figures=("pareto", "pareto_families"),
         tables=(
-            shown(tables["on_off_task"], "Cells by source task, on and off it", sides, _file("on_off_task")),
-            shown(by_source_task(points), "Adapters by source task", by_task, _file("pareto")),
-            shown(front, "Adapters on the Pareto front", _ADAPTER, _file("pareto"), most=_FRONT),
-            shown(ranked.head(ends), "Best sources, by mean Δ over all transfer targets", _ADAPTER, _file("pareto")),
-            shown(ranked.tail(ends).iloc[::-1], "Worst sources", _ADAPTER, _file("pareto")),
+            report_table(tables["on_off_task"], "Cells by source task, on and off it", sides, _file("on_off_task")),
+            report_table(by_source_task(points), "Adapters by source task", by_task, _file("pareto")),
+            report_table(front, "Adapters on the Pareto front", _ADAPTER, _file("pareto"), most=_FRONT),
+            report_table(
+                ranked.head(ends), "Best sources, by mean Δ over all transfer targets", _ADAPTER, _file("pareto")
+            ),
+            report_table(ranked.tail(ends).iloc[::-1], "Worst sources", _ADAPTER, _file("pareto")),
         ),
     )
 
 
-def _roles(tables: dict[str, pd.DataFrame]) -> Part:
+def _roles(tables: dict[str, pd.DataFrame]) -> ReportPart:
     columns = {
         "donor": delta("Donor"),
         "donor_se": number("SE"),
@@ -131,7 +133,7 @@ def _roles(tables: dict[str, pd.DataFrame]) -> Part:
         "n_models": count("Models"),
     }
     by_factor = [
-        shown(side_by_side(tables["roles"], factor), caption, {"name": text(heading), **columns}, _file("roles"))
+        report_table(side_by_side(tables["roles"], factor), caption, {"name": text(heading), **columns}, _file("roles"))
         for factor, heading, caption in (("language", "Language", "Languages, MT-CL"), ("task", "Task", "Tasks, CT-ML"))
     ]
     families = {
@@ -142,26 +144,26 @@ def _roles(tables: dict[str, pd.DataFrame]) -> Part:
     }
     kinds = {"language": text("Language"), HUMAN: delta("Human-translated"), MACHINE: delta("Machine-translated")}
     correlation = {"n_languages": count("Languages"), "spearman": number("Spearman’s ρ"), "p": probability()}
-    return Part(
+    return ReportPart(
         "roles",
         "Donors and recipients",
         ROLES,
         figures=("language_roles", "task_roles"),
         tables=(
             *by_factor,
-            shown(
+            report_table(
                 _family_roles(tables["language_families"]),
                 "Families of languages",
                 families,
                 _file("language_families"),
             ),
-            shown(
+            report_table(
                 tables["correlation"],
                 "Do languages give alike on human- and machine-translated tests?",
                 correlation,
                 _file("correlation"),
             ),
-            shown(
+            report_table(
                 _both_kinds(tables["donors_by_construction"]),
                 "Donor scores on human- and machine-translated tests",
                 kinds,
@@ -184,11 +186,11 @@ def _family_roles(table: pd.DataFrame) -> pd.DataFrame:
     return wide.assign(languages=members).sort_values("donor", ascending=False, kind="stable").reset_index()
 
 
-def _matrices() -> Part:
-    return Part("matrices", "Who gives to whom", MATRICES, figures=("task_matrix", "language_matrix"))
+def _matrices() -> ReportPart:
+    return ReportPart("matrices", "Who gives to whom", MATRICES, figures=("task_matrix", "language_matrix"))
 
 
-def _variance(tables: dict[str, pd.DataFrame]) -> Part:
+def _variance(tables: dict[str, pd.DataFrame]) -> ReportPart:
     table = tables["variance"]
     keys = ["cells", "variant", "n", "converged", "warnings", "note"]
     wide = table.pivot_table(index=keys, columns="component", values="share_pct", sort=False, dropna=True).reset_index()
@@ -203,12 +205,12 @@ def _variance(tables: dict[str, pd.DataFrame]) -> Part:
         "Residual": percent("Residual"),
         "said": text("The optimiser"),
     }
-    shares = shown(wide, "Shares of variance", columns, _file("variance"))
-    return Part("variance", "Variance decomposition", VARIANCE, tables=(shares,), warnings=VARIANCE_WARNINGS)
+    shares = report_table(wide, "Shares of variance", columns, _file("variance"))
+    return ReportPart("variance", "Variance decomposition", VARIANCE, tables=(shares,), warnings=VARIANCE_WARNINGS)
 
 
 def _said(row: dict[str, object]) -> str:
-    """Tell in words how a fit ended."""
+    """Say how a fit ended."""
     words = [
         "converged" if row["converged"] else "did not converge",
         str(row["warnings"] or "no warning"),
@@ -217,7 +219,7 @@ def _said(row: dict[str, object]) -> str:
     return "; ".join(word for word in words if word)
 
 
-def _consistency(tables: dict[str, pd.DataFrame]) -> Part:
+def _consistency(tables: dict[str, pd.DataFrame]) -> ReportPart:
     columns = {
         "raters": text("Between"),
         "regime": text("Regime"),
@@ -228,11 +230,11 @@ def _consistency(tables: dict[str, pd.DataFrame]) -> Part:
     }
     plural = {"model": "models", "family": "families", "size": "size buckets"}
     table = tables["consistency"].assign(raters=lambda rows: rows["raters"].map(plural))
-    index = shown(table, "Consistency Index", columns, _file("consistency"))
-    return Part("consistency", "Consistency Index", CONSISTENCY, tables=(index,))
+    index = report_table(table, "Consistency Index", columns, _file("consistency"))
+    return ReportPart("consistency", "Consistency Index", CONSISTENCY, tables=(index,))
 
 
-def _linguistic(tables: dict[str, pd.DataFrame]) -> Part:
+def _linguistic(tables: dict[str, pd.DataFrame]) -> ReportPart:
     columns = {
         "distance": text("Distance"),
         "n_pairs": count("Ordered pairs"),
@@ -242,11 +244,13 @@ def _linguistic(tables: dict[str, pd.DataFrame]) -> Part:
         "pearson_p": probability(),
         "vectors": text("Vectors"),
     }
-    table: Shown = shown(tables["linguistic"], "Mean MT-CL Δ against distance", columns, _file("linguistic"))
-    return Part("linguistic", "Linguistic distance", LINGUISTIC, tables=(table,))
+    table: ReportTable = report_table(
+        tables["linguistic"], "Mean MT-CL Δ against distance", columns, _file("linguistic")
+    )
+    return ReportPart("linguistic", "Linguistic distance", LINGUISTIC, tables=(table,))
 
 
-def _ablation(tables: dict[str, pd.DataFrame]) -> Part:
+def _ablation(tables: dict[str, pd.DataFrame]) -> ReportPart:
     columns = {
         "variant": text("This"),
         "against": text("Against"),
@@ -256,11 +260,11 @@ def _ablation(tables: dict[str, pd.DataFrame]) -> Part:
         "sign_agreement_pct": percent("Same sign"),
         "mean_difference": delta("Mean difference"),
     }
-    table = shown(tables["ablation"], "Two variants, cell by cell", columns, _file("ablation"))
-    return Part("ablation", "Variants compared", ABLATION, tables=(table,))
+    table = report_table(tables["ablation"], "Two variants, cell by cell", columns, _file("ablation"))
+    return ReportPart("ablation", "Variants compared", ABLATION, tables=(table,))
 
 
-# --- what the report says of each published analysis, and what to beware of
+# --- the paragraphs of each analysis, and warnings
 
 
 UPLIFT: Final = (
@@ -295,14 +299,15 @@ MATRICES: Final = ("Mean Δ from each source to each target, over everything els
 VARIANCE: Final = (
     "How much of the differences between cells goes with the base model, the source, the target, and none of them, in"
     " percent: a mixed model with an intercept alone, fitted by REML with statsmodels, groups being base models. That"
-    " library can be asked for it in two ways, and both are here; without model intercept there is no Model share.",
+    " library offers two ways, and both are shown; without model intercept there is no Model share.",
 )
 
 VARIANCE_WARNINGS: Final = (
     "Source here is source plus model:source, and Target is target plus model:target: both components are nested in "
-    "the base model. In a simulation in which no source effect was common to the models, this fit still reported 15.7"
-    " % for Source. So it cannot tell “some donors are good for every model” from “every model has its own donors”.",
-    "The standard error of the grand mean from this fit is 26–29 % too small, so none is shown.",
+    "the base model. In a simulation in which no source effect was common to the models, this fit still reported "
+    "15.7% for Source. So it cannot distinguish “some donors are good for every model” from “every model has its own "
+    "donors”.",
+    "The standard error of the grand mean from this fit is 26–29% too small, so none is shown.",
 )
 
 CONSISTENCY: Final = (
@@ -316,8 +321,8 @@ CONSISTENCY: Final = (
 
 LINGUISTIC: Final = (
     "Mean MT-CL Δ of each ordered pair of languages against the cosine distance of their typological vectors.",
-    "These p-values take the pairs for independent, though each language is in many. In simulations without any "
-    "relation p fell below 0.05 in 22 % of the cases.",
+    "These p-values assume that the pairs are independent, although each language is in many of them. In simulations "
+    "without any relation, p fell below 0.05 in 22% of the cases.",
 )
 
 ABLATION: Final = (

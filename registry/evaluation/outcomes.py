@@ -16,13 +16,9 @@ from registry.cells import Cell
 from registry.evaluation.metrics import TargetScore
 from registry.planning.experiment import Experiment
 from registry.tracking.chance import chance_p
-from registry.tracking.columns import WITH_CHECKSUMS
+from registry.tracking.columns import OUTCOME_COLUMNS, WITH_CHECKSUMS
 
 __all__ = ["Outcomes", "Questions", "choose"]
-
-_COLUMNS = (
-    "task", "language", "question", "option", "loglikelihood", "length", "right", "chosen", "chosen_norm",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -154,7 +150,7 @@ class Outcomes:
             chosen=known["option"] == np.repeat(self._chosen, counts),
             chosen_norm=known["option"] == np.repeat(self._chosen_norm, counts),
         )
-        return scored[list(_COLUMNS)]
+        return scored[list(OUTCOME_COLUMNS)]
 
     def write(self, path: Path) -> None:
         """Write :meth:`frame` as Parquet."""

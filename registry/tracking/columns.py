@@ -6,6 +6,7 @@ from typing import Final
 
 __all__ = [
     "ADAPTER",
+    "ANSWER_COLUMNS",
     "AVERAGED",
     "AVERAGED_COLUMNS",
     "BASELINE_COLUMNS",
@@ -14,6 +15,7 @@ __all__ = [
     "CHECKED",
     "INDISTINCT",
     "OBSERVATION_COLUMNS",
+    "OUTCOME_COLUMNS",
     "RUN_COLUMNS",
     "SOURCE",
     "STORED_COLUMNS",
@@ -70,6 +72,13 @@ BASELINE_COLUMNS = ["model", "task", "language", "score", "chance", "below_chanc
 
 #: Columns besides, where baselines were tested against chance: the exact one-sided p-value, and adjusted over all.
 TEST_COLUMNS = ["chance_p", "chance_q"]
+
+
+#: Columns of ``outcomes.parquet``, one row per question and option, and those of them that say what was answered right.
+OUTCOME_COLUMNS = (
+    "task", "language", "question", "option", "loglikelihood", "length", "right", "chosen", "chosen_norm",
+)  # fmt: skip
+ANSWER_COLUMNS = ("task", "language", "question", "right", "chosen", "chosen_norm")
 
 
 # --- how Parquet files are written and read: with a checksum of every page, so that a flipped bit gives no other number

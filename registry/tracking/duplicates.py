@@ -27,6 +27,7 @@ __all__ = [
     "ConflictError",
     "Resolution",
     "Result",
+    "by_age",
     "refuse_conflicts",
     "resolve",
     "resolve_runs",
@@ -42,6 +43,17 @@ _OF_TRAINING = (metric_names.FINAL_LOSS, metric_names.KEPT_EPOCH, metric_names.V
 #: Tags that say what was trained or scored.
 _SUBJECT = (Tag.BASE_MODEL, Tag.BASE_REVISION, Tag.SOURCE_TASK, Tag.SOURCE_LANGUAGE, Tag.SEED)
 _LISTED = 5
+
+
+def by_age(started: Mapping[str, int]) -> list[str]:
+    """Return run ids, the oldest first: where runs of different fingerprints measured the same, the newest counts.
+
+    Parameters
+    ----------
+    started
+        By run, milliseconds since the epoch; of runs that started in the same millisecond the id decides.
+    """
+    return sorted(started, key=lambda run_id: (started[run_id], run_id))
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from mlflow.exceptions import MlflowException
 from registry.cells import Cell
 from registry.errors import Refused
 from registry.tracking import metric_names, names
-from registry.tracking.columns import CHECKED
+from registry.tracking.columns import ANSWER_COLUMNS, CHECKED
 from registry.tracking.names import Artifact, Tag
 from registry.tracking.recording import local_folder
 
@@ -65,7 +65,7 @@ def outcomes_problem(path: Path, tags: Mapping[str, str], metrics: Mapping[str, 
     if recorded and file_digest(path) != recorded:
         return "is not the file that was recorded (another SHA-256)"
     try:
-        table = pq.read_table(path, columns=["task", "language", "right", "chosen", "chosen_norm"], **CHECKED)
+        table = pq.read_table(path, columns=[name for name in ANSWER_COLUMNS if name != "question"], **CHECKED)
         found = {name: accuracies(table, column) for name, column in CHOSEN.items()}
     except (OSError, ValueError, KeyError) as error:  # what pyarrow raises is a ValueError or a KeyError
         return f"cannot be read ({str(error).partition(chr(10))[0]})"

@@ -276,7 +276,7 @@ def test_no_run_is_blamed_for_what_is_kept(
     kept.write(pa.Table.from_pylist(rows, runs._SCHEMA))
     with caplog.at_level(logging.WARNING):
         same(load(recorder.client, recorder.study, cache=tmp_path), expected)
-    assert "is dropped and read anew" in caplog.text
+    assert "is deleted and the store is read again" in caplog.text
     caplog.clear()
     same(load(recorder.client, recorder.study, cache=tmp_path), expected)
     assert not caplog.text
@@ -299,7 +299,7 @@ def test_runs_that_differ_only_by_what_is_kept_are_no_conflict(
     twin["score"][0] += 0.1
     kept.write(pa.Table.from_pylist(rows, runs._SCHEMA))
     same(load(recorder.client, recorder.study, cache=tmp_path), expected)
-    assert "is dropped and read anew" in caplog.text
+    assert "is deleted and the store is read again" in caplog.text
 
 
 def test_a_file_without_checksums_is_made_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

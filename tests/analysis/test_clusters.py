@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import statsmodels.api as sm
 
-from analysis.measures.clusters import two_way
+from analysis.measures.statistics import two_way
 
 
 def _reference(values: np.ndarray, groups: np.ndarray) -> float:

@@ -19,12 +19,13 @@ from analysis.corrected import Corrected, correct, uncorrected
 from analysis.corrected.by_cell import CELL_COLUMNS, by_cell
 from analysis.corrected.regimes import regimes
 from analysis.measures.answers import StudyOutcomes, TargetOutcomes
+from analysis.measures.transfer import language_matrix, task_matrix
 from analysis.published.variance import COLUMNS as PUBLISHED_COLUMNS
-from analysis.reading.origin import Origin, adapters
+from analysis.reading.observations import StudyOrigin, adapters
 from analysis.report.corrected import parts
 from analysis.report.figures.matrices import matrix_drawings
 from analysis.report.findings import adapter_count, cautions, facts, findings
-from analysis.report.headline import headline
+from analysis.report.tables import headline_tables
 from registry.cells import Regime, regime_of
 from registry.errors import Refused
 from registry.tracking.columns import CELL_KEY
@@ -70,7 +71,7 @@ def check(found: Corrected, cells: pd.DataFrame) -> None:
         assert not np.isnan(rates[measured.index.isin(tested)]).any()
     else:
         assert any("noise" in part.reason for part in found.left_out)
-    for shown in (*headline(found), *(table for part in parts(found) for table in part.tables)):
+    for shown in (*headline_tables(found), *(table for part in parts(found) for table in part.tables)):
         assert all(len(row) == len(shown.headings) for row in shown.rows)
     for sentence in (*findings(found), *(sentence for _, sentence in cautions(found))):
         assert sentence.endswith(".")
@@ -204,7 +205,7 @@ def test_noise_that_makes_the_harm_is_said() -> None:
     ],
 )  # fmt: skip
 def test_links_lead_to_the_servers_pages(store: str, experiment: str, run: str, model: str) -> None:
-    origin = Origin(store, experiment)
+    origin = StudyOrigin(store, experiment)
     assert (origin.run_url("r1"), origin.model_url("m--t--l/2")) == (run, model)
     assert origin.run_url("") == ""
     assert origin.model_url("") == ""
@@ -217,19 +218,19 @@ def test_adapters_are_models_sources_and_seeds(make_frame: FrameMaker) -> None:
     again = seen["target_task"] == "mmlu"
     frame = replace(frame, observations=seen.assign(run_id=seen["run_id"].where(~again, seen["run_id"] + " again")))
     assert adapter_count(frame) == 2 * 6 * 3
-    table = adapters(frame.observations.assign(run_id="one"), Origin())
+    table = adapters(frame.observations.assign(run_id="one"), StudyOrigin())
     assert len(table) == 36
     assert (table["n_targets"] == 6).all()
     averaged = frame.observations[frame.observations["seed"] == 1].assign(seed=-1, delta_sd=1.0, n_seeds=3)
     imported = replace(frame, observations=averaged, seed_averaged=True)
     assert adapter_count(imported) == 36
-    assert dict(facts(imported, Origin()))["Seeds"] == "3 per adapter, averaged before the import"
+    assert dict(facts(imported, StudyOrigin()))["Seeds"] == "3 per adapter, averaged before the import"
 
 
 def test_the_report_links_runs_and_versions(make_frame: FrameMaker, output: Path) -> None:
     frame = make_frame(tasks=["arc"], languages=["de", "en"])
     seen = frame.observations.assign(run_id="ab12", model_version="one--arc--de/7")
-    origin = Origin("https://host.org", "3", {"LoRA rank": "32"})
+    origin = StudyOrigin("https://host.org", "3", {"LoRA rank": "32"})
     page = analyze(replace(frame, observations=seen), output, origin=origin).report.read_text(encoding="utf-8")
     assert '<a href="https://host.org/#/experiments/3/runs/ab12">run</a>' in page
     assert '<a href="https://host.org/#/models/one--arc--de/versions/7">version 7</a>' in page
@@ -243,7 +244,7 @@ def test_heatmaps_show_what_is_asked_for(tmp_path: Path) -> None:
     cells = correct(synthetic_frame(3, 2, 3)).cells
     embedded = {}
     for shown in ("raw", "shrunken", "significant"):
-        drawings = matrix_drawings(tmp_path / shown, cells, shown)
+        drawings = matrix_drawings(tmp_path / shown, task_matrix(cells), language_matrix(cells), cells, shown)
         embedded[shown] = [drawing.png.read_bytes() for drawing in drawings]
         assert {label for label, _, _ in drawings[0].others} == {"raw", "shrunken", "significant"} - {shown}
         others = {label: png.read_bytes() for label, png, _ in drawings[0].others}

@@ -124,7 +124,7 @@ def test_a_lost_baseline_is_noted_and_a_borrowed_one_found(recorder: Recorder, c
     by_seed = frame.observations.set_index("seed")["baseline"]
     assert by_seed[17] == 0.4
     assert math.isnan(by_seed[42])
-    assert any("1 evaluation run is not to be read" in note for note in frame.notes)
+    assert any("1 evaluation run cannot be read" in note for note in frame.notes)
 
 
 def test_a_wrong_delta_names_its_run(recorder: Recorder) -> None:

@@ -16,7 +16,7 @@ from hypothesis import example, given
 from hypothesis import strategies as some
 
 from analysis.analysis import analyze
-from analysis.published import Options
+from analysis.published import PublishedOptions
 from analysis.reading.frame import Frame
 from tests.fuzz.conftest import tried
 
@@ -53,7 +53,7 @@ def page_of(make_frame, names: Sequence[str]) -> _Elements:
     seen = seen.assign(run_id=run + seen["run_id"], model_version=version, protocol=note)
     frame = replace(made, store=store, notes=(note,), observations=seen)
     with TemporaryDirectory() as folder:
-        report = analyze(frame, Path(folder), Options(mixed_models=False), corrected=False).report
+        report = analyze(frame, Path(folder), PublishedOptions(mixed_models=False), corrected=False).report
         return _Elements(report.read_text(encoding="utf-8"))
 
 

@@ -14,16 +14,16 @@ from scipy.stats import spearmanr
 from analysis.corrected.effects import shrink
 from analysis.corrected.noise import NoiseTable, measured_noise
 from analysis.measures.answers import RunKey, collect
-from analysis.measures.vectors import Vectors
+from analysis.published.linguistic import LanguageVectors
 from analysis.reading.frame import Frame
 from analysis.reading.observations import cell_names
-from analysis.reading.outcomes import Answered, StoredOutcomes, study_outcomes
-from analysis.reading.packed import Packed
+from analysis.reading.outcomes import RunAnswers, StoredOutcomes, study_outcomes
+from analysis.reading.packed import PackedAnswers
 from analysis.recommend import components
 from analysis.recommend.components import components_of, stored_noise
 from analysis.recommend.error import COLUMNS, EVERYWHERE, HERE, leave_one_source_out, trust
 from analysis.recommend.expectation import expectation
-from analysis.recommend.prediction import Effects
+from analysis.recommend.prediction import EffectPredictor
 from analysis.recommend.recommendation import MEASURED, NEW, OTHER_BASES, recommend
 from registry.cells import Cell, Regime
 from registry.errors import Refused
@@ -103,7 +103,7 @@ def test_expectation_of_a_source_is_the_full_equations(cells: pd.DataFrame, left
     kept = cells[~gone[left]].reset_index(drop=True)
     noise = _noise(cells)
     mean, covariance = _dense(kept, noise, queries)
-    effects = Effects(kept, VARIANCES, noise, _design(kept))
+    effects = EffectPredictor(kept, VARIANCES, noise, _design(kept))
     other = "arc_challenge/ar"  # several sources at once do not touch each other
     targets = list(cell_names(queries, "target"))
     _, found = effects.expected(MODEL, [other, str(source)], targets, [_design(queries)] * 2)
@@ -118,8 +118,8 @@ def test_what_was_measured_is_expected_as_shrinkage_says(cells: pd.DataFrame) ->
     mine = (cells["model"] == MODEL) & (cell_names(cells, "source") == "arc_challenge/de")
     targets = [Cell.parse(name) for name in cell_names(cells[mine], "target")]
     (found,) = expected.of(MODEL, [Cell("arc_challenge", "de")], targets)
-    assert found.mean == pytest.approx(posterior.mean[mine], abs=1e-9)
-    assert np.sqrt(np.diag(found.covariance)) == pytest.approx(posterior.sd[mine], abs=1e-9)
+    assert found.mean == pytest.approx(posterior.mean[mine], rel=1e-12, abs=1e-12)
+    assert np.sqrt(np.diag(found.covariance)) == pytest.approx(posterior.sd[mine], rel=1e-12, abs=1e-12)
 
 
 def _assumed(cells: pd.DataFrame) -> NoiseTable:
@@ -133,7 +133,7 @@ def _assumed(cells: pd.DataFrame) -> NoiseTable:
 
 def test_leaving_a_source_out_is_a_refit_without_it(cells: pd.DataFrame) -> None:
     noise = _noise(cells)
-    effects = Effects(cells, VARIANCES, noise, _design(cells))
+    effects = EffectPredictor(cells, VARIANCES, noise, _design(cells))
     sources = cell_names(cells, "source")
     for group in (sources == "global_mmlu/de", (sources == "global_mmlu/de") & (cells["model"] == MODEL)):
         assert group.sum() > 4
@@ -145,7 +145,7 @@ def test_leaving_a_source_out_is_a_refit_without_it(cells: pd.DataFrame) -> None
 def test_means_that_the_rest_does_not_tell_have_no_prediction() -> None:
     cells = synthetic_frame(2, 2, 2, seed=1)
     one = cells[cell_names(cells, "source") == "arc_challenge/ar"].reset_index(drop=True)
-    effects = Effects(one, VARIANCES, _noise(one), _design(one))
+    effects = EffectPredictor(one, VARIANCES, _noise(one), _design(one))
     assert np.isnan(effects.left_out(np.ones(len(one), dtype=bool))).all()
 
 
@@ -162,7 +162,7 @@ def test_error_table_against_brute_force() -> None:
             gone = cell_names(cells, "source") == source
             kept = cells[~(gone & (cells["model"] == MODEL)) if left_out == HERE else ~gone].reset_index(drop=True)
             rows = own[sources == source]
-            model = Effects(kept, components, noise, _design(kept))
+            model = EffectPredictor(kept, components, noise, _design(kept))
             (found,) = model.expected(MODEL, [source], list(cell_names(rows, "target")), [_design(rows)])
             predicted[rows.index] = found.mean
             others = own[sources != source].groupby("regime")["delta"].mean()
@@ -205,9 +205,9 @@ def test_where_sources_do_not_differ_predictions_are_as_good_as_the_regime_mean(
     [
         (1.3, 0.5, "predictions are NO BETTER than the regime mean: error (RMSE, pp) 1.30 against 1.20"),
         (1.2, 0.5, "predictions are NO BETTER than the regime mean"),
-        (1.1, 0.1, "nearer than the regime mean, but order sources NO BETTER"),
+        (1.1, 0.1, "closer than the regime mean, but rank sources NO BETTER"),
         (1.1, 0.5, "predictions are better than the regime mean"),
-        (math.nan, math.nan, "there is nothing to judge predictions by here"),
+        (math.nan, math.nan, "nothing here allows a comparison"),
     ],
 )
 def test_it_says_when_predictions_are_no_better(rmse: float, within: float, said: str) -> None:
@@ -287,7 +287,7 @@ def test_distance_tells_apart_sources_that_no_base_was_trained_on() -> None:
     languages = ("ar", "bn", "de", "en", "es", "fr")
     angles = dict(zip(languages, np.linspace(0, 1.2, 6), strict=True))
     places = {"S_A": {n: math.cos(a) for n, a in angles.items()}, "S_B": {n: math.sin(a) for n, a in angles.items()}}
-    vectors = Vectors({"syntax": pd.DataFrame(places)}, "made")
+    vectors = LanguageVectors({"syntax": pd.DataFrame(places)}, "made")
     cells = synthetic_frame(3, 2, 6, seed=6, effects={"residual": 0.3})
     far = [
         1 - math.cos(angles[a] - angles[b])
@@ -300,7 +300,7 @@ def test_distance_tells_apart_sources_that_no_base_was_trained_on() -> None:
     assert gain["arc_challenge/bn"] - gain["arc_challenge/fr"] == pytest.approx(
         8 * (math.cos(angles["bn"]) - math.cos(angles["fr"])), abs=0.8
     )
-    assert "Means go by linguistic distance too (made)" in found.text()
+    assert "Means depend on linguistic distance too (made)" in found.text()
     without = recommend(_frame(trained), model=MODEL, want=[Cell("arc_challenge", "ar")]).table.set_index("source")[
         "gain"
     ]
@@ -328,8 +328,10 @@ def test_noise_of_stored_outcomes_is_that_of_their_frames_and_is_kept(tmp_path, 
     asked = [(cell.task, cell.language, str(number)) for number in range(30) for cell in grid]  # targets interleaved
     questions = pa.table(dict(zip(("task", "language", "question"), map(list, zip(*asked, strict=True)), strict=True)))
 
-    def answered(key: RunKey, targets: frozenset[Cell] | None) -> Answered:
-        return Answered(key, str(key), targets, Packed("set", np.packbits(random.random(len(asked)) < 0.5).tobytes()))
+    def answered(key: RunKey, targets: frozenset[Cell] | None) -> RunAnswers:
+        return RunAnswers(
+            key, str(key), targets, PackedAnswers("set", np.packbits(random.random(len(asked)) < 0.5).tobytes())
+        )
 
     runs = [answered(RunKey("tiny"), None)]
     runs += [answered(RunKey("tiny", source, seed), frozenset(grid)) for source in grid for seed in (17, 42)]

@@ -19,11 +19,10 @@ from matplotlib.text import Text
 
 from analysis.analysis import Analysis, analyze
 from analysis.measures.numerals import fixed, pp
-from analysis.published import Options
+from analysis.published import PublishedOptions
 from analysis.reading.frame import Frame
 from analysis.report.figures.draw import FIGURES
-from analysis.report.figures.labels import place_labels
-from analysis.report.figures.style import STYLE
+from analysis.report.figures.style import STYLE, place_labels
 
 if TYPE_CHECKING:
     from tests.analysis.conftest import FrameMaker
@@ -37,7 +36,7 @@ PUBLISHED = {
     "uplift", "harm", "pareto", "on_off_task", "roles", "language_families", "matrices", "variance",
     "consistency_by_source", "language_pairs",
 }  # fmt: skip
-FAST = Options(mixed_models=False)
+FAST = PublishedOptions(mixed_models=False)
 ONE_FAMILY = set(FIGURES) - {"pareto_families"}
 CORRECTED = {"regimes", "variance_shares"}
 VOID = {"meta", "br", "link", "img", "hr", "use", "path"}

@@ -17,9 +17,10 @@ from analysis.reading import outcome_files, outcomes
 from analysis.reading.cache import cache_folder
 from analysis.reading.frame import load
 from analysis.reading.outcome_files import StoredTable
-from analysis.reading.outcomes import StoredOutcomes, read_study, stored_outcomes
+from analysis.reading.outcomes import StoredOutcomes, stored_outcomes
 from analysis.reading.packed import PackedCache, pack
 from analysis.reading.run_record import InconsistentRunError
+from analysis.reading.study import StudyStore
 from registry.cells import Cell, regime_of
 from registry.imports.imported import ImportedResults
 from registry.imports.record import record_import
@@ -317,7 +318,7 @@ def test_no_run_is_blamed_for_answers_that_are_kept(
 ) -> None:
     study(recorder, tmp_path)
     client, cache = recorder.client, tmp_path / "cache"
-    frame, expected = read_study(client, recorder.study, cache=cache)
+    frame, expected = StudyStore(client, recorder.study, cache).frame_and_outcomes()
     kept = PackedCache(cache_folder(cache, client.tracking_uri, recorder.experiment))
     for run, (stamp, headlines, _, packed) in list(kept._rows.items()):
         others = replace(packed, bits=bytes(len(packed.bits)))
@@ -327,9 +328,9 @@ def test_no_run_is_blamed_for_answers_that_are_kept(
         stored_outcomes(client, frame, cache=cache)
     for logged in (1, 0):
         caplog.clear()
-        _, found = read_study(client, recorder.study, cache=cache)
+        _, found = StudyStore(client, recorder.study, cache).frame_and_outcomes()
         assert changes(collect(found, found.headlines)) == changes(collect(expected, expected.headlines))
-        assert caplog.text.count("is dropped and read anew") == logged
+        assert caplog.text.count("is deleted and the store is read again") == logged
 
 
 def test_runs_without_outcomes_are_noted(recorder: Recorder, tmp_path: Path) -> None:

@@ -12,10 +12,9 @@ import pandas as pd
 import pytest
 
 from analysis.corrected.regimes import regimes, regimes_as_text
-from analysis.measures.groups import size_bucket
-from analysis.measures.matrices import language_matrix, task_matrix
 from analysis.measures.numerals import interval
-from analysis.published.pareto import by_source_task, pareto
+from analysis.measures.transfer import language_matrix, size_bucket, task_matrix
+from analysis.published.harm import by_source_task, pareto
 from analysis.published.roles import roles, side_by_side
 from analysis.reading.frame import Frame, cells
 from registry.cells import Cell, Regime, regime_of
@@ -165,6 +164,6 @@ def test_of_one_model_there_is_one_interval_and_it_is_called_so(make_frame: Fram
     observations = make_frame().observations
     found = regimes(cells(observations[observations["model"] == observations["model"].iloc[0]]), NO_RATES)
     lines = regimes_as_text(found).splitlines()
-    assert "95 %, this model" in lines[0]
+    assert "95%, this model" in lines[0]
     assert "models" not in lines[0]
     assert interval(found["low"].iloc[1], found["high"].iloc[1]) in lines[2]

@@ -24,8 +24,10 @@ from statistics import median
 
 from mlflow import MlflowClient
 
+from analysis.reading.cache import cache_root
 from analysis.reading.frame import load
 from analysis.reading.outcomes import stored_outcomes
+from analysis.reading.study import StudyStore
 from analysis.recommend.recorded import recommend_recorded
 from tests.bench.tracked import Recorded, copy_evaluations, record_adapters
 from tests.bench.tracked_grid import STUDY
@@ -125,7 +127,9 @@ def _recommend(address: str, cache: Path) -> None:
     os.environ["XDG_CACHE_HOME"] = str(cache)
     for _ in range(2):
         start = time.perf_counter()
-        recommend_recorded(client, STUDY, model="base-1", want=["arc_challenge/bn"], protect=["*/en"])
+        recommend_recorded(
+            StudyStore(client, STUDY, cache_root()), model="base-1", want=["arc_challenge/bn"], protect=["*/en"]
+        )
         seconds.append(time.perf_counter() - start)
     _report("recommend", *seconds)
 

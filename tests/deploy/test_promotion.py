@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy.stats import false_discovery_control, ttest_1samp
 
-from analysis.reading.frame import load
+from analysis.reading.study import StudyStore
 from analysis.recommend.evidence import version_evidence
 from registry.cells import Cell
 from registry.deploy.promotion import carriers, promote, with_section
@@ -59,15 +59,16 @@ def test_a_version_that_passes_carries_the_alias_with_all_its_numbers(study: Rec
 
 def test_no_version_is_refused_for_what_is_kept_on_this_machine(study: Recorded, tmp_path: Path, caplog) -> None:
     adapter = study.adapter(study.baseline())
-    frame = load(study.client, "small", cache=tmp_path / "kept")
+    store = StudyStore(study.client, "small", tmp_path / "kept")
+    frame = store.frame()
     version = f"{adapter.name}/{adapter.version}"
-    expected = version_evidence(study.client, frame, version, family=[], cache=tmp_path / "kept")
+    expected = version_evidence(store, frame, version, family=[])
     frame.observations["delta"] += 1.0  # as a damaged file would have it
-    found = version_evidence(study.client, frame, version, family=[], cache=tmp_path / "kept")
+    found = version_evidence(store, frame, version, family=[])
     pd.testing.assert_frame_equal(found.table, expected.table, check_exact=True)
-    assert "is dropped and read anew" in caplog.text
+    assert "is deleted and the store is read again" in caplog.text
     with pytest.raises(Refused, match="give other deltas than were recorded"):
-        version_evidence(study.client, frame, version, family=[])
+        version_evidence(StudyStore(study.client, "small"), frame, version, family=[])
 
 
 SINGLE_REASONS = {

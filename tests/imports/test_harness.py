@@ -18,7 +18,7 @@ from mlflow import MlflowClient
 
 from analysis.reading.frame import Frame, load
 from analysis.reading.imported import outcomes_of
-from analysis.reading.notes import copy_cautions
+from analysis.reading.observations import copy_cautions
 from registry.cells import Cell
 from registry.errors import Refused
 from registry.imports import ImportedResults, read_source, record_import

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from analysis.reading.frame import load
-from analysis.reading.notes import copy_cautions
+from analysis.reading.observations import copy_cautions
 from registry.cells import Cell
 from registry.config.data import BenchmarkSpec, SplitSpec
 from registry.config.study import BaseSpec, Study

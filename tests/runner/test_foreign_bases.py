@@ -11,7 +11,7 @@ import pytest
 from transformers import BertConfig, BertForMaskedLM, T5Config, T5ForConditionalGeneration
 
 from analysis.reading.frame import load
-from analysis.reading.notes import cut_cautions
+from analysis.reading.observations import cut_cautions
 from registry.cells import parse_cells
 from registry.config.study import BaseSpec, Study
 from registry.errors import Refused

@@ -182,12 +182,12 @@ def test_a_model_whose_weights_were_changed_is_refused(again, rerun) -> None:
 
 
 def test_the_analysis_reads_its_evaluations(whole) -> None:
-    from analysis.reading.run_record import Record, observations_of
+    from analysis.reading.run_record import RunRecord, observations_of
 
     (baseline,) = whole.finished(Kind.BASELINE).values()
     rows = []
     for run in whole.finished(Kind.EVALUATE).values():
-        record = Record(
+        record = RunRecord(
             run.info.run_id,
             run.info.run_name,
             run.info.status,

@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from analysis.analysis import analyze
-from analysis.published.compute import Options
+from analysis.published.compute import PublishedOptions
 from analysis.reading.frame import load
 from analysis.reading.runs import read_runs
 from analysis.reading.tables import baselines
@@ -106,7 +106,9 @@ def test_options_that_are_the_same_tokens_are_said_recorded_and_reported(uri, st
     frame = load(result.client, study.name)
     shares = frame.baselines.set_index(["task", "language"])["indistinct"]
     assert shares.to_dict() == {("topic", "am"): 1.0, ("topic", "en"): 0.0}
-    page = analyze(frame, tmp_path, Options(mixed_models=False), corrected=False).report.read_text(encoding="utf-8")
+    page = analyze(frame, tmp_path, PublishedOptions(mixed_models=False), corrected=False).report.read_text(
+        encoding="utf-8"
+    )
     assert "1 of 2 baselines have options that are the same tokens" in page
     found = results_of(result.client, result.run.data.tags[Tag.MODEL_VERSION])
     assert found is not None

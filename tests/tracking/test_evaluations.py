@@ -82,17 +82,17 @@ def test_every_accuracy_is_recorded_and_the_headline_is_the_score() -> None:
 
 
 def test_below_chance_is_tested_over_all_targets() -> None:
-    def counted(correct: int, of: int = 200) -> TargetScore:
+    def quantity(correct: int, of: int = 200) -> TargetScore:
         return dataclasses.replace(scored(correct / of), chance_p=chance_p(correct, [0.25] * of))
 
     # A standard error is 6 questions: one below is luck, four below is not.
-    assert below_chance({EN: counted(50), DE: counted(44)}) == {}
-    assert list(below_chance({EN: counted(50), DE: counted(26)})) == [DE]
+    assert below_chance({EN: quantity(50), DE: quantity(44)}) == {}
+    assert list(below_chance({EN: quantity(50), DE: quantity(26)})) == [DE]
     # Two below are found alone, not among twenty.
-    low = counted(37)
+    low = quantity(37)
     assert 0.01 < low.chance_p < 0.025
     assert below_chance({DE: low}) == {DE: pytest.approx(low.chance_p)}
-    many = {Cell("arc", f"l{number}"): counted(50) for number in range(20)}
+    many = {Cell("arc", f"l{number}"): quantity(50) for number in range(20)}
     assert below_chance(many | {DE: low}) == {}
 
 

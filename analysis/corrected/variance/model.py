@@ -14,25 +14,15 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from analysis.corrected.noise import SamplingNoise
-from analysis.corrected.variance.anova import complete_cube, cube_of
-from analysis.corrected.variance.estimate import Estimate
-from analysis.corrected.variance.intervals import generalised_intervals
+from analysis.corrected.variance.estimate import ComponentEstimate, complete_cube, cube_of, generalised_intervals
 from analysis.corrected.variance.reml import fit_reml
-from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS, Crossing, Identified, crossing, identify
+from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS, Crossing, IdentifiedTerms, crossing, identify
 from registry.cells import Regime
 
 __all__ = [
-    "COLUMNS",
-    "CORRECTED",
-    "OVERALL",
-    "PUBLISHED",
-    "SAMPLING",
-    "TRANSFER",
-    "decompose",
-    "scope_components",
-    "stacked",
-    "variance_components",
-]
+    "COLUMNS", "CORRECTED", "OVERALL", "PUBLISHED", "SAMPLING", "TRANSFER", "decompose", "scope_components",
+    "stacked", "variance_components",
+]  # fmt: skip
 
 OVERALL, TRANSFER = "overall", "transfer"
 CORRECTED, PUBLISHED = "corrected", "published"
@@ -40,18 +30,7 @@ CORRECTED, PUBLISHED = "corrected", "published"
 #: The noise of a finite number of test questions, which every delta has.
 SAMPLING = "sampling"
 
-COLUMNS = [
-    "scope",
-    "component",
-    "layer",
-    "variance",
-    "low",
-    "high",
-    "share",
-    "share_low",
-    "share_high",
-    "note",
-]
+COLUMNS = ["scope", "component", "layer", "variance", "low", "high", "share", "share_low", "share_high", "note"]
 
 _NO_OUTCOMES = "not separated: without the outcomes of single questions it is part of residual and model:target"
 _KNOWN = "measured on its own and taken as known"
@@ -83,9 +62,9 @@ def variance_components(
     -------
     DataFrame
         `COLUMNS`, one row per scope and component: ``variance`` in pp² with ``low`` and ``high``, ``share`` of the
-        sum of all (between 0 and 1) with ``share_low`` and ``share_high``, 95 % intervals. Negative estimates are
+        sum of all (between 0 and 1) with ``share_low`` and ``share_high``, 95% intervals. Negative estimates are
         reported as they are: cut off at zero they would be too large on average. A component that the cells do not
-        tell apart has NaN, and a ``note`` with the reason.
+        identify has NaN, and a ``note`` with the reason.
 
     Raises
     ------
@@ -104,7 +83,7 @@ def _scopes(cells: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
     yield from tqdm(scopes.items(), desc="variance components", unit="fit", delay=2, leave=False, disable=None)
 
 
-def decompose(rows: Crossing, identified: Identified, *, constrained: bool = False) -> Estimate:
+def decompose(rows: Crossing, identified: IdentifiedTerms, *, constrained: bool = False) -> ComponentEstimate:
     """Fit one set of cells: in closed form if it is a complete cube, by restricted maximum likelihood otherwise.
 
     Parameters
@@ -170,7 +149,7 @@ def scope_components(
         except np.linalg.LinAlgError:  # so few cells that the equations have no single solution
             reason = "there are too few cells for so many components"
     if reason:
-        identified = Identified((), dict.fromkeys(_names(rows), f"not identified: {reason}"), {})
+        identified = IdentifiedTerms((), dict.fromkeys(_names(rows), f"not identified: {reason}"), {})
     absent = [{"component": name, "note": note} for name, note in identified.lost.items()]
     order = [*_names(rows), SAMPLING]
     table = pd.DataFrame([*fitted, *absent]).assign(scope=scope, layer=CORRECTED).reindex(columns=COLUMNS)
@@ -185,13 +164,13 @@ def _names(rows: Crossing) -> list[str]:
 
 
 def _unfit(rows: Crossing) -> str:
-    """Say why nothing can be told; empty if something can."""
+    """Say why nothing can be estimated; empty if something can."""
     if len(rows) < 2:
         return "there is only one cell" if len(rows) else "there are no cells"
     return "" if np.ptp(rows.delta) > 0 else "delta does not vary"
 
 
-def _fit(rows: Crossing, identified: Identified) -> tuple[Estimate, str]:
+def _fit(rows: Crossing, identified: IdentifiedTerms) -> tuple[ComponentEstimate, str]:
     """Fit without constraint or, where that does not converge, constrained; return also what to say of it."""
     estimate = decompose(rows, identified)
     if not estimate.notes:
@@ -202,7 +181,7 @@ def _fit(rows: Crossing, identified: Identified) -> tuple[Estimate, str]:
 
 
 def _fitted(
-    identified: Identified, estimate: Estimate, said: str, noise: SamplingNoise | None, noise_note: str
+    identified: IdentifiedTerms, estimate: ComponentEstimate, said: str, noise: SamplingNoise | None, noise_note: str
 ) -> list[dict[str, object]]:
     """Return the rows of the components that have a variance, and of the sampling noise."""
     taken = _noise_by_component(identified, estimate, noise)
@@ -225,7 +204,7 @@ def _fitted(
     return [*rows, own | dict(zip(("share_low", "share_high"), ends.sampling_share, strict=True))]
 
 
-def _noise_by_component(identified: Identified, estimate: Estimate, noise: SamplingNoise | None) -> Array:
+def _noise_by_component(identified: IdentifiedTerms, estimate: ComponentEstimate, noise: SamplingNoise | None) -> Array:
     """Return the sampling noise in each component: what sources share in model:target, the rest in the residual.
 
     In mean squares this is v − c less for source, model:source, source:target and residual, and v + (sources − 1) c

@@ -13,10 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from analysis.corrected.variance.estimate import Estimate, component_names, expected_mean_squares
-from analysis.corrected.variance.gram import Block
-from analysis.corrected.variance.likelihood import Likelihood, likelihood
-from analysis.corrected.variance.terms import Codes, Crossing, Identified
+from analysis.corrected.variance.estimate import ComponentEstimate, component_names, expected_mean_squares
+from analysis.corrected.variance.likelihood import EffectsBlock, Likelihood, likelihood
+from analysis.corrected.variance.terms import Codes, Crossing, IdentifiedTerms
 
 __all__ = ["fit_reml"]
 
@@ -29,14 +28,14 @@ _ARRIVED = 1e-10
 
 
 @dataclass(frozen=True)
-class _Part:
+class _MappedBlock:
     """A block, and the matrix that takes the components (residual first) to the variances of its terms."""
 
-    block: Block
+    block: EffectsBlock
     mapping: Array
 
 
-def fit_reml(rows: Crossing, identified: Identified, *, constrained: bool = False) -> Estimate:
+def fit_reml(rows: Crossing, identified: IdentifiedTerms, *, constrained: bool = False) -> ComponentEstimate:
     """Fit every identified term and the residual.
 
     Parameters
@@ -63,7 +62,7 @@ def fit_reml(rows: Crossing, identified: Identified, *, constrained: bool = Fals
 # --- blocks
 
 
-def _parts(rows: Crossing, identified: Identified) -> list[_Part]:
+def _parts(rows: Crossing, identified: IdentifiedTerms) -> list[_MappedBlock]:
     pairs = rows.factors["source"] * (int(rows.factors["target"].max()) + 1) + rows.factors["target"]
     models = int(rows.factors["model"].max()) + 1
     if len(np.unique(pairs)) * models == len(rows) and not rows.diagonal:
@@ -72,12 +71,12 @@ def _parts(rows: Crossing, identified: Identified) -> list[_Part]:
     crossed = [term for term in terms if len(term.factors) > 1]
     last = max(crossed, key=lambda term: term.levels, default=None)
     first = [term for term in terms if term is not last]
-    block = Block(rows.delta[:, None], [term.codes for term in first], last.codes if last else None)
+    block = EffectsBlock(rows.delta[:, None], [term.codes for term in first], last.codes if last else None)
     order = [0, *(1 + terms.index(term) for term in (*first, *([last] if last else [])))]
-    return [_Part(block, np.eye(len(terms) + 1)[order])]
+    return [_MappedBlock(block, np.eye(len(terms) + 1)[order])]
 
 
-def _alike_parts(rows: Crossing, identified: Identified, models: int) -> list[_Part]:
+def _alike_parts(rows: Crossing, identified: IdentifiedTerms, models: int) -> list[_MappedBlock]:
     """Return the blocks of models that all have the same cells: their mean, and the contrasts between them."""
     order = np.lexsort((rows.factors["target"], rows.factors["source"], rows.factors["model"]))
     values = rows.delta[order].reshape(models, -1).T
@@ -92,7 +91,7 @@ def _alike_parts(rows: Crossing, identified: Identified, models: int) -> list[_P
     return parts
 
 
-def _mapping(identified: Identified, models: int) -> dict[str, Array]:
+def _mapping(identified: IdentifiedTerms, models: int) -> dict[str, Array]:
     """Return what each grouping of one model's cells varies by: coefficients of the components, the residual first.
 
     A term without the model counts ``models`` times in the models' mean, and not at all in their contrasts.
@@ -108,23 +107,23 @@ def _mapping(identified: Identified, models: int) -> dict[str, Array]:
 
 def _alike_part(
     values: Array, groups: dict[str, Codes], mapping: dict[str, Array], *, copies: int, mean_weight: float
-) -> _Part:
+) -> _MappedBlock:
     used = [name for name in groups if mapping[name].any()]
-    block = Block(values, [groups[name] for name in used], copies=copies, mean_weight=mean_weight)
-    return _Part(block, np.array([mapping["residual"], *(mapping[name] for name in used)]))
+    block = EffectsBlock(values, [groups[name] for name in used], copies=copies, mean_weight=mean_weight)
+    return _MappedBlock(block, np.array([mapping["residual"], *(mapping[name] for name in used)]))
 
 
 # --- maximising
 
 
 @dataclass(frozen=True)
-class _Found:
+class _Maximum:
     variances: Array
     at: Likelihood
     arrived: bool
 
 
-def _evaluate(parts: list[_Part], variances: Array) -> Likelihood | None:
+def _evaluate(parts: list[_MappedBlock], variances: Array) -> Likelihood | None:
     """Add the blocks' likelihoods up, as functions of the components; None where one does not exist."""
     criterion, score, information = 0.0, np.zeros_like(variances), np.zeros((len(variances), len(variances)))
     mean = mean_variance = math.nan
@@ -140,7 +139,7 @@ def _evaluate(parts: list[_Part], variances: Array) -> Likelihood | None:
     return Likelihood(criterion, score, information, mean, mean_variance)
 
 
-def _maximise(parts: list[_Part], start: Array, *, constrained: bool) -> _Found:
+def _maximise(parts: list[_MappedBlock], start: Array, *, constrained: bool) -> _Maximum:
     """Score until a step is expected to gain nothing; halve steps that lose likelihood."""
     variances, at = start, _evaluate(parts, start)
     if at is None:
@@ -151,18 +150,18 @@ def _maximise(parts: list[_Part], start: Array, *, constrained: bool) -> _Found:
         try:
             step[free] = np.linalg.solve(at.information[np.ix_(free, free)], at.score[free])
         except np.linalg.LinAlgError:  # the likelihood says nothing of some component here
-            return _Found(variances, at, arrived=False)
+            return _Maximum(variances, at, arrived=False)
         if float(step @ at.score) < _ARRIVED:
-            return _Found(variances, at, arrived=True)
+            return _Maximum(variances, at, arrived=True)
         better = _searched(parts, variances, step, at.criterion, constrained=constrained)
         if better is None:
-            return _Found(variances, at, arrived=float(step @ at.score) < math.sqrt(_ARRIVED))
+            return _Maximum(variances, at, arrived=float(step @ at.score) < math.sqrt(_ARRIVED))
         variances, at = better
-    return _Found(variances, at, arrived=False)
+    return _Maximum(variances, at, arrived=False)
 
 
 def _searched(
-    parts: list[_Part], variances: Array, step: Array, criterion: float, *, constrained: bool
+    parts: list[_MappedBlock], variances: Array, step: Array, criterion: float, *, constrained: bool
 ) -> tuple[Array, Likelihood] | None:
     """Return the first of the step, its half, its quarter, … that does not lose likelihood."""
     for halving in range(_HALVINGS):
@@ -177,7 +176,7 @@ def _searched(
 # --- what it amounts to
 
 
-def _estimate(rows: Crossing, identified: Identified, found: _Found) -> Estimate:
+def _estimate(rows: Crossing, identified: IdentifiedTerms, found: _Maximum) -> ComponentEstimate:
     """Express the fit in mean squares, whose degrees of freedom are matched to the information (Satterthwaite)."""
     expectations = expected_mean_squares(identified, len(rows))
     last = [*range(1, len(found.variances)), 0]
@@ -187,7 +186,7 @@ def _estimate(rows: Crossing, identified: Identified, found: _Found) -> Estimate
     known = np.diag(covariance) > 0
     spread = np.sqrt(np.where(known, np.diag(covariance), 1.0))
     notes = [] if found.arrived else ["the fit did not converge: take it as a rough value"]
-    return Estimate(
+    return ComponentEstimate(
         names=component_names(identified),
         variances=variances,
         expectations=expectations,

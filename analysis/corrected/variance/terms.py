@@ -1,4 +1,4 @@
-"""The terms of the decomposition, and which of them a set of cells can tell apart."""
+"""The terms of the decomposition, and which of them a set of cells identifies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from analysis.reading.observations import cell_names
 from registry.errors import Refused
 
-__all__ = ["CELL", "RESIDUAL", "TERMS", "Codes", "Crossing", "Identified", "Term", "crossing", "identify"]
+__all__ = ["CELL", "RESIDUAL", "TERMS", "Codes", "Crossing", "IdentifiedTerms", "Term", "crossing", "identify"]
 
 RESIDUAL = "residual"
 
@@ -60,8 +60,8 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Identified:
-    """What a design can tell apart.
+class IdentifiedTerms:
+    """What a design identifies.
 
     Attributes
     ----------
@@ -106,8 +106,8 @@ def crossing(cells: pd.DataFrame) -> Crossing:
     return Crossing(delta, factors, diagonal=bool((names["source"] == names["target"]).all()))
 
 
-def identify(rows: Crossing) -> Identified:
-    """Find the terms whose variances the rows tell apart.
+def identify(rows: Crossing) -> IdentifiedTerms:
+    """Find the terms whose variances the rows identify.
 
     A term is lost if it has one level, if each of its levels has one row (then it is part of the residual), if it
     groups the rows as another term does, or if its covariance is a combination of other terms'.
@@ -127,7 +127,7 @@ def identify(rows: Crossing) -> Identified:
         within |= {"model:source": RESIDUAL, "model:target": RESIDUAL}
     if len(rows) and not _is_complete(rows, kept):
         _drop_dependent(rows, kept, lost, within)
-    return Identified(tuple(kept), lost, within)
+    return IdentifiedTerms(tuple(kept), lost, within)
 
 
 def _diagonal_reasons() -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Estimates with their intervals, one per line: regimes and their differences, donors and recipients."""
+"""Estimates with their intervals, one per line: regimes, contrasts, donors and recipients, shares of variance."""
 
 from __future__ import annotations
 
@@ -12,17 +12,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from analysis.corrected.regimes import RUN_MODELS, scoped_intervals
+from analysis.corrected.variance.model import SAMPLING
+from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS
 from analysis.published.roles import DONOR, RECIPIENT
-from analysis.report.figures.style import GRID, INK, MUTED, STYLE
+from analysis.report.figures.style import GRID, INK, MARKERS, MUTED, PAPER, STYLE
 
-__all__ = ["regimes_figure", "role_intervals_figure"]
+__all__ = ["regimes_figure", "role_intervals_figure", "shares_figure"]
 
 _BLUE = "#1f84c4"
 _LINE = 0.34  # inches per estimate
 
 
 def regimes_figure(regimes: pd.DataFrame, contrasts: pd.DataFrame) -> Figure:
-    """Draw the mean delta per regime and the differences between regimes, in pp, with 95 % intervals.
+    """Draw the mean delta per regime and the differences between regimes, in pp, with 95% intervals.
 
     Parameters
     ----------
@@ -30,7 +32,7 @@ def regimes_figure(regimes: pd.DataFrame, contrasts: pd.DataFrame) -> Figure:
         Table of `analysis.corrected.regimes`, of regimes that have cells. The wide bar is ± 1.96 standard errors for
         the models that were run, the thin one the interval for models at large; one model has the thin one alone.
     contrasts
-        Table of `analysis.corrected.contrasts`, of contrasts that have an estimate; may be empty.
+        Table of `analysis.corrected.regimes`, of contrasts that have an estimate; may be empty.
     """
     heights = [len(regimes) + 0.6, len(contrasts) + 0.6] if len(contrasts) else [len(regimes) + 0.6]
     with mpl.rc_context(STYLE):
@@ -73,7 +75,7 @@ def _forest(
 
 
 def role_intervals_figure(roles: pd.DataFrame) -> Figure:
-    """Draw donor and recipient scores of one factor side by side, in pp, with 95 % intervals and those of the ranks.
+    """Draw donor and recipient scores of one factor side by side, in pp, with 95% intervals and those of the ranks.
 
     Parameters
     ----------
@@ -110,3 +112,60 @@ def _interval(row: dict[str, float]) -> str:
     if np.isnan(low) or np.isnan(high):
         return "–"
     return f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"
+
+
+# --- shares of variance beside the published fit
+
+
+_ORDER = [CELL, *TERMS, RESIDUAL, SAMPLING]
+_CORRECTED, _PUBLISHED = "#0072b2", "#d55e00"
+_COMPONENT = 0.36  # inches per component
+_APART = 0.36  # of a line, between the marks of two fits
+
+
+def shares_figure(corrected: pd.DataFrame, published: pd.DataFrame) -> Figure:
+    """Draw the shares of one scope, in percent.
+
+    Parameters
+    ----------
+    corrected
+        Rows of one scope of `analysis.corrected.variance.model`; components without a share are not drawn.
+    published
+        Rows of the same cells of `analysis.published.variance`; may be empty.
+    """
+    rows = corrected.dropna(subset="share")
+    published = published.dropna(subset="share_pct")
+    there = {*rows["component"], *published["component"].str.lower()}
+    names = [name for name in _ORDER if name in there]
+    at = {name: len(names) - 1 - place for place, name in enumerate(names)}
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(7.4, 1.3 + _COMPONENT * len(names)), layout="constrained")
+        axes = figure.add_subplot()
+        y = rows["component"].map(at).to_numpy(dtype=np.float64)
+        axes.barh(y, 100 * rows["share"], height=0.62, color=_CORRECTED, alpha=0.45, zorder=2)
+        axes.hlines(y, 100 * rows["share_low"], 100 * rows["share_high"], color=INK, linewidth=1.3, zorder=3)
+        handles = [
+            Line2D([], [], color=_CORRECTED, alpha=0.45, linewidth=7, solid_capstyle="butt", label="corrected"),
+            Line2D([], [], color=INK, linewidth=1.3, label="95% interval"),
+        ]
+        fits = list(published.groupby("variant", sort=False))
+        for place, (marker, (fit, part)) in enumerate(zip(MARKERS, fits, strict=False)):
+            own = part["component"].str.lower().map(at).to_numpy(dtype=np.float64)
+            own += _APART * ((len(fits) - 1) / 2 - place)
+            style: dict[str, Any] = {
+                "marker": marker,
+                "color": _PUBLISHED,
+                "markeredgecolor": PAPER,
+                "linestyle": "none",
+            }
+            axes.plot(part["share_pct"], own, markersize=7, zorder=4, **style)
+            handles.append(Line2D([], [], markersize=7, label=f"as published, {fit}", **style))
+        axes.axvline(0, color=MUTED, linewidth=0.9, zorder=1)
+        axes.set_yticks(list(at.values()), list(at))
+        axes.set_xlabel("share of the variance of Δ (%)")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x", color=GRID, linewidth=0.7)
+        axes.set_axisbelow(True)
+        figure.legend(handles=handles, loc="outside lower center", ncols=2)
+    return figure

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -16,8 +15,8 @@ from matplotlib.patches import Rectangle
 
 from analysis.measures import levels
 from analysis.measures.levels import LeftOut
-from analysis.measures.matrices import language_matrix, task_matrix
 from analysis.measures.numerals import pp
+from analysis.measures.transfer import language_matrix, task_matrix
 from analysis.report.figures.style import GRID, MUTED, PAPER, STYLE, Drawing, save
 
 __all__ = ["RAW", "SHOWN", "SIGNIFICANT", "heatmap", "matrix_drawings"]
@@ -37,44 +36,51 @@ _WORDS: Final = {
 }
 
 
-def matrix_drawings(folder: Path, cells: pd.DataFrame, shown: str) -> list[Drawing | LeftOut]:
+def matrix_drawings(
+    folder: Path, tasks: pd.DataFrame, languages: pd.DataFrame, cells: pd.DataFrame, shown: str
+) -> list[Drawing | LeftOut]:
     """Draw both matrices in every version the cells allow; ``shown``, if it is one of those, is the one embedded.
 
     Parameters
     ----------
+    tasks, languages
+        The two matrices of the cells as measured, of `analysis.measures.transfer`.
     cells
         Cells with ``shrunken`` and ``q`` besides, NaN where they are not known.
     """
-    versions = {RAW: cells}
+    versions = {}
     if cells["shrunken"].notna().any():
         versions[SHRUNKEN] = cells.assign(delta=cells["shrunken"])
     if cells["q"].notna().any():
         versions[SIGNIFICANT] = cells[cells["q"] <= levels.SIGNIFICANT]
-    return [_tasks(folder, versions, shown), _languages(folder, versions, shown)]
+    of_tasks = {version: task_matrix(rows) for version, rows in versions.items()}
+    of_languages = {version: language_matrix(rows) for version, rows in versions.items()}
+    return [
+        _tasks(folder, {RAW: tasks, **of_tasks}, shown),
+        _languages(folder, {RAW: languages, **of_languages}, shown),
+    ]
 
 
-def _tasks(folder: Path, versions: dict[str, pd.DataFrame], shown: str) -> Drawing | LeftOut:
+def _tasks(folder: Path, matrices: dict[str, pd.DataFrame], shown: str) -> Drawing | LeftOut:
     title = "From task to task"
-    matrix = task_matrix(versions[RAW])
-    if matrix.empty or matrix.isna().all(axis=None):
+    if matrices[RAW].isna().all(axis=None):
         return LeftOut(title, "it takes adapters evaluated on another task in their own language (CT-ML); none was.")
     caption = "Mean Δ on another task in the same language (CT-ML). Hatched: not a transfer, or not measured."
     titles = ("fine-tuned task", "evaluated task")
-    return _drawn(folder, "task_matrix", title, caption, versions, shown, task_matrix, titles)
+    return _drawn(folder, "task_matrix", title, caption, matrices, shown, titles)
 
 
-def _languages(folder: Path, versions: dict[str, pd.DataFrame], shown: str) -> Drawing | LeftOut:
-    title = "From language to language"
-    matrix = language_matrix(versions[RAW])
-    if matrix.shape[1] < 2 and matrix.shape[0] < 2:
-        there = "one" if matrix.size else "no transfer cell"
+def _languages(folder: Path, matrices: dict[str, pd.DataFrame], shown: str) -> Drawing | LeftOut:
+    title, raw = "From language to language", matrices[RAW]
+    if raw.shape[1] < 2 and raw.shape[0] < 2:
+        there = "one" if raw.size else "no transfer cell"
         return LeftOut(title, f"it takes at least two languages; there is {there}.")
     caption = (
         "Mean Δ over all tasks, the trained cell itself (MT-ML) left out. The outlined diagonal therefore holds other "
         "tasks in the same language only (CT-ML)."
     )
     titles = ("fine-tuned language", "evaluated language")
-    return _drawn(folder, "language_matrix", title, caption, versions, shown, language_matrix, titles)
+    return _drawn(folder, "language_matrix", title, caption, matrices, shown, titles, diagonal=True)
 
 
 def _drawn(
@@ -82,27 +88,25 @@ def _drawn(
     name: str,
     title: str,
     caption: str,
-    versions: dict[str, pd.DataFrame],
+    matrices: dict[str, pd.DataFrame],
     shown: str,
-    matrix_of: Callable[[pd.DataFrame], pd.DataFrame],
     titles: tuple[str, str],
-) -> Drawing | LeftOut:
+    *,
+    diagonal: bool = False,
+) -> Drawing:
     """Draw and save every version; all have the fields of the one as measured."""
-    raw = matrix_of(versions[RAW])
-    matrices = {
-        version: matrix_of(cells).reindex(index=raw.index, columns=raw.columns) for version, cells in versions.items()
-    }
     chosen = shown if shown in matrices else RAW
     files: dict[str, tuple[Path, Path]] = {}
     for version, matrix in matrices.items():
         stem = name if version == chosen else f"{name}_{version}"
-        diagonal = matrix_of is language_matrix
-        png, svg = save(heatmap(matrix, rows=titles[0], columns=titles[1], frame_diagonal=diagonal), folder, stem)
+        fields = matrix.reindex_like(matrices[RAW])
+        png, svg = save(heatmap(fields, rows=titles[0], columns=titles[1], frame_diagonal=diagonal), folder, stem)
         files[version] = (png, svg)
     others = tuple((version, *paths) for version, paths in files.items() if version != chosen)
     said = f"{caption} {_WORDS[chosen]}"
     file = "published/matrices.csv" if chosen == RAW else "cells.parquet"
-    return Drawing(name, title, said, _extremes(matrices[chosen]), *files[chosen], table=file, others=others)
+    extremes = _extremes(matrices[chosen].reindex_like(matrices[RAW]))
+    return Drawing(name, title, said, extremes, *files[chosen], table=file, others=others)
 
 
 def _extremes(matrix: pd.DataFrame) -> str:
@@ -181,13 +185,7 @@ def _numbers(
         dark = 0.299 * red + 0.587 * green + 0.114 * blue < 0.5
         text = pp(value, 1 if limit >= _LARGE_PP else 2)
         axes.text(
-            column + 0.5,
-            row + 0.5,
-            text,
-            ha="center",
-            va="center",
-            fontsize=size,
-            color="#ffffff" if dark else _BLACK,
+            column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=size, color="#ffffff" if dark else _BLACK
         )
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 from statsmodels.formula.api import ols
 
-from analysis.corrected.contrasts import contrasts
+from analysis.corrected.regimes import contrasts
 from registry.cells import Grid, Regime
 
 from .simulation import EFFECTS, planted_cells

@@ -10,13 +10,13 @@ import pytest
 from scipy import stats
 
 from analysis.corrected.linguistic import COLUMNS, linguistic, qap
-from analysis.measures import vectors as vectors_module
-from analysis.measures.vectors import KINDS, Vectors
+from analysis.published import linguistic as vectors_module
+from analysis.published.linguistic import KINDS, LanguageVectors
 from analysis.published.linguistic import linguistic as as_published
 from tests.analysis.synthetic import LANGUAGES, synthetic_frame
 
 
-def _vectors(random: np.random.Generator, languages: tuple[str, ...], features: int = 20) -> Vectors:
+def _vectors(random: np.random.Generator, languages: tuple[str, ...], features: int = 20) -> LanguageVectors:
     tables = {
         kind: pd.DataFrame(
             random.integers(0, 2, (len(languages), features)).astype(float),
@@ -25,7 +25,7 @@ def _vectors(random: np.random.Generator, languages: tuple[str, ...], features: 
         )
         for kind, prefix in KINDS.items()
     }
-    return Vectors(tables, "drawn")
+    return LanguageVectors(tables, "drawn")
 
 
 def _distances(random: np.random.Generator, n: int) -> np.ndarray:

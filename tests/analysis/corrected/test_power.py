@@ -9,7 +9,6 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from analysis.corrected.cells import adjusted, measured_cells
-from analysis.corrected.contrasts import contrasts
 from analysis.corrected.noise import (
     QuestionNoise,
     assumed_question_noise,
@@ -17,8 +16,16 @@ from analysis.corrected.noise import (
     measured_noise,
     measured_question_noise,
 )
-from analysis.corrected.power.effects import ASSUMED, COLUMNS, Design, detectable, power, power_without_data
-from analysis.corrected.power.errors import squared_weights
+from analysis.corrected.power import (
+    ASSUMED,
+    COLUMNS,
+    StudyDesign,
+    detectable,
+    power,
+    power_without_data,
+    squared_weights,
+)
+from analysis.corrected.regimes import contrasts
 from analysis.corrected.roles import roles
 from analysis.corrected.variance.terms import RESIDUAL, TERMS
 from registry.cells import Regime
@@ -30,7 +37,7 @@ from .simulation import NONE, simulate
 NOISE = assumed_question_noise(0.9)
 
 
-def _noisy(design: Design) -> dict[str, float]:
+def _noisy(design: StudyDesign) -> dict[str, float]:
     """Components of deltas as they are seen: what sources share of the noise is part of model:target."""
     sampling = NOISE.sampling(design.items, design.seeds)
     effects = {name: ASSUMED[name] for name in (*TERMS, RESIDUAL)}
@@ -97,7 +104,7 @@ def test_one_seed_cannot_show_how_seeds_differ() -> None:
 
 def test_a_cell_with_the_detectable_effect_is_found_four_times_out_of_five() -> None:
     quiet = measured_question_noise(simulate(0, NONE, models=4, tasks=2, languages=3, questions=300, mean=0.0).outcomes)
-    table = power(Design(300, 3, 4, 2, 3), None, quiet)
+    table = power(StudyDesign(300, 3, 4, 2, 3), None, quiet)
     effect = _row(table, "one cell against 0")["detectable_pp"]
     found = []
     for seed in range(1, 13):
@@ -107,7 +114,7 @@ def test_a_cell_with_the_detectable_effect_is_found_four_times_out_of_five() -> 
 
 
 def test_a_cell_among_all_is_found_as_often_after_benjamini_and_hochberg() -> None:
-    row = _row(power(Design(400, 3, 9, 4, 11), None, NOISE, differing=0.2), "one cell among all")
+    row = _row(power(StudyDesign(400, 3, 9, 4, 11), None, NOISE, differing=0.2), "one cell among all")
     random, found = np.random.default_rng(3), []
     for _ in range(40):
         differs = random.random(5_000) < 0.2
@@ -116,13 +123,14 @@ def test_a_cell_among_all_is_found_as_often_after_benjamini_and_hochberg() -> No
         found.append((adjusted(p, pd.Series(True, index=p.index)) <= 0.05)[differs].mean())
     assert np.mean(found) == pytest.approx(0.8, abs=0.02)
     assert (
-        row["detectable_pp"] > _row(power(Design(400, 3, 9, 4, 11), None, NOISE), "one cell against 0")["detectable_pp"]
+        row["detectable_pp"]
+        > _row(power(StudyDesign(400, 3, 9, 4, 11), None, NOISE), "one cell against 0")["detectable_pp"]
     )
 
 
 def _found_roles(studies: int) -> tuple[dict[str, float], dict[str, float]]:
     """Return by role how often a language with the detectable effect is found, and the errors over those foretold."""
-    design = Design(400, 3, 9, 4, 11)
+    design = StudyDesign(400, 3, 9, 4, 11)
     table, drawn, random = power(design, None, NOISE), Drawn(9, 4, 11), np.random.default_rng(8)
     kept = (drawn.frame["regime"] == "MT-CL").to_numpy()
     found: dict[str, list[float]] = {"donor": [], "recipient": []}
@@ -153,7 +161,7 @@ def test_a_role_with_the_detectable_effect_is_found_four_times_out_of_five_in_ma
 
 
 def test_errors_of_differences_of_roles_are_those_foretold() -> None:
-    design = Design(400, 3, 6, 3, 5)
+    design = StudyDesign(400, 3, 6, 3, 5)
     table, drawn, random = power(design, None, NOISE), Drawn(6, 3, 5), np.random.default_rng(9)
     found: dict[str, list[float]] = {}
     for study in range(100):
@@ -171,7 +179,7 @@ def test_errors_of_differences_of_roles_are_those_foretold() -> None:
 
 def _found_contrasts(studies: int) -> tuple[float, np.ndarray]:
     """Return how often a contrast with the detectable effect is found, and the errors over those foretold."""
-    design = Design(400, 3, 9, 3, 5)
+    design = StudyDesign(400, 3, 9, 3, 5)
     table, drawn, random = power(design, None, NOISE).set_index("test"), Drawn(9, 3, 5), np.random.default_rng(6)
     regime, model = (pd.factorize(drawn.frame[name])[0] for name in ("regime", "model"))
     names = ["MT-CL − CT-ML", "MT-CL − CT-CL", "CT-ML − CT-CL"]
@@ -219,10 +227,10 @@ def test_weights_of_a_contrast_are_those_of_least_squares_with_dummies() -> None
 
 def test_more_of_anything_lowers_every_error() -> None:
     # Not every detectable effect: where partners are few, more models bring the degrees of freedom nearer to theirs.
-    small = power_without_data(Design(100, 1, 4, 3, 4))
+    small = power_without_data(StudyDesign(100, 1, 4, 3, 4))
     assert list(small.columns) == COLUMNS
     assert set(small["level"]) == {"cell", "role", "contrast"}
-    for larger in (Design(400, 1, 4, 3, 4), Design(100, 3, 4, 3, 4), Design(100, 1, 9, 3, 4)):
+    for larger in (StudyDesign(400, 1, 4, 3, 4), StudyDesign(100, 3, 4, 3, 4), StudyDesign(100, 1, 9, 3, 4)):
         table = power_without_data(larger)
         assert table["se"].le(small["se"] + 1e-12).all()
         scores = ~table["test"].str.startswith("two tasks")
@@ -230,7 +238,7 @@ def test_more_of_anything_lowers_every_error() -> None:
 
 
 def test_the_dry_run_says_what_it_assumes() -> None:
-    table = power_without_data(Design(400, 3, 9, 4, 11))
+    table = power_without_data(StudyDesign(400, 3, 9, 4, 11))
     of_cells = table[table["test"] == "one cell against 0"]
     assert of_cells["se"].tolist() == pytest.approx([0.6, 1.25])
     assert of_cells["detectable_pp"].tolist() == pytest.approx([1.685, 3.510], abs=1e-3)
@@ -242,7 +250,7 @@ def test_the_dry_run_says_what_it_assumes() -> None:
 def test_components_of_a_study_are_used_and_named() -> None:
     measured = dict.fromkeys((*TERMS, RESIDUAL), 0.0)
     noise = QuestionNoise(400.0, 0.0, 0.0, "noise measured over questions")
-    design = Design(100, 2, 5, 3, 4)
+    design = StudyDesign(100, 2, 5, 3, 4)
     still = power(design, measured | {"model": 0.2, "model:source": -0.1, "target": float("nan")}, noise)
     row = _row(still, "a language as donor against 0")
     # 4 pp² of noise over 5 models × 3 tasks × 3 partners, and the models' variance.
@@ -258,7 +266,7 @@ def test_components_of_a_study_are_used_and_named() -> None:
 
 
 def test_what_a_design_does_not_allow_has_no_number_and_a_reason() -> None:
-    table = power_without_data(Design(1, 1, 1, 1, 2))
+    table = power_without_data(StudyDesign(1, 1, 1, 1, 2))
     assert table["detectable_pp"].notna().sum() == 2
     assert (
         _row(table, "a language as donor against 0")["assumption"].iloc[0].endswith("too few partners for an interval")
@@ -271,13 +279,13 @@ def test_what_a_design_does_not_allow_has_no_number_and_a_reason() -> None:
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: Design(400, 3, 0, 4, 11), "at least one of its models, not 0"),
+        (lambda: StudyDesign(400, 3, 0, 4, 11), "at least one of its models, not 0"),
         (
-            lambda: power(Design(9, 1, 1, 2, 3), {"modell": 1.0}, NOISE),
+            lambda: power(StudyDesign(9, 1, 1, 2, 3), {"modell": 1.0}, NOISE),
             "no variance component 'modell'; nearest: model",
         ),
-        (lambda: power(Design(9, 1, 1, 2, 3), {"model": 1.0}, NOISE), "needs the variance of source"),
-        (lambda: power(Design(9, 1, 1, 2, 3), None, NOISE, differing=0.0), "share of cells"),
+        (lambda: power(StudyDesign(9, 1, 1, 2, 3), {"model": 1.0}, NOISE), "needs the variance of source"),
+        (lambda: power(StudyDesign(9, 1, 1, 2, 3), None, NOISE, differing=0.0), "share of cells"),
         (lambda: assumed_question_noise(-1.0), "impossible"),
         (lambda: QuestionNoise(1.0, 1.0, 2.0, ""), "impossible"),
     ],

@@ -9,7 +9,7 @@ import statsmodels.api as sm
 import statsmodels.formula.api as smf
 
 from analysis.corrected.noise import SamplingNoise
-from analysis.corrected.variance.anova import cube_of, mean_squares
+from analysis.corrected.variance.estimate import cube_of, mean_squares
 from analysis.corrected.variance.model import COLUMNS, SAMPLING, stacked, variance_components
 from analysis.corrected.variance.terms import crossing
 from registry.errors import Refused

@@ -7,11 +7,10 @@ import pandas as pd
 import pytest
 from scipy.stats import multivariate_normal
 
-from analysis.corrected.variance.anova import complete_cube, cube_of
-from analysis.corrected.variance.gram import Block
-from analysis.corrected.variance.likelihood import likelihood
+from analysis.corrected.variance.estimate import complete_cube, cube_of
+from analysis.corrected.variance.likelihood import EffectsBlock, likelihood
 from analysis.corrected.variance.reml import fit_reml
-from analysis.corrected.variance.terms import Crossing, Identified, crossing, identify
+from analysis.corrected.variance.terms import Crossing, IdentifiedTerms, crossing, identify
 from tests.analysis.corrected.lme4.frames import FRAMES, frame
 
 VARIANCES = {
@@ -22,12 +21,12 @@ VARIANCES = {
 }
 
 
-def _design(name: str) -> tuple[Crossing, Identified]:
+def _design(name: str) -> tuple[Crossing, IdentifiedTerms]:
     rows = crossing(frame(FRAMES[name]))
     return rows, identify(rows)
 
 
-def _dense(rows: Crossing, identified: Identified) -> list[np.ndarray]:
+def _dense(rows: Crossing, identified: IdentifiedTerms) -> list[np.ndarray]:
     """Return the residual's and the terms' covariances."""
     indicators = [np.eye(term.levels)[term.codes] for term in identified.terms]
     return [np.eye(len(rows)), *(z @ z.T for z in indicators)]
@@ -38,7 +37,7 @@ def test_likelihood_is_that_of_dense_matrices(phi: list[float]) -> None:
     rows, identified = _design("small-missing")
     parts = _dense(rows, identified)
     codes = [term.codes for term in identified.terms]
-    ours = likelihood(Block(rows.delta[:, None], codes[:-1], codes[-1]), np.array(phi))
+    ours = likelihood(EffectsBlock(rows.delta[:, None], codes[:-1], codes[-1]), np.array(phi))
     assert ours is not None
 
     covariance = sum(value * part for value, part in zip(phi, parts, strict=True))
@@ -60,7 +59,7 @@ def test_no_likelihood_where_the_covariance_is_not_positive_definite() -> None:
     """Also where an even number of eigenvalues is negative, so that the determinant is positive."""
     rows, identified = _design("small-missing")
     codes, parts = [term.codes for term in identified.terms], _dense(rows, identified)
-    block = Block(rows.delta[:, None], codes[:-1], codes[-1])
+    block = EffectsBlock(rows.delta[:, None], codes[:-1], codes[-1])
     random, agreed = np.random.default_rng(1), {True: 0, False: 0}
     for _ in range(300):
         phi = np.append(1.0, random.uniform(-0.15, 0.3, len(codes)))
@@ -99,7 +98,7 @@ def test_models_with_the_same_cells_are_a_shortcut_of_the_same_likelihood() -> N
     shortcut = fit_reml(rows, identified)
     codes = [term.codes for term in identified.terms]
     at = np.append(shortcut.variances[-1], shortcut.variances[:-1])
-    direct = likelihood(Block(rows.delta[:, None], codes[:-1], codes[-1]), at)
+    direct = likelihood(EffectsBlock(rows.delta[:, None], codes[:-1], codes[-1]), at)
     assert direct is not None
     assert direct.criterion == pytest.approx(shortcut.criterion, abs=1e-6)
     np.testing.assert_allclose(direct.score, 0, atol=1e-3)

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from analysis.corrected.variance.anova import complete_cube
-from analysis.corrected.variance.intervals import generalised_intervals
+from analysis.corrected.variance.estimate import complete_cube, generalised_intervals
 from analysis.corrected.variance.reml import fit_reml
-from analysis.corrected.variance.terms import Crossing, Identified, crossing, identify
+from analysis.corrected.variance.terms import Crossing, IdentifiedTerms, crossing, identify
 from registry.cells import Grid
 from tests.analysis.corrected.lme4.frames import NEAR_ZERO, SIZEABLE, as_cells, draw
 
@@ -31,7 +30,7 @@ def _cubes(variances: tuple[float, ...], count: int, *, noisy: bool = False) -> 
         yield cube
 
 
-def _identified() -> Identified:
+def _identified() -> IdentifiedTerms:
     return identify(crossing(as_cells(np.random.default_rng(0).normal(size=SHAPE), GRID)))
 
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from analysis.measures.vectors import Vectors
-from analysis.published import Options, publish
+from analysis.published import PublishedOptions, publish
+from analysis.published.linguistic import LanguageVectors
 from analysis.report.published import parts
 from tests.analysis.synthetic import synthetic_frame
 
@@ -22,7 +22,7 @@ SHAPES = {
     "items": st.sampled_from([0, 2, 400]),
 }
 # Of two of four languages, so that some pairs have a distance and some have none.
-VECTORS = Vectors({"syntax": pd.DataFrame([[1.0, 0.0], [1.0, 1.0]], index=["ar", "de"])}, "two")
+VECTORS = LanguageVectors({"syntax": pd.DataFrame([[1.0, 0.0], [1.0, 1.0]], index=["ar", "de"])}, "two")
 NAMES = {
     "uplift", "harm", "construction", "pareto", "on_off_task", "roles", "language_families", "donors_by_construction",
     "correlation", "matrices", "variance", "consistency", "consistency_by_source", "linguistic", "language_pairs",
@@ -38,7 +38,7 @@ def test_any_grid_is_analysed(sizes: bool, **shape: object) -> None:
         return
     if not sizes:
         cells = cells.assign(model_size_b=np.nan, model_family="")
-    found = publish(cells, Options(mixed_models=False, vectors=VECTORS, against={"itself": cells}))
+    found = publish(cells, PublishedOptions(mixed_models=False, vectors=VECTORS, against={"itself": cells}))
     assert set(found.tables) == NAMES
     assert found.tables["uplift"].set_index("regime").loc["transfer", "n"] == (cells["regime"] != "MT-ML").sum()
     for name, part in (("variance", "Variance"), ("linguistic", "Linguistic")):
@@ -55,7 +55,7 @@ def test_any_grid_is_decomposed_or_left_out(**shape: object) -> None:
     cells = synthetic_frame(**shape)
     if cells.empty:
         return
-    found = publish(cells, Options(vectors=VECTORS))
+    found = publish(cells, PublishedOptions(vectors=VECTORS))
     decomposed = set(found.tables["variance"]["cells"])
     left_out = " ".join(one.part for one in found.left_out)
     if "Variance decomposition" not in {one.part for one in found.left_out}:
@@ -65,7 +65,7 @@ def test_any_grid_is_decomposed_or_left_out(**shape: object) -> None:
 @pytest.mark.parametrize("value", [0.0, -1.0, 2.5])
 def test_a_delta_that_never_varies_is_no_error(value: float) -> None:
     cells = synthetic_frame(3, 2, 4).assign(delta=value)
-    found = publish(cells, Options(vectors=VECTORS))
+    found = publish(cells, PublishedOptions(vectors=VECTORS))
     assert found.tables["variance"].empty
     assert found.tables["consistency"].empty
     assert found.tables["uplift"]["harm_pct"].tolist() == [100.0 * (value <= -1)] * 5

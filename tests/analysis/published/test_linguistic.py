@@ -11,9 +11,16 @@ import pytest
 from scipy import stats
 from scipy.spatial.distance import cdist
 
-from analysis.measures import vectors as module
-from analysis.measures.vectors import KINDS, Vectors, read_vectors, uriel_vectors
-from analysis.published.linguistic import cosine_distances, language_pairs, linguistic
+from analysis.published import linguistic as module
+from analysis.published.linguistic import (
+    KINDS,
+    LanguageVectors,
+    cosine_distances,
+    language_pairs,
+    linguistic,
+    read_vectors,
+    uriel_vectors,
+)
 from registry.errors import Refused
 from tests.analysis.synthetic import synthetic_frame
 
@@ -63,7 +70,7 @@ def test_correlations_are_scipys(file: Path, table: pd.DataFrame) -> None:
 
 def test_languages_without_vectors_are_named(table: pd.DataFrame) -> None:
     syntax = table.loc[["ar", "bn", "de"], [name for name in table if name.startswith("S_")]]
-    found, pairs, left_out = linguistic(synthetic_frame(1, 1, 5), Vectors({"syntax": syntax}, "some"))
+    found, pairs, left_out = linguistic(synthetic_frame(1, 1, 5), LanguageVectors({"syntax": syntax}, "some"))
     assert found["n_pairs"].tolist() == [6]
     assert pairs["syntax"].notna().sum() == 6
     assert left_out[0].part == "Linguistic distance of en, es"

@@ -9,15 +9,12 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from analysis.measures.groups import language_family, size_bucket
-from analysis.measures.matrices import long_form, task_matrix
-from analysis.measures.uplift import uplift
-from analysis.published import Options, publish
-from analysis.published.ablation import ablation
-from analysis.published.construction import construction, correlate, donors_by_construction, donors_correlation
-from analysis.published.harm import harm
-from analysis.published.pareto import on_off_task, pareto
-from analysis.published.roles import language_families, roles
+from analysis.measures.statistics import correlate
+from analysis.measures.transfer import language_family, long_form, size_bucket, task_matrix, uplift
+from analysis.published import PublishedOptions, publish
+from analysis.published.compute import ablation
+from analysis.published.harm import construction, harm, on_off_task, pareto
+from analysis.published.roles import donors_by_construction, donors_correlation, language_families, roles
 from tests.analysis.synthetic import synthetic_frame
 
 # Two base models, two tasks, two languages. Deltas in pp by (model, source) on the targets, in the order
@@ -161,7 +158,7 @@ def test_ablation(cells: pd.DataFrame) -> None:
 
 
 def test_a_comparison_without_shared_cells_is_left_out(cells: pd.DataFrame) -> None:
-    found = publish(cells, Options(mixed_models=False, against={"other": cells.assign(model="three")}))
+    found = publish(cells, PublishedOptions(mixed_models=False, against={"other": cells.assign(model="three")}))
     assert found.tables["ablation"].empty
     assert any(part.part == "Comparison with other" for part in found.left_out)
 

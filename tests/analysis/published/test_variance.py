@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from scipy import optimize
 
-from analysis.measures.uplift import transfer_rows
+from analysis.measures.transfer import transfer_rows
 from analysis.published import variance as module
 from analysis.published.variance import COMPONENTS, VARIANTS, decompose, variance
 from analysis.reading.observations import cell_names

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import nctdtr, ndtr, stdtrit
 
-from analysis.corrected.contrasts import CONTRASTS
 from analysis.corrected.noise import QuestionNoise, SamplingNoise, assumed_question_noise
-from analysis.corrected.power.errors import error, role_spreads, squared_weights
+from analysis.corrected.regimes import CONTRASTS
 from analysis.corrected.variance.terms import RESIDUAL, TERMS
 from analysis.measures.levels import SIGNIFICANT
+from analysis.measures.numerals import fixed, quantity
 from analysis.published.roles import DONOR, RECIPIENT
+from registry.cells import Grid, Regime, regime_of
 from registry.errors import Refused, unknown
 
-__all__ = ["ASSUMED", "COLUMNS", "MODEL_REGIME", "Design", "detectable", "power", "power_without_data"]
+__all__ = ["ASSUMED", "COLUMNS", "MODEL_REGIME", "StudyDesign", "detectable", "foreseen", "power", "power_without_data"]
 
 COLUMNS = [
     "level", "test", "items", "seeds", "models", "tasks", "languages", "se", "df", "detectable_pp", "assumption",
@@ -50,7 +53,7 @@ _MANY = 10_000.0
 
 
 @dataclass(frozen=True)
-class Design:
+class StudyDesign:
     """Size of a study: test items of a target, seeds of an adapter, base models; sources are tasks × languages.
 
     Targets are the same cells as sources.
@@ -80,9 +83,9 @@ class _Test(NamedTuple):
 
 
 def power(
-    design: Design, components: Mapping[str, float] | None, noise: QuestionNoise, *, differing: float = 0.1
+    design: StudyDesign, components: Mapping[str, float] | None, noise: QuestionNoise, *, differing: float = 0.1
 ) -> pd.DataFrame:
-    """Compute the smallest effects that a study detects with 80 % power at the level 0.05, two-sided.
+    """Compute the smallest effects that a study detects with 80% power at the level 0.05, two-sided.
 
     Parameters
     ----------
@@ -102,8 +105,8 @@ def power(
 
     Notes
     -----
-    In simulations with 9 models, cells and roles with the effects given were found in about 80 % of studies, contrasts
-    in 88 %: with so few models their clustered errors are about 13 % smaller than the true ones that are planned with.
+    In simulations with 9 models, cells and roles with the effects given were found in about 80% of studies, contrasts
+    in 88%: with so few models their clustered errors are about 13% smaller than the true ones that are planned with.
 
     Raises
     ------
@@ -123,7 +126,7 @@ def power(
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
-def power_without_data(design: Design, *, differing: float = 0.1) -> pd.DataFrame:
+def power_without_data(design: StudyDesign, *, differing: float = 0.1) -> pd.DataFrame:
     """Plan a study before there is any: :func:`power` with assumed components, for the least and the most noise."""
     return pd.concat(
         [power(design, None, assumed_question_noise(sd), differing=differing) for sd in _NOISE], ignore_index=True
@@ -163,7 +166,9 @@ def _variances(components: Mapping[str, float] | None) -> tuple[dict[str, float]
     return {name: max(float(value), 0.0) if value == value else 0.0 for name, value in known.items()}, said
 
 
-def _tests(design: Design, variances: dict[str, float], sampling: SamplingNoise, differing: float) -> Iterator[_Test]:
+def _tests(
+    design: StudyDesign, variances: dict[str, float], sampling: SamplingNoise, differing: float
+) -> Iterator[_Test]:
     """Yield all tests."""
     yield from _cell_tests(design, sampling, differing)
     for factor in ("language", "task"):
@@ -172,10 +177,7 @@ def _tests(design: Design, variances: dict[str, float], sampling: SamplingNoise,
     yield from _contrast_tests(design, variances, sampling)
 
 
-# --- cells
-
-
-def _cell_tests(design: Design, sampling: SamplingNoise, differing: float) -> Iterator[_Test]:
+def _cell_tests(design: StudyDesign, sampling: SamplingNoise, differing: float) -> Iterator[_Test]:
     """Yield the test of one cell on its own, and as one of all."""
     se, df = float(np.sqrt(sampling.v)), design.items - 1.0
     note = "" if design.items > 1 else "one item: no error"
@@ -188,11 +190,8 @@ def _cell_tests(design: Design, sampling: SamplingNoise, differing: float) -> It
     yield _Test("cell", "one cell among all", se, df, alpha, "; ".join(filter(None, [said, note])))
 
 
-# --- roles
-
-
 def _role_tests(
-    factor: str, role: str, design: Design, variances: dict[str, float], sampling: SamplingNoise
+    factor: str, role: str, design: StudyDesign, variances: dict[str, float], sampling: SamplingNoise
 ) -> Iterator[_Test]:
     """Yield the tests of one score and of differences of two, as `analysis.corrected.roles` makes them."""
     names, fixed = design.languages, design.tasks
@@ -215,11 +214,8 @@ def _role_tests(
     yield _Test("role", f"two {word}s as {role}s among all", *of_pair, adjusted, "; ".join(filter(None, [said, note])))
 
 
-# --- contrasts
-
-
-def _contrast_tests(design: Design, variances: dict[str, float], sampling: SamplingNoise) -> Iterator[_Test]:
-    """Yield the tests of differences between regimes, as `analysis.corrected.contrasts` makes them."""
+def _contrast_tests(design: StudyDesign, variances: dict[str, float], sampling: SamplingNoise) -> Iterator[_Test]:
+    """Yield the tests of differences between regimes, as `analysis.corrected.regimes` makes them."""
     found = squared_weights(design.tasks, design.languages)
     for left, right in CONTRASTS:
         name, weights = f"{left} − {right}", found.get((left, right))
@@ -234,3 +230,117 @@ def _contrast_tests(design: Design, variances: dict[str, float], sampling: Sampl
             variance += 2 * variances[MODEL_REGIME] / design.models
             df, note = design.models - 1.0, ""
         yield _Test("contrast", name, float(np.sqrt(variance)), df, note=note)
+
+
+# --- standard errors of scores and contrasts of a complete study, from its variance components
+
+
+Array = NDArray[np.float64]
+
+
+class ErrorSpread(NamedTuple):
+    """Variance of an estimate that goes with models, with partners, and with single (model, partner)."""
+
+    by_model: float
+    by_partner: float
+    single: float
+
+
+def role_spreads(
+    role: str, models: int, fixed: int, partners: int, variances: Mapping[str, float], sampling: SamplingNoise
+) -> tuple[ErrorSpread, ErrorSpread]:
+    """Return the spread of one score and of the difference of two.
+
+    A score averages (models, fixed, partners) cells: ``fixed`` tasks of a language or languages of a task. Sources on
+    one (model, target) share the noise c: donors' partners are targets, recipients' partners sources.
+    """
+    own, other = ("source", "target") if role == DONOR else ("target", "source")
+    of_models, of_partners = models * fixed, fixed * partners
+    cells = models * of_partners
+    own_model, other_model = variances[f"model:{own}"], variances[f"model:{other}"]
+    pair, residual = variances["source:target"], variances[RESIDUAL]
+    if role == DONOR:
+        other_model += sampling.c
+    else:
+        own_model += sampling.c
+    score = ErrorSpread(
+        by_model=variances["model"] / models + own_model / of_models,
+        by_partner=(variances[other] + pair) / of_partners,
+        single=(other_model + residual + sampling.own) / cells,
+    )
+    # Two names share their partners but for each other.
+    unshared = (variances[other] + other_model / models) / (fixed * partners**2)
+    difference = ErrorSpread(
+        by_model=2 * own_model / of_models,
+        by_partner=2 * pair / of_partners + 2 * unshared,
+        single=2 * (residual + sampling.own) / cells,
+    )
+    return score, difference
+
+
+def error(spread: ErrorSpread, models: int, partners: int) -> tuple[float, float]:
+    """Return standard error and Satterthwaite's degrees of freedom; one model's own share is not error then."""
+    of_partner = spread.by_partner + spread.single
+    if models == 1:
+        return float(np.sqrt(of_partner)), partners - 1.0
+    of_model = spread.by_model + spread.single
+    per_degree = of_model**2 / (models - 1) + of_partner**2 / (partners - 1)
+    df = (of_model + of_partner) ** 2 / per_degree if per_degree > 0 else float(models - 1)
+    return float(np.sqrt(spread.by_model + of_partner)), df
+
+
+def squared_weights(tasks: int, languages: int) -> dict[tuple[Regime, Regime], float]:
+    """Return for every contrast the sum of squares of the weights that least squares gives the pairs of cells.
+
+    Effects of source and target are absorbed, so that weights sum to 0 over either: of the components, only that of the
+    pairs and the residual remain. Contrasts that cannot be estimated are absent.
+    """
+    cells = list(Grid(tuple(f"t{i}" for i in range(tasks)), tuple(f"l{i}" for i in range(languages))))
+    regimes = np.array([[str(regime_of(source, target)) for target in cells] for source in cells])
+    present = [regime for regime in Regime if (regimes == str(regime)).any()]
+    dummies = [(regimes == str(regime)).astype(np.float64) for regime in present]
+    within = np.stack([_centred(dummy).ravel() for dummy in dummies], axis=1)
+    gram = within.T @ within
+    inverse = np.linalg.pinv(gram, rcond=1e-9, hermitian=True)
+    found = {}
+    for left, right in CONTRASTS:
+        if left in present and right in present:
+            weights = np.array([(regime == left) - (regime == right) for regime in present], dtype=np.float64)
+            if np.allclose(gram @ inverse @ weights, weights, atol=1e-6):
+                found[left, right] = float(weights @ inverse @ weights)
+    return found
+
+
+def _centred(square: Array) -> Array:
+    """Take the means of rows and columns off a matrix."""
+    return np.asarray(square - square.mean(axis=0) - square.mean(axis=1, keepdims=True) + square.mean())
+
+
+# --- a planned study, in a sentence
+
+
+def foreseen(design: StudyDesign) -> str:
+    """Say in a sentence what a planned study can detect, under assumed components and noise.
+
+    The two ends of each range are for the least and the most noise that cells of 400 items and 3 seeds were seen to
+    have, scaled to the design.
+    """
+    table = power_without_data(design).groupby("test", sort=False)["detectable_pp"].agg(["min", "max"])
+    said = [
+        f"{words} {' to '.join(dict.fromkeys([fixed(row['min'], 1), fixed(row['max'], 1)]))} pp"
+        for test, words in _FORESEEN.items()
+        if test in table.index and not math.isnan((row := table.loc[test])["max"])
+    ]
+    sizes = f"{design.items} items, {quantity(design.seeds, 'seed')}, {quantity(design.models, 'model')}"
+    if not said:
+        return f"{sizes}: too small a study to detect anything by"
+    return f"4 times out of 5, with {sizes}, under ASSUMED noise and variances: {'; '.join(said)}"
+
+
+#: Tests that a plan is judged by, and how the sentence names them.
+_FORESEEN = {
+    "one cell among all": "a cell's change of",
+    "two languages as donors": "two donor languages apart by",
+    "two tasks as donors": "two donor tasks apart by",
+    f"{Regime.MT_CL} − {Regime.CT_CL}": f"{Regime.MT_CL} above {Regime.CT_CL} by",
+}

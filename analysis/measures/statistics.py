@@ -1,14 +1,16 @@
-"""Standard error of a mean whose observations share source or target cells."""
+"""Standard errors of means whose observations share source or target cells, and correlations."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
-__all__ = ["StandardError", "few_models", "two_way"]
+__all__ = ["FEWEST", "Correlation", "StandardError", "correlate", "few_models", "two_way"]
 
 #: Below this many clusters a cluster-robust standard error is usually too small.
 _FEW_CLUSTERS = 10
@@ -52,7 +54,7 @@ def two_way(values: ArrayLike, first: pd.Series, second: pd.Series, *, names: tu
 
 def few_models(models: int) -> str:
     """Return a note on an interval that holds for models at large, nothing where there are models enough."""
-    return f"only {models} models: the interval is wide for want of models" if models < _FEW_MODELS else ""
+    return f"only {models} models: the interval is wide because there are so few" if models < _FEW_MODELS else ""
 
 
 def _residuals(values: ArrayLike) -> NDArray[np.float64]:
@@ -81,3 +83,26 @@ def _too_few(levels: int, name: str) -> str:
 
 def _caution(levels: int, name: str) -> str:
     return f"; only {levels} {name}s, so probably too small" if levels < _FEW_CLUSTERS else ""
+
+
+# --- correlations
+
+
+#: Fewer pairs than this have no correlation worth a name: any two points lie on a line.
+FEWEST = 3
+
+
+class Correlation(NamedTuple):
+    """Coefficient and two-sided p-value; NaN where one of the two does not vary or there are too few pairs."""
+
+    value: float
+    p: float
+
+
+def correlate(x: ArrayLike, y: ArrayLike, *, ranks: bool) -> Correlation:
+    """Return Spearman's (``ranks``) or Pearson's correlation of two series of equal length, without NaN."""
+    first, second = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if len(first) < FEWEST or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return Correlation(math.nan, math.nan)
+    found = stats.spearmanr(first, second) if ranks else stats.pearsonr(first, second)
+    return Correlation(float(found.statistic), float(found.pvalue))

@@ -1,4 +1,4 @@
-"""Adapters by what they give other languages (across) and what they cost other tasks (up), together and per family."""
+"""Scatter plots: languages or tasks by what they give and receive, adapters by their gain and cost."""
 
 from __future__ import annotations
 
@@ -12,14 +12,99 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from analysis.measures.groups import BUCKETS, UNKNOWN
+from analysis.measures.transfer import BUCKETS, UNKNOWN
+from analysis.published.roles import DONOR, RECIPIENT
 from analysis.reading.observations import cell_names
-from analysis.report.figures.labels import place_labels
-from analysis.report.figures.style import INK, MARKERS, MUTED, PAPER, STYLE, colours, short_model, zero_lines
+from analysis.report.figures.style import (
+    INK,
+    MARKERS,
+    MUTED,
+    PAPER,
+    STYLE,
+    colours,
+    place_labels,
+    short_model,
+    zero_lines,
+)
 
-__all__ = ["pareto_families_figure", "pareto_figure"]
+__all__ = ["pareto_families_figure", "pareto_figure", "roles_figure"]
+
+_QUADRANTS = {  # colour, text: gives and receives, only gives, only receives, neither
+    (1, 1): ("#0072b2", "gives and receives"),
+    (1, -1): ("#e69f00", "gives only"),
+    (-1, 1): ("#009e73", "receives only"),
+    (-1, -1): ("#cc79a7", "neither"),
+}
+
+
+def roles_figure(scores: pd.DataFrame, factor: str) -> tuple[Figure, list[str]]:
+    """Draw donor score (x) against recipient score (y), in pp, with standard errors over models where there are any.
+
+    Parameters
+    ----------
+    scores
+        The table of `analysis.published.roles.side_by_side`; names that lack a role are not drawn.
+    factor
+        ``language`` or ``task``, for the axes' titles.
+
+    Returns
+    -------
+    figure, unlabelled
+        The figure, and the names for whose labels there was no room.
+    """
+    drawn = scores.dropna(subset=[DONOR, RECIPIENT])
+    x, y = drawn[DONOR], drawn[RECIPIENT]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(5.6, 4.8), layout="constrained")
+        axes = figure.add_subplot()
+        errors = drawn[["donor_se", "recipient_se"]].fillna(0.0)
+        axes.errorbar(
+            x,
+            y,
+            xerr=errors["donor_se"],
+            yerr=errors["recipient_se"],
+            fmt="none",
+            ecolor=MUTED,
+            elinewidth=0.9,
+            alpha=0.6,
+            zorder=2,
+        )
+        axes.scatter(x, y, s=34, color="#1f84c4", edgecolors=PAPER, linewidths=0.6, zorder=3)
+        axes.set(xlabel=f"donor score of the {factor}, given to others (pp)", ylabel="recipient score, received (pp)")
+        axes.margins(0.14)
+        zero_lines(axes)
+        _shade_quadrants(axes)
+        unlabelled = place_labels(axes, drawn[[DONOR, RECIPIENT]], list(drawn["name"]), errors=errors)
+    return figure, unlabelled
+
+
+def _shade_quadrants(axes: Axes) -> None:
+    """Tint the quadrants about zero, name them in a legend above, and keep the limits."""
+    (x0, x1), (y0, y1) = axes.get_xlim(), axes.get_ylim()
+    handles = []
+    for (right, up), (colour, text) in _QUADRANTS.items():
+        spans = ((0.0, x1) if right > 0 else (x0, 0.0), (0.0, y1) if up > 0 else (y0, 0.0))
+        (left, stop), (bottom, top) = spans
+        if stop > left and top > bottom:
+            axes.fill_between([left, stop], bottom, top, color=colour, alpha=0.1, linewidth=0, zorder=0)
+            handles.append(Patch(color=colour, alpha=0.35, linewidth=0, label=text))
+    axes.set(xlim=(x0, x1), ylim=(y0, y1))
+    axes.legend(
+        handles=handles,
+        loc="lower left",
+        bbox_to_anchor=(-0.02, 1.0),
+        ncols=4,
+        handlelength=1.1,
+        columnspacing=1.2,
+        handletextpad=0.5,
+    )
+
+
+# --- adapters by gain on other languages (across) and change on other tasks (up)
+
 
 _AREA = {"S": 26.0, "M": 62.0, "L": 120.0, UNKNOWN: 44.0}  # marker areas in square points
 _BUCKETS = {"S": "S, up to 1.5 B", "M": "M, between", "L": "L, 7 B and more", UNKNOWN: "not known"}
@@ -75,7 +160,7 @@ def pareto_figure(points: pd.DataFrame) -> Figure:
     Parameters
     ----------
     points
-        The table of `analysis.published.pareto.pareto`; adapters without both means are not drawn.
+        The table of `analysis.published.harm.pareto`; adapters without both means are not drawn.
     """
     drawn = points.dropna(subset=["mt_cl_mean", "off_task_mean"])
     marks = _Marks.of(drawn)

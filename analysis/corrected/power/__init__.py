@@ -1,1 +1,0 @@
-"""What a study of a given size can detect."""
