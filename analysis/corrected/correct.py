@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, TypeVar
 
 import numpy as np
 import pandas as pd
 
+from analysis.corrected.analyses import ANALYSES
 from analysis.corrected.by_cell import QUESTIONS, ByCell, by_cell, tests, untested
 from analysis.corrected.consistency import with_ceiling
 from analysis.corrected.linguistic import linguistic
 from analysis.corrected.noise import QuestionNoise, assumed_question_noise, measured_question_noise
 from analysis.corrected.power import COLUMNS, StudyDesign, power
-from analysis.corrected.regimes import contrasts, regimes
+from analysis.corrected.regimes import regimes
 from analysis.corrected.roles import distinguishable, roles
 from analysis.corrected.variance.model import CORRECTED, TRANSFER, stacked, variance_components
 from analysis.corrected.variance.terms import RESIDUAL, TERMS
@@ -29,7 +31,7 @@ __all__ = ["Corrected", "correct", "uncorrected"]
 _Found = TypeVar("_Found")
 
 _TABLES: Final = (
-    "regimes", "tests", "rates", "contrasts", "variance_components", "roles", "role_pairs", "role_differences",
+    "regimes", "tests", "rates", "variance_components", "roles", "role_pairs", "role_differences",
     "consistency", "linguistic", "power",
 )  # fmt: skip
 
@@ -95,7 +97,7 @@ def correct(
         "regimes": regimes(cells, known.rates),
         "tests": tests(known.cells),
         "rates": known.rates,
-        "contrasts": attempt("Contrasts of regimes", lambda: contrasts(cells)),
+        **{name: attempt(one.title, partial(one.computer(), cells)) for name, one in ANALYSES.items()},
         "variance_components": components,
         "roles": scores,
         "role_pairs": pairs,
@@ -120,7 +122,7 @@ def uncorrected(cells: pd.DataFrame, *, published_variance: pd.DataFrame | None 
         As in :func:`correct`.
     """
     bare = untested(cells)
-    tables = dict.fromkeys(_TABLES, pd.DataFrame())
+    tables = dict.fromkeys((*_TABLES, *ANALYSES), pd.DataFrame())
     tables |= {"regimes": regimes(cells, pd.DataFrame()), "tests": tests(bare)}
     if published_variance is not None:
         tables["variance_components"] = stacked(pd.DataFrame(), published_variance)

@@ -7,6 +7,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
+from analysis.corrected.analyses import ANALYSES
 from analysis.corrected.correct import Corrected
 from analysis.corrected.variance.model import CORRECTED, OVERALL, PUBLISHED, SAMPLING, TRANSFER
 from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS
@@ -25,7 +26,7 @@ from analysis.report.tables import (
     text_column,
 )
 
-__all__ = ["parts", "unidentified"]
+__all__ = ["contrasts_part", "parts", "unidentified"]
 
 _SHOWN = 10
 _SCOPES = {TRANSFER: "Transfer cells", OVERALL: "All cells"}
@@ -37,7 +38,7 @@ def parts(corrected: Corrected) -> list[ReportPart]:
         return []
     tables = corrected.tables
     return [
-        _contrasts(tables["contrasts"]),
+        *(one.shower()(tables[name]) for name, one in ANALYSES.items()),
         _cells(tables["tests"], corrected.assumed),
         _rates(tables["rates"]),
         _roles(tables["roles"], tables["role_differences"]),
@@ -55,7 +56,8 @@ def _with_interval(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(interval=intervals(table["low"], table["high"]))
 
 
-def _contrasts(table: pd.DataFrame) -> ReportPart:
+def contrasts_part(table: pd.DataFrame) -> ReportPart:
+    """Show the differences between regimes."""
     columns = {
         "contrast": text("Contrast"),
         "estimate": delta("Difference"),

@@ -1,28 +1,34 @@
-"""What CONTRIBUTING.md describes, done: a kind of benchmark and a maker, each one module and one registered line."""
+"""What CONTRIBUTING.md describes, done: a kind of benchmark, a maker and an analysis, each one module and one line."""
 
 from __future__ import annotations
 
 import inspect
 
+import pandas as pd
 import pytest
 from safetensors.torch import load_file
 
+from analysis.analysis import analyze
+from analysis.corrected.analyses import ANALYSES, CellAnalysis
+from analysis.published.compute import PublishedOptions
 from analysis.reading.frame import load
 from registry.benchmarks.kinds import KINDS, Kind
 from registry.errors import Refused
+from registry.imports import read_source, record_import
 from registry.recipes.maker import MAKERS
 from registry.runner.session import prospect, run_study
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
 from registry.tracking.names import Kind as RunKind
 from registry.tracking.runs import finished_by_fingerprint
-from registry.tracking.store import experiment_id
-from tests.contributing import toy_benchmark, toy_maker
+from registry.tracking.store import experiment_id, open_store
+from tests.contributing import toy_analysis, toy_benchmark, toy_maker
+from tests.imports.published_table import published_table
 
 FEW = ("seeds: [17, 42]", "seeds: [17]\nsources: [kind/en]")
 
 
 def test_an_extension_is_short() -> None:
-    for module in (toy_benchmark, toy_maker):
+    for module in (toy_analysis, toy_benchmark, toy_maker):
         assert len(inspect.getsource(module).splitlines()) <= 40
 
 
@@ -57,3 +63,17 @@ def test_a_maker(small_study, client, monkeypatch, tmp_path) -> None:
     assert run.data.tags["source"] == "kind/en"
     assert run.data.params["method"] == "random"
     assert len(load(client, "small").observations) == 4
+
+
+def test_an_analysis(uri, monkeypatch, tmp_path) -> None:
+    place = toy_analysis.__name__
+    monkeypatch.setitem(ANALYSES, "moved", CellAnalysis("Targets that moved", f"{place}:moved", f"{place}:moved_part"))
+    table = published_table(
+        ("Llama-3.2-1B-Instruct", "Qwen2.5-0.5B-Instruct"), ("arc_challenge", "hellaswag"), ("de", "en")
+    )
+    table.to_csv(tmp_path / "cells.csv", index=False)
+    client = open_store(uri)
+    record_import(client, "small", read_source(tmp_path / "cells.csv", staging=tmp_path))
+    analyze(load(client, "small"), tmp_path / "out", PublishedOptions(mixed_models=False))
+    assert set(pd.read_csv(tmp_path / "out" / "moved.csv")["regime"]) == {"MT-ML", "MT-CL", "CT-ML", "CT-CL"}
+    assert "Targets whose score is not the baseline" in (tmp_path / "out" / "report.html").read_text()
