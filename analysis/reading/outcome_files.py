@@ -24,9 +24,10 @@ from analysis.reading.packed import COLUMNS
 from analysis.reading.run_record import InconsistentRunError
 from analysis.reading.runs import StoredRuns
 from registry.cells import Cell
+from registry.files.atomic import file_digest
 from registry.tracking.columns import CHECKED
 from registry.tracking.names import Artifact, Tag, headlines_of, outcomes_file
-from registry.tracking.outcomes import file_digest, recorded_scores
+from registry.tracking.outcomes import recorded_scores
 from registry.tracking.recording import local_folder
 
 __all__ = ["Asked", "StoredTable", "asked"]

@@ -21,11 +21,11 @@ from analysis.reading.outcomes import StoredOutcomes, read_study, stored_outcome
 from analysis.reading.packed import PackedCache, pack
 from analysis.reading.run_record import InconsistentRunError
 from registry.cells import Cell, regime_of
+from registry.files.atomic import file_digest
 from registry.imports.imported import Imported
 from registry.imports.record import record_import
 from registry.tracking.columns import BASELINE_COLUMNS, STORED_COLUMNS, WITH_CHECKSUMS
 from registry.tracking.names import Tag, outcomes_file
-from registry.tracking.outcomes import file_digest
 
 if TYPE_CHECKING:
     from tests.analysis.conftest import Recorder
