@@ -1,4 +1,4 @@
-"""The hub and the disks: whether a study's base models can be downloaded from here, and whether there is room for what it needs."""
+"""The hub and the disks: whether a study's base models can be downloaded, and whether there is room for what it needs."""
 
 from __future__ import annotations
 
