@@ -27,9 +27,10 @@ from analysis.reading.packed import PackedAnswers
 from analysis.reading.run_record import InconsistentRunError
 from analysis.reading.runs import StoredRuns
 from registry.cells import Cell
+from registry.files.atomic import file_digest
 from registry.tracking.columns import ANSWER_COLUMNS, CHECKED
 from registry.tracking.names import Artifact, Tag, headlines_of, outcomes_file
-from registry.tracking.outcomes import file_digest, recorded_scores
+from registry.tracking.outcomes import recorded_scores
 from registry.tracking.recording import local_folder
 
 __all__ = ["OutcomeRequest", "StoredTable", "outcome_requests", "refuse_other_answers"]

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from registry.cells import Cell, Regime, regime_of
 from registry.errors import Refused, unknown
+from registry.tracking.client import existing
 from registry.tracking.columns import CHECKED
 from registry.tracking.duplicates import refuse_conflicts
 from registry.tracking.evaluations import Evaluation, evaluations
@@ -74,14 +75,10 @@ def best_for(client: MlflowClient, target: Cell, *, model: str = "", study: str 
     _require_one_headline(ranked, target)
     for place, measured in enumerate(ranked, 1):
         name, _, number = measured.version.rpartition("/")
-        try:
-            version = client.get_model_version(name, number)
-        except MlflowException as error:  # a better one may have been deleted since it was scored
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            continue
-        notes = (*_notes(target, ranked, place), *found.notes, *_shrunken_note(client, measured, target))
-        return Best(version, notes)
+        version = existing(client.get_model_version, name, number)
+        if version is not None:  # a better one may have been deleted since it was scored
+            notes = (*_notes(target, ranked, place), *found.notes, *_shrunken_note(client, measured, target))
+            return Best(version, notes)
     raise Refused(f"best_for={target}: every adapter that was evaluated on it has been deleted from the registry")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from registry.errors import Refused
 from registry.files.adapter import WEIGHTS
-from registry.files.atomic import remove_unfinished, unfinished_name, write_text
+from registry.files.atomic import file_digest, remove_unfinished, unfinished_name, write_text
 
 __all__ = [
     "CARD",
@@ -71,7 +71,7 @@ def is_same(target: Path, identity: Identity) -> bool:
     # A process that is killed while it writes one of the two leaves a file of such a name.
     there = {path.relative_to(target).as_posix() for path in target.rglob("*") if not path.is_dir()}
     there = {name for name in there - {CARD, MANIFEST} if not name.startswith((f".{CARD}.", f".{MANIFEST}."))}
-    return there == set(wanted) and all(_digest(target / name) == wanted[name] for name in wanted)
+    return there == set(wanted) and all(file_digest(target / name) == wanted[name] for name in wanted)
 
 
 def is_ours(target: Path) -> bool:
@@ -90,7 +90,9 @@ def write_manifest(folder: Path, identity: Identity) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             path.chmod(folder.stat().st_mode & 0o666)
-    files = {path.relative_to(folder).as_posix(): _digest(path) for path in sorted(folder.rglob("*")) if path.is_file()}
+    files = {
+        path.relative_to(folder).as_posix(): file_digest(path) for path in sorted(folder.rglob("*")) if path.is_file()
+    }
     write_text(folder / MANIFEST, json.dumps({"identity": asdict(identity), "files": files}, indent=1) + "\n")
 
 
@@ -103,7 +105,7 @@ def refresh_card(target: Path, text: str) -> bool:
     path = target / CARD
     if manifest is None or not path.is_file():
         return False
-    now, new = _digest(path), hashlib.sha256(text.encode()).hexdigest()
+    now, new = file_digest(path), hashlib.sha256(text.encode()).hexdigest()
     if now == new or now not in (manifest["files"].get(CARD), manifest.get("card")):
         return False
     manifest["files"][CARD], manifest["card"] = now, new
@@ -173,8 +175,3 @@ def _manifest(target: Path) -> dict[str, Any] | None:
     if not isinstance(manifest, dict):
         return None
     return manifest if all(isinstance(manifest.get(key), dict) for key in ("identity", "files")) else None
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -34,8 +34,9 @@ from registry.errors import Refused
 from registry.files.adapter import CONFIG, WEIGHTS, config_text, read_config
 from registry.files.disks import disk_problem
 from registry.tracking.adapters import RESTORE, RegisteredAdapter, download_adapter
+from registry.tracking.client import existing, first_line
 from registry.tracking.folders import read_description
-from registry.tracking.verification import AdapterRecord, check_recipe, run_of, version_record
+from registry.tracking.verification import AdapterRecord, check_recipe, version_record
 
 __all__ = ["PulledFolder", "default_folder", "pull", "usage"]
 
@@ -93,7 +94,7 @@ def pull(
     overwrite
         Whether another pulled folder at the target is replaced. What was not pulled never is.
     say
-        Told each step that may take a while.
+        Called with each step that may take a while.
 
     Raises
     ------
@@ -102,7 +103,7 @@ def pull(
     """
     target = target.expanduser().absolute()
     check_target(target)
-    run = run_of(client, chosen.run_id)
+    run = existing(client.get_run, chosen.run_id)
     identity = Identity(chosen.adapter.uri, _recorded(client, chosen).weights, merged or "")
     if _stands(target):
         if is_same(target, identity) and _is_as_recorded(client, chosen, target, identity):
@@ -190,7 +191,7 @@ def _kept(
     try:
         refreshed = refresh_card(target, _card(client, chosen, facts, say))
     except OSError as error:  # the adapter is there all the same
-        say(f"its card could not be brought up to date: {_brief(error)}")
+        say(f"its card could not be brought up to date: {first_line(error)[:300]}")
         refreshed = False
     return PulledFolder(target, facts, kept=True, refreshed=refreshed)
 
@@ -240,12 +241,10 @@ def _failure(error: Exception, adapter: RegisteredAdapter, place: Path) -> Refus
     if problem := disk_problem(error, place):
         return Refused(f"{adapter.uri} could not be pulled, and nothing was kept: {problem}")
     if getattr(error, "error_code", None) == "RESOURCE_DOES_NOT_EXIST" or isinstance(error, FileNotFoundError):
-        return Refused(f"{adapter.uri}: the version or its files are gone from the store ({_brief(error)}); {RESTORE}")
-    return Refused(f"{adapter.uri} could not be pulled, and nothing was kept: {_brief(error)}")
-
-
-def _brief(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:300]
+        return Refused(
+            f"{adapter.uri}: the version or its files are gone from the store ({first_line(error)[:300]}); {RESTORE}"
+        )
+    return Refused(f"{adapter.uri} could not be pulled, and nothing was kept: {first_line(error)[:300]}")
 
 
 def _check_alias(client: MlflowClient, chosen: ChosenVersion) -> None:

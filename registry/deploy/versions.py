@@ -10,6 +10,7 @@ from mlflow.entities.model_registry import ModelVersion, RegisteredModel
 from mlflow.exceptions import MlflowException
 
 from registry.errors import Refused, unknown
+from registry.tracking.client import existing
 from registry.tracking.names import Tag
 from registry.tracking.store import pages, quoted
 
@@ -59,12 +60,10 @@ def check_name(name: str) -> None:
 
 def registered(client: MlflowClient, name: str) -> RegisteredModel:
     """Return a registered model, or refuse a name that none has."""
-    try:
-        return client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        raise unknown("registered adapter", name, _names(client)) from None
+    model = existing(client.get_registered_model, name)
+    if model is None:
+        raise unknown("registered adapter", name, _names(client))
+    return model
 
 
 def _names(client: MlflowClient) -> list[str]:
@@ -125,14 +124,12 @@ def _is_finished(client: MlflowClient, version: ModelVersion) -> bool:
 
 def version_of(client: MlflowClient, name: str, number: str) -> ModelVersion:
     """Return a version by its number, or refuse it with those that there are."""
-    try:
-        return client.get_model_version(name, number)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    version = existing(client.get_model_version, name, number)
+    if version is None:
         there = versions_of(client, name)
         listed = "; ".join(map(described, there[:8])) or "none: all were deleted"
-        raise Refused(f"{name} has no version {number} (any more); there are: {listed}") from None
+        raise Refused(f"{name} has no version {number} (any more); there are: {listed}")
+    return version
 
 
 def described(version: ModelVersion) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import yaml
@@ -17,6 +17,7 @@ from registry.doctor.lost import copy_back, found_elsewhere, move_aside, restore
 from registry.doctor.records import StudyRecords, with_progress
 from registry.errors import Refused
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
+from registry.tracking.client import existing
 from registry.tracking.folders import FilesMissing, check_places
 from registry.tracking.names import Tag
 from registry.tracking.recording import local_folder
@@ -189,13 +190,14 @@ def check_folders(records: StudyRecords) -> Iterator[Finding]:
         return
     runs = {run.info.run_id for run in records.runs} | records.deleted
     orphans = [path for path in root.iterdir() if _RUN_FOLDER.fullmatch(path.name) and path.name not in runs]
-    orphans = [path for path in orphans if not _is_there(records.client.get_run, path.name)]
+    # Some may have come after the records were read.
+    orphans = [path for path in orphans if existing(records.client.get_run, path.name) is None]
     if (root / "models").is_dir():
         known = {model.model_id for model in records.models}
         there = [path for path in (root / "models").iterdir() if _MODEL_FOLDER.fullmatch(path.name)]
         # A model that was deleted is not listed any more, and by MLflow's design its files stay; its run is known.
         left = [path for path in there if path.name not in known and _run_of(path) not in runs]
-        orphans += [path for path in left if not _is_there(records.client.get_logged_model, path.name)]
+        orphans += [path for path in left if existing(records.client.get_logged_model, path.name) is None]
     if orphans:
         yield wrong(
             f"{len(orphans)} folders of artifacts belong to no run and no model",
@@ -204,17 +206,6 @@ def check_folders(records: StudyRecords) -> Iterator[Finding]:
         )
     else:
         yield good("every folder of artifacts belongs to a run or a model")
-
-
-def _is_there(get: Callable[[str], object], name: str) -> bool:
-    """Whether the store has what a folder is named by: it may have come after the records were read."""
-    try:
-        get(name)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
-    return True
 
 
 def _run_of(folder: Path) -> str | None:

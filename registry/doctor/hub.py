@@ -1,4 +1,4 @@
-"""The hub and the disks: whether a study's bases may be had from here, and whether there is room for what it needs."""
+"""The hub and the disks: can a study's base models be downloaded, and is there room for what the study needs?"""
 
 from __future__ import annotations
 

@@ -20,6 +20,7 @@ from mlflow.exceptions import MlflowException
 from registry.doctor.findings import Finding, good, note, wrong
 from registry.files.disks import unwritable
 from registry.masking import mask
+from registry.tracking.client import first_line
 from registry.tracking.names import Tag
 from registry.tracking.recording import local_folder
 from registry.tracking.schema import newest_revision, upgrade_commands
@@ -69,7 +70,7 @@ def check_store(uri: str, study: str = "") -> tuple[list[Finding], MlflowClient 
     try:
         experiment = client.get_experiment_by_name(study) if study else None
     except MlflowException as error:
-        return [*found, wrong(f"the store refuses: {_first_line(error)}", _credentials(uri))], None
+        return [*found, wrong(f"the store refuses: {first_line(error)}", _credentials(uri))], None
     return [*found, *_writable(client, uri, experiment), *_artifacts(client, experiment)], client
 
 
@@ -137,7 +138,7 @@ def _database(uri: str) -> Iterator[Finding]:
         with engine.connect() as connection:
             schema = MigrationContext.configure(connection).get_current_revision()
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, UnicodeError) as error:
-        yield wrong(f"{shown_uri(uri)} does not answer: {_first_line(error)}", f"start the database, or {_UNSET}")
+        yield wrong(f"{shown_uri(uri)} does not answer: {first_line(error)}", f"start the database, or {_UNSET}")
         return
     newest = newest_revision()
     if schema is None:
@@ -173,7 +174,7 @@ def _takes_writes(engine: object, uri: str) -> Finding:
     except sqlalchemy.exc.SQLAlchemyError as error:
         file = sqlite_file(uri)
         remedy = f"chmod u+w {file} {file.parent}" if file else "give the database's user the rights on its tables"
-        return wrong(f"the store takes no writes: {_first_line(error)}", remedy)
+        return wrong(f"the store takes no writes: {first_line(error)}", remedy)
     return good("the store takes writes")
 
 
@@ -190,7 +191,7 @@ def _writable(client: MlflowClient, uri: str, experiment: Experiment | None) -> 
         client.set_tag(kinds[0][0], Tag.KIND, kinds[0][1])
     except MlflowException as error:
         remedy = "have the server's administrator give this user the permission EDIT on the experiment"
-        yield wrong(f"the server takes no writes: {_first_line(error)}", remedy)
+        yield wrong(f"the server takes no writes: {first_line(error)}", remedy)
     else:
         yield good("the server takes writes")
 
@@ -211,11 +212,6 @@ def _artifacts(client: MlflowClient, experiment: Experiment | None) -> Iterator[
         for run in runs:
             client.list_artifacts(run.info.run_id)
     except (MlflowException, OSError) as error:
-        yield wrong(f"artifacts at {experiment.artifact_location} cannot be listed: {_first_line(error)}", _UNSET)
+        yield wrong(f"artifacts at {experiment.artifact_location} cannot be listed: {first_line(error)}", _UNSET)
     else:
         yield good(f"artifacts lie at {experiment.artifact_location}")
-
-
-def _first_line(error: Exception) -> str:
-    """Return the first line of a message, secrets hidden."""
-    return mask(str(error).strip().split("\n")[0])[:300]

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import optuna
 from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from registry.erasure.database import erase_rows
 from registry.erasure.files import Files, Journal, erase_files, files_of
 from registry.erasure.inventory import Inventory, Subject, take_inventory
 from registry.erasure.server import mark_deleted, remaining
 from registry.errors import Refused
+from registry.tracking.client import existing
 from registry.tracking.names import Tag
 from registry.tracking.store import is_database, sqlite_file
 from registry.tuning.storage import storage_url
@@ -96,13 +96,7 @@ class Erasure:
         if not owner:
             return False
         ask: Callable[[str], object] = self.client.get_logged_model if owner.startswith("m-") else self.client.get_run
-        try:
-            ask(owner)
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                raise
-            return False
-        return True
+        return existing(ask, owner) is not None
 
 
 def plan_erasure(client: MlflowClient, subject: Subject, caches: Caches) -> Erasure:

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 
 from registry.errors import Refused, unknown
 from registry.tracking.claims import claims_model
+from registry.tracking.client import existing
 from registry.tracking.liveness import is_silent
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import pages, quoted
@@ -138,11 +139,8 @@ def _of_version(client: MlflowClient, subject: Subject, every: Iterable[ModelVer
     model = _model_of(version)
     if model:
         found.models[model] = _address(client, model)
-    try:
-        own = client.get_run(str(version.run_id))
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
+    own = existing(client.get_run, str(version.run_id))
+    if own is None:
         return found
     scored = f"tags.{Tag.MODEL_VERSION} = {quoted(str(subject))}"
     found.runs = list(

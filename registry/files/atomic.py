@@ -1,4 +1,4 @@
-"""Files and folders that are made beside their place and then put there, so that a reader sees all of one or none.
+"""Files and folders made beside their place and then put there, so that a reader sees all or none; files' digests.
 
 The name of an unfinished one holds the machine and the process that makes it. A process that is killed leaves it; the
 next one that writes to the same place removes it.
@@ -6,6 +6,7 @@ next one that writes to the same place removes it.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import psutil
 
-__all__ = ["remove_unfinished", "replacing", "unfinished_name", "write_text"]
+__all__ = ["file_digest", "remove_unfinished", "replacing", "unfinished_name", "write_text"]
 
 
 def unfinished_name(prefix: str) -> str:
@@ -54,3 +55,9 @@ def write_text(file: Path, text: str) -> None:
     """Replace a text file."""
     with replacing(file) as new:
         new.write_text(text, encoding="utf-8")
+
+
+def file_digest(file: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()

@@ -27,6 +27,7 @@ from registry.evaluation.metrics import (
     score_metrics,
 )
 from registry.evaluation.outcomes import Outcomes
+from registry.files.atomic import file_digest
 from registry.lora.cost import Usage
 from registry.lora.train import Training
 from registry.models.base import BUILT_IN
@@ -40,7 +41,7 @@ from registry.tracking import metric_names, names
 from registry.tracking.adapters import RegisteredAdapter, record_full_model, register_adapter, weights_digest
 from registry.tracking.metric_names import usage_metrics
 from registry.tracking.names import Artifact, Kind, Tag, registered_model, run_name
-from registry.tracking.outcomes import file_digest, recorded_scores
+from registry.tracking.outcomes import recorded_scores
 from registry.tracking.recording import Recording
 from registry.tracking.runs import finished_by_fingerprint, recorded
 

@@ -27,6 +27,7 @@ from mlflow.utils.mlflow_tags import MLFLOW_MODEL_VERSIONS, MLFLOW_RUN_NOTE
 from registry.cells import Cell
 from registry.errors import Refused
 from registry.files.environment import conda_environment
+from registry.tracking.client import existing
 from registry.tracking.folders import FULL_LOADER, LOADER, check_places, digest_tags, weights_digest
 from registry.tracking.names import Tag, registered_model
 from registry.tracking.recording import Recording, local_folder, store_folder
@@ -157,12 +158,8 @@ def _drop_leftovers(client: MlflowClient, made: ModelVersion, tags: Mapping[str,
 
 def _failed(client: MlflowClient, run_id: str | None) -> bool:
     """Whether a run ended without a result; of one that was removed for good nothing is known."""
-    try:
-        return client.get_run(str(run_id)).info.status in ("KILLED", "FAILED")
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return False
+    run = existing(client.get_run, str(run_id))
+    return run is not None and run.info.status in ("KILLED", "FAILED")
 
 
 def record_full_model(

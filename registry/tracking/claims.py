@@ -37,6 +37,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from registry.process import defer_signals
+from registry.tracking.client import existing
 from registry.tracking.liveness import (
     BEAT_SECONDS,
     STALE_SECONDS,
@@ -71,11 +72,7 @@ def drop_claims(client: MlflowClient, experiment_id: str, workers: Collection[st
     model = claims_model(experiment_id)
     for found in client.search_model_versions(f"name = '{model}'", max_results=10_000):
         if found.tags.get(Tag.WORKER) in workers:
-            try:
-                client.delete_model_version(model, found.version)
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                    raise
+            existing(client.delete_model_version, model, found.version)
 
 
 @dataclass(eq=False)
@@ -226,7 +223,7 @@ class Claims:
                 made = self._client.create_model_version(self._model, _SOURCE, tags=tags, await_creation_for=0)
                 return int(made.version)
             except MlflowException as error:
-                if not attempts_left or "creation error" not in str(error):
+                if not attempts_left or "creation error" not in str(error):  # MLflow has no code of its own for it
                     raise
         raise AssertionError("unreachable")
 
@@ -242,12 +239,11 @@ class Claims:
 
     def _delete(self, number: int) -> None:
         try:
-            self._client.delete_model_version(self._model, str(number))
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-                with self._lock:
-                    self._undeleted.add(number)
-                self._heartbeat.start()
+            existing(self._client.delete_model_version, self._model, str(number))
+        except MlflowException:
+            with self._lock:
+                self._undeleted.add(number)
+            self._heartbeat.start()
 
     def _is_needed(self) -> bool:
         with self._lock:

@@ -17,9 +17,10 @@ from registry.files.disks import disk_problem
 from registry.masking import mask
 from registry.process import defer_signals
 
-__all__ = ["PatientClient", "first_line", "retry_unavailable"]
+__all__ = ["PatientClient", "existing", "first_line", "retry_unavailable"]
 
 _Call = TypeVar("_Call", bound=Callable[..., Any])
+_Found = TypeVar("_Found")
 
 _log = logging.getLogger(__name__)
 
@@ -57,9 +58,19 @@ def retry_unavailable(call: _Call) -> _Call:
     return cast(_Call, repeated)
 
 
+def existing(call: Callable[..., _Found], *arguments: object) -> _Found | None:
+    """Return what a call of MLflow's client returns; None if what it names does not exist."""
+    try:
+        return call(*arguments)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+        return None
+
+
 def first_line(error: Exception) -> str:
     """Return the first line of an error, without secrets."""
-    return mask(str(getattr(error, "orig", None) or error).strip().partition("\n")[0])
+    return mask(str(getattr(error, "orig", None) or error).strip().partition("\n")[0]) or type(error).__name__
 
 
 class PatientClient(MlflowClient):

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 
 from mlflow import MlflowClient
 from mlflow.entities import LoggedModel, Run
-from mlflow.exceptions import MlflowException
 
 from registry.errors import Refused
 from registry.tracking import metric_names
+from registry.tracking.client import existing
 from registry.tracking.names import Artifact, Kind, Tag
 from registry.tracking.outcomes import same_outcomes
 
@@ -239,14 +239,8 @@ def _result(client: MlflowClient, run: Run, *, repeated: bool) -> Result:
 
 def _model(client: MlflowClient, run: Run) -> LoggedModel | None:
     """Return the model that a fine-tune recorded; None where it is gone."""
-    try:
-        return client.get_logged_model(run.data.tags[Tag.MODEL_ID])
-    except KeyError:
-        return None
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
+    model_id = run.data.tags.get(Tag.MODEL_ID)
+    return None if model_id is None else existing(client.get_logged_model, model_id)
 
 
 def _difference(first: Result, second: Result) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from registry.config.yaml_text import read_yaml
 from registry.errors import Refused
 from registry.files.adapter import CONFIG, WEIGHTS
+from registry.files.atomic import file_digest
 from registry.files.outputs import MANIFEST
 from registry.tracking.names import Tag
 
@@ -77,7 +78,7 @@ def check_places(folder: Path, uri: str) -> None:
 
 def digests_of(folder: Path) -> dict[str, str]:
     """SHA-256 of every file of a folder by its name, but for what MLflow adds to a download."""
-    return {name: _digest(folder / name) for name in files_of(folder)}
+    return {name: file_digest(folder / name) for name in files_of(folder)}
 
 
 def digest_tags(folder: Path) -> dict[str, str]:
@@ -94,12 +95,7 @@ def files_digest(found: Mapping[str, str]) -> str:
 
 def weights_digest(folder: Path) -> str:
     """SHA-256 of the one safetensors file of a folder, or over those of its files in the order of their names."""
-    return weights_of({path.name: _digest(path) for path in folder.glob("*.safetensors")})
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").hexdigest()
+    return weights_of({path.name: file_digest(path) for path in folder.glob("*.safetensors")})
 
 
 def weights_of(found: Mapping[str, str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,6 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from registry.cells import Cell
 from registry.errors import Refused
+from registry.files.atomic import file_digest
 from registry.tracking import metric_names, names
 from registry.tracking.columns import ANSWER_COLUMNS, CHECKED
 from registry.tracking.names import Artifact, Tag
@@ -25,7 +25,6 @@ from registry.tracking.recording import local_folder
 __all__ = [
     "CHOSEN",
     "accuracies",
-    "file_digest",
     "outcomes_file",
     "outcomes_problem",
     "recorded_accuracies",
@@ -38,12 +37,6 @@ CHOSEN = {"acc": "chosen", "acc_norm": "chosen_norm"}
 
 #: Largest difference between a recorded accuracy, a proportion, and that of the answers that rounding may explain.
 _TOLERANCE = 1e-9
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def accuracies(table: pa.Table, chosen: str) -> dict[Cell, float]:

@@ -107,7 +107,7 @@ def _by_status(status: int) -> tuple[str, str]:
 
 
 def _by_text(error: Exception) -> tuple[str, str]:
-    if "JSON" in str(error):
+    if "JSON" in str(error):  # MLflow has no code of its own for it
         return "answers, but not as an MLflow tracking server does", (
             "correct host, port and path in MLFLOW_TRACKING_URI; a page of a login may stand before it"
         )

@@ -22,6 +22,7 @@ from registry.config.yaml_text import read_yaml
 from registry.errors import Refused
 from registry.files.adapter import CONFIG, AdapterConfig, check_weights, read_config
 from registry.models.base import BUILT_IN, hub_revision
+from registry.tracking.client import existing
 from registry.tracking.folders import (
     BACKUP,
     DESCRIPTION,
@@ -41,7 +42,6 @@ __all__ = [
     "check_folder",
     "check_recipe",
     "model_record",
-    "run_of",
     "verify",
     "verify_as_found",
     "version_record",
@@ -122,7 +122,7 @@ def version_record(client: MlflowClient, name: str, version: str, *, run: Run | 
         raise Refused(f"{uri} is not an adapter that was registered by a study: it names no training run")
     if run is not None and run.info.run_id != found.run_id:
         raise Refused(f"run {run.info.run_id} names {uri}, which run {found.run_id} registered; its tags were changed")
-    trained = run or run_of(client, found.run_id)
+    trained = run or existing(client.get_run, found.run_id)
     if trained is None:
         return AdapterRecord(uri, found.tags)
     if trained.data.tags.get(Tag.KIND) != Kind.FINETUNE:
@@ -139,7 +139,7 @@ def model_record(client: MlflowClient, model_id: str, *, full: bool, run: Run | 
         The training run that names it; by default the one that the model names.
     """
     model = client.get_logged_model(model_id)
-    trained = run or (run_of(client, model.source_run_id) if model.source_run_id else None)
+    trained = run or (existing(client.get_run, model.source_run_id) if model.source_run_id else None)
     if trained is None:
         return AdapterRecord(f"models:/{model_id}", model.tags, full=full)
     return AdapterRecord(f"models:/{model_id}", model.tags, trained.data.tags, trained.data.params, full)
@@ -160,16 +160,6 @@ def verify_as_found(folder: Path, client: MlflowClient, *, full: bool = False) -
     except MlflowException:  # a folder that was carried away from its store
         return
     verify(folder, recorded)
-
-
-def run_of(client: MlflowClient, run_id: str) -> Run | None:
-    """Return a run; None where it was removed for good, which a version outlives."""
-    try:
-        return client.get_run(run_id)
-    except MlflowException as error:
-        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
-            raise
-        return None
 
 
 def verify(folder: Path, recorded: AdapterRecord) -> None:

@@ -39,7 +39,7 @@ from registry.tracking import metric_names
 
 __all__ = ["Progress", "Report", "TrialOutcome", "Workbench", "transfer_value"]
 
-#: Told what a trial is doing and the share of it done, in [0, 1].
+#: Called with what a trial is doing and the share of it done, in [0, 1].
 Progress = Callable[[str, float], None]
 
 #: Given a step and the objective as it stands there; raises to stop the trial.

@@ -22,11 +22,11 @@ from analysis.reading.packed import PackedCache, pack
 from analysis.reading.run_record import InconsistentRunError
 from analysis.reading.study import StudyStore
 from registry.cells import Cell, regime_of
+from registry.files.atomic import file_digest
 from registry.imports.imported import ImportedResults
 from registry.imports.record import record_import
 from registry.tracking.columns import BASELINE_COLUMNS, STORED_COLUMNS, WITH_CHECKSUMS
 from registry.tracking.names import Tag, outcomes_file
-from registry.tracking.outcomes import file_digest
 
 if TYPE_CHECKING:
     from tests.analysis.conftest import Recorder

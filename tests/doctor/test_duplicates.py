@@ -9,9 +9,9 @@ from mlflow.entities import Run
 
 from registry.doctor.examination import repaired
 from registry.doctor.findings import Finding, Level, Section
+from registry.files.atomic import file_digest
 from registry.planning.experiment import Job
 from registry.tracking.names import Kind, Tag
-from registry.tracking.outcomes import file_digest
 from tests.doctor.conftest import Book, answers
 
 _NAMED = (Tag.MODEL_ID, Tag.FINETUNE_RUN, Tag.BASELINE_RUN)

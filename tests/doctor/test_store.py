@@ -87,10 +87,7 @@ def test_a_folder_is_no_store(tmp_path: Path) -> None:
 
 def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     (tmp_path / "mlflow.db").write_bytes(b"not a database, but long enough to be taken for one" * 100)
-    assert (
-        "does not answer: (sqlite3.DatabaseError) file is not a database"
-        in fault(f"sqlite:///{tmp_path}/mlflow.db").text
-    )
+    assert "does not answer: file is not a database" in fault(f"sqlite:///{tmp_path}/mlflow.db").text
 
 
 def test_tables_of_another_mlflow_are_told(uri: str, file: Path) -> None:
@@ -105,7 +102,7 @@ def test_a_locked_database_takes_no_writes(uri: str, file: Path, monkeypatch) ->
     monkeypatch.setattr("registry.doctor.store._PATIENCE", 0.2)
     with closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        assert "the store takes no writes: (sqlite3.OperationalError) database is locked" in fault(uri).text
+        assert "the store takes no writes: database is locked" in fault(uri).text
 
 
 def test_a_database_that_is_away_hides_its_password() -> None:

@@ -21,6 +21,7 @@ from registry.cells import Cell, Regime, regime_of
 from registry.config.files import load_study
 from registry.errors import Refused
 from registry.evaluation.outcomes import Questions
+from registry.files.atomic import file_digest
 from registry.lora import score, train
 from registry.planning.estimate import estimate
 from registry.planning.plan import look_up
@@ -28,7 +29,7 @@ from registry.runner import job_executor
 from registry.runner.recorder import Recorder
 from registry.runner.session import prospect
 from registry.tracking.names import Kind, Tag
-from registry.tracking.outcomes import file_digest, outcomes_file, outcomes_problem
+from registry.tracking.outcomes import outcomes_file, outcomes_problem
 from registry.tracking.store import experiment_id
 from tests.bench.replayed import replay
 

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
+from registry.files.atomic import file_digest
 from registry.tracking.duplicates import ConflictError, Result, refuse_conflicts, resolve, resolve_runs, result_values
 from registry.tracking.names import Kind, Tag
-from registry.tracking.outcomes import file_digest, outcomes_problem
+from registry.tracking.outcomes import outcomes_problem
 from registry.tracking.runs import finished_by_fingerprint
 
 VALUES = {"score/kind/en": 0.5, "delta/MT-ML/kind/en": 1.5}

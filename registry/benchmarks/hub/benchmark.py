@@ -65,7 +65,7 @@ class HubPool:
         Raises
         ------
         Refused
-            If the data set cannot be had or read, or none of its rows is an item.
+            If the data set cannot be downloaded or read, or none of its rows is an item.
         """
         source = source_of(cell)
         if source not in self._folders:

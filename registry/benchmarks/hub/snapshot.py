@@ -34,7 +34,7 @@ def snapshot(source: HubDataset) -> Path:
     Raises
     ------
     Refused
-        If the data set cannot be had, is a script, or a file's content is not what its digest says.
+        If the data set cannot be downloaded, is a script, or a file's content is not what its digest says.
     """
     card = _fetched(source, _ABOUT)
     refuse_script(source, card)
