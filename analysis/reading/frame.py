@@ -94,7 +94,7 @@ def load(client: MlflowClient, study: str, *, cache: Path | None = None) -> Fram
     Parameters
     ----------
     cache
-        Folder that caches what was read, such as `cache_root()`; the frame is the same without one.
+        Folder that caches what was read, e.g. `analysis.reading.cache.cache_root()`; the frame does not depend on it.
 
     Raises
     ------
