@@ -19,7 +19,6 @@ from sqlalchemy import create_engine, make_url, text
 from registry.errors import Refused
 from registry.paths import PROJECT
 from registry.tracking import client as patience
-from registry.tracking import store
 from registry.tracking.store import (
     all_runs,
     experiment_id,
@@ -94,10 +93,10 @@ def test_the_embedded_store_of_a_project_with_any_name_is_in_its_folder(tmp_path
     project.mkdir()
     (project / "MLproject").touch()
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.setattr(store, "PROJECT", project)
+    monkeypatch.setattr("registry.paths.PROJECT", project)
     assert sqlite_file(tracking_uri()) == project / "mlflow.db"
     assert sqlite_file(storage_url(tracking_uri())) == project / "tune.db"
-    monkeypatch.setattr(store, "PROJECT", tmp_path)  # an installed package, without its project
+    monkeypatch.setattr("registry.paths.PROJECT", tmp_path)  # an installed package, without its project
     monkeypatch.chdir(project)
     assert sqlite_file(tracking_uri()) == project / "mlflow.db"
 
