@@ -35,8 +35,10 @@ server: setup  ## tracking server on this machine, for trying; docs/server.md ex
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) \
 	  --artifacts-destination $(CURDIR)/server/artifacts --allowed-hosts localhost:$(PORT),127.0.0.1:$(PORT)
 
+# Each process has one thread and keeps the tests of a file together, which share what is slow to make.
+TESTS_AT_ONCE ?= 2
 test: .venv/test.txt  ## run the tests, except the slow ones
-	$(BIN)/python -m pytest
+	$(ONE_THREAD) $(BIN)/python -m pytest -n $(TESTS_AT_ONCE) --dist loadfile
 
 test-slow: .venv/test.txt .venv/ray.txt .venv/ui.txt  ## run the slow tests alone
 	$(BIN)/python -m pytest -m slow

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from registry.benchmarks.aligned import Benchmark
     from registry.config.data import BenchmarkSpec
 
-__all__ = ["KINDS", "Kind", "load_benchmark"]
+__all__ = ["KINDS", "BenchmarkKind", "load_benchmark"]
 
 
 def _no_check(_: BenchmarkSpec) -> None:
@@ -26,7 +26,7 @@ def _no_check(_: BenchmarkSpec) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class BenchmarkKind:
     """A kind of benchmark.
 
     Attributes
@@ -65,9 +65,9 @@ def _check_hub(spec: BenchmarkSpec) -> None:
 
 #: Every kind, by the name that a study file gives it.
 KINDS = {
-    "demo": Kind("registry.benchmarks.demo.tasks:open_demo", _check_demo),
-    "files": Kind("registry.benchmarks.files:files_benchmark", _check_files),
-    "hub": Kind("registry.benchmarks.hub.benchmark:hub_benchmark", _check_hub),
+    "demo": BenchmarkKind("registry.benchmarks.demo.tasks:open_demo", _check_demo),
+    "files": BenchmarkKind("registry.benchmarks.files:files_benchmark", _check_files),
+    "hub": BenchmarkKind("registry.benchmarks.hub.benchmark:hub_benchmark", _check_hub),
 }
 
 

@@ -13,10 +13,10 @@ from registry.benchmarks.kinds import KINDS
 from registry.config.types import STRICT, Headline, Name, Quoting, one_of
 
 if TYPE_CHECKING:
-    BenchmarkKind = str
+    KindName = str
 else:
     #: A kind of benchmark; see ``registry/benchmarks/kinds.py``.
-    BenchmarkKind = one_of(KINDS)
+    KindName = one_of(KINDS)
 
 __all__ = ["BenchmarkSpec", "FilesTask", "SplitSpec"]
 
@@ -146,7 +146,7 @@ class BenchmarkSpec:
         Of kinds that are added to ``registry/benchmarks/kinds.py``: what such a kind needs besides.
     """
 
-    kind: BenchmarkKind = "demo"
+    kind: KindName = "demo"
     path: str | None = None
     languages: tuple[Name, ...] = ()
     tasks: dict[Name, FilesTask] = Field(default_factory=dict)

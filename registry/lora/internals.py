@@ -13,7 +13,10 @@ __all__ = ["attention_name", "execution_device"]
 
 
 def attention_name(model: PreTrainedModel) -> str:
-    """Return the attention implementation that a model uses; ``set_attn_implementation`` alone is public."""
+    """Return the attention implementation that a model uses.
+
+    ``PreTrainedModel.set_attn_implementation`` is public, reading what it set is not.
+    """
     return str(model.config._attn_implementation)
 
 

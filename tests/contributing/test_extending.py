@@ -12,13 +12,13 @@ from analysis.analysis import analyze
 from analysis.corrected.analyses import ANALYSES, CellAnalysis
 from analysis.published.compute import PublishedOptions
 from analysis.reading.frame import load
-from registry.benchmarks.kinds import KINDS, Kind
+from registry.benchmarks.kinds import KINDS, BenchmarkKind
 from registry.errors import Refused
 from registry.imports import read_source, record_import
 from registry.recipes.maker import MAKERS
 from registry.runner.session import prospect, run_study
 from registry.tracking.adapters import RegisteredAdapter, download_adapter
-from registry.tracking.names import Kind as RunKind
+from registry.tracking.names import Kind
 from registry.tracking.runs import finished_by_fingerprint
 from registry.tracking.store import experiment_id, open_store
 from tests.contributing import toy_analysis, toy_benchmark, toy_maker
@@ -35,7 +35,7 @@ def test_an_extension_is_short() -> None:
 def test_a_kind_of_benchmark(small_study, client, monkeypatch) -> None:
     with pytest.raises(Refused, match=r"benchmark.kind: input should be 'demo', 'files' or 'hub' \(got 'numbers'\)"):
         small_study(("benchmark: demo", "benchmark: numbers"))
-    monkeypatch.setitem(KINDS, "numbers", Kind(f"{toy_benchmark.__name__}:open_numbers"))
+    monkeypatch.setitem(KINDS, "numbers", BenchmarkKind(f"{toy_benchmark.__name__}:open_numbers"))
     with pytest.raises(Refused, match=r"options\.languages: name at least one language"):
         prospect(small_study(("benchmark: demo", "benchmark: numbers")), workers=1)
     study = small_study(
@@ -56,7 +56,7 @@ def test_a_maker(small_study, client, monkeypatch, tmp_path) -> None:
     jobs = {study.recipe.method: prospect(study, workers=1).plan.todo for study in (trained, drawn)}
     assert jobs["lora"][1][0].finetune != jobs["random"][1][0].finetune
     assert run_study(prospect(drawn, workers=1)) == []
-    (run,) = finished_by_fingerprint(client, experiment_id(client, "small"), RunKind.FINETUNE).values()
+    (run,) = finished_by_fingerprint(client, experiment_id(client, "small"), Kind.FINETUNE).values()
     folder = download_adapter(client, RegisteredAdapter.of(run), tmp_path)
     weights = load_file(folder / "adapter_model.safetensors")
     assert all(float(weight.abs().max()) > 0 for weight in weights.values()), "a fresh adapter's B is zero"
