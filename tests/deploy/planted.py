@@ -13,6 +13,7 @@ from mlflow import MlflowClient
 
 from registry.cells import Cell, Grid
 from registry.evaluation.metrics import TargetScore, chance_metrics, delta_metrics, score_metrics
+from registry.sources import Source
 from registry.tracking import metric_names
 from registry.tracking.adapters import RegisteredAdapter
 from registry.tracking.chance import chance_p
@@ -88,7 +89,7 @@ class Recorded:
         with recorded(self.client, self.experiment, kind=Kind.EVALUATE, name="scored", tags=tags) as recording:
             recording.metrics({metric_names.score(cell): score for cell, score in scores.items()})
             recording.metrics({metric_names.acc(cell): score for cell, score in scores.items()})
-            recording.metrics(delta_metrics(source, scores, dict.fromkeys(GRID, 0.5)))
+            recording.metrics(delta_metrics(Source.of_cell(source), scores, dict.fromkeys(GRID, 0.5)))
             if answers:
                 self._answers(recording.run_id, changes)
         return recording.run_id

@@ -173,7 +173,7 @@ def test_the_manifest_chooses_the_accuracy_that_is_the_score(read, folder: Path,
     with pytest.raises(Refused, match=r"manifest.yaml: headline: there is no task 'piar'; nearest: pair"):
         read()
     change(folder / "manifest.yaml", lambda told: told.update(headline={"pair": "acc_nrom"}))
-    with pytest.raises(Refused, match=r"headline.pair: there is no accuracy 'acc_nrom'; there are: acc_norm, acc"):
+    with pytest.raises(Refused, match=r"headline.pair: input should be 'acc' or 'acc_norm' \(got 'acc_nrom'\)"):
         read()
 
 

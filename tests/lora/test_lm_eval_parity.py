@@ -33,7 +33,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from registry.benchmarks.items import Item
 from registry.benchmarks.mapping import items_of
 from registry.benchmarks.prompts import PROMPTS, Prompt, clean_hellaswag
-from registry.benchmarks.tables import Row, Table
+from registry.benchmarks.tables import Table, TableRow
 from registry.config.files import load_study
 from registry.evaluation.outcomes import choose
 from registry.lora.encoding import encode_queries
@@ -77,7 +77,7 @@ def truthfulqa_item(row: dict[str, Any]) -> Item:
 def xcopa_item(language: str, row: dict[str, Any]) -> Item:
     """An item of the study that comes with the project, without the column that it takes from another language."""
     task = replace(load_study("xcopa").benchmark.tasks["xcopa"], columns_from={})
-    (item,) = items_of(Table(Path("xcopa.jsonl"), tuple(row), (Row(1, row),)), task, language)
+    (item,) = items_of(Table(Path("xcopa.jsonl"), tuple(row), (TableRow(1, row),)), task, language)
     return item
 
 

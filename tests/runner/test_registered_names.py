@@ -13,6 +13,7 @@ from registry.errors import Refused
 from registry.planning.experiment import Job
 from registry.planning.registered_names import require_distinct_names, require_free_names
 from registry.runner.session import prospect, rehearse
+from registry.sources import Source
 from registry.tracking.names import Tag, registered_model
 
 SOURCE = Cell("kind", "tr")
@@ -43,7 +44,7 @@ def test_names_of_the_published_study_are_distinct() -> None:
 
 
 def job(model: str) -> Job:
-    return Job(model, SOURCE, 17, "f", "e")
+    return Job(model, Source.of_cell(SOURCE), 17, "f", "e")
 
 
 @pytest.mark.parametrize(("there", "wanted"), [("own/er", "own-er"), ("own-er", "own/er"), ("Own-er", "own-er")])
