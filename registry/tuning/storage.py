@@ -125,17 +125,17 @@ class Trials:
     def claim(self, search_run: str) -> optuna.Trial | None:
         """Begin a trial, that of a dead process first; None where enough have been begun.
 
-        Waits for a trial that names no process yet: a search that was killed at that moment would lack it for good.
+        Waits for a trial that names no process yet: whether it counts decides what is drawn next.
 
         Parameters
         ----------
         search_run : str
             This process's run, whose heartbeat says that its trials are under way.
         """
-        while not self.remaining:
+        while not self.remaining or self.unmarked:
             if not self.unmarked:
                 return None
-            time.sleep(0.5)
+            time.sleep(0.25)
         trial = self.study.ask()
         trial.set_user_attr(SEARCH_RUN, search_run)
         order = sum(other.number < trial.number for other in self.valid())
