@@ -6,6 +6,7 @@ MLflow migrates a database as soon as a client opens it and a table is lacking. 
 from __future__ import annotations
 
 import logging
+import re
 import shlex
 from functools import cache
 from multiprocessing import parent_process
@@ -13,7 +14,6 @@ from pathlib import Path
 
 import mlflow
 import requests
-from alembic.script import ScriptDirectory
 from mlflow.exceptions import MlflowException
 from mlflow.utils.credentials import get_default_host_creds
 from mlflow.utils.rest_utils import http_request
@@ -29,6 +29,8 @@ __all__ = ["newest_revision", "require_own_schema", "require_tested_server", "up
 
 _log = logging.getLogger(__name__)
 
+#: How a migration of Alembic's notes its revision, and the one before it.
+_NOTED = re.compile(r'^(revision|down_revision) = "(\w+)"', re.MULTILINE)
 _REVISIONS = "alembic_version"  # the table in which Alembic, and so MLflow, notes what a database's tables are
 _OLDEST_SERVER = Version("3")
 _PATIENCE = 10.0  # seconds that a server may take to tell its version
@@ -84,19 +86,24 @@ def upgrade_commands(uri: str, file: Path | None) -> str:
     return f"mlflow db upgrade {address}   # after a backup: docs/server.md, Backup and restore"
 
 
-@cache
 def newest_revision() -> str:
     """Return the revision of this MLflow's tables."""
-    return str(_scripts().get_current_head())
+    (newest,) = _revisions().keys() - _revisions().values()
+    return newest
 
 
 @cache
-def _revisions() -> frozenset[str]:
-    return frozenset(script.revision for script in _scripts().walk_revisions())
+def _revisions() -> dict[str, str | None]:
+    """Return the revisions that this MLflow knows, each with the one before it.
 
-
-def _scripts() -> ScriptDirectory:
-    return ScriptDirectory(str(Path(mlflow.__file__).parent / "store" / "db_migrations"))
+    They are read from the text of its migrations: Alembic would run all of them, 0.3 s at every command.
+    """
+    found = {}
+    for script in (Path(mlflow.__file__).parent / "store" / "db_migrations" / "versions").glob("*.py"):
+        noted = dict(_NOTED.findall(script.read_text(encoding="utf-8")))
+        if "revision" in noted:
+            found[noted["revision"]] = noted.get("down_revision")
+    return found
 
 
 def _revision(engine: Engine) -> tuple[str | None, bool]:
