@@ -1,6 +1,6 @@
 """Whether a base's weights, and what training all of them takes, fit into memory, known before anything is loaded.
 
-1 GB is 10⁹ bytes. What adapters, activations and logits take besides is reckoned in ``tests/needed_memory.py``, for
+1 GB is 10⁹ bytes. ``tests/models/needed_memory.py`` computes what adapters, activations and logits take besides, for
 the table in docs/performance.md.
 
 Full fine-tuning of n weights of d bytes takes 12 n bytes more on the device (gradients and AdamW's two moments in

@@ -146,7 +146,7 @@ def write_out(quantised: PreTrainedModel, whole: PreTrainedModel) -> None:
 
 
 def test_the_extra_installs_what_a_refusal_names() -> None:
-    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["optional-dependencies"]["quantized"] == [BITSANDBYTES]
 
 

@@ -2,7 +2,7 @@
 
 1 GB is 10⁹ bytes throughout. The terms follow what the engine keeps: flat batches without padding, the LM head at
 chosen positions only, adapters in float32, merged copies beside the base's weights while an adapter is scored. The
-table in docs/performance.md is made of them; ``tests/test_needed_memory.py`` holds both against what is measured.
+table in docs/performance.md is made of them; ``test_needed_memory.py`` compares both with what is measured.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from registry.lora.encoding import Continuations
 from registry.lora.full import replaced
 from registry.lora.score import ScoringSet, loglikelihoods
 from registry.lora.train import Assignment, train_adapter, train_full
-from tests.needed_memory import Memory, memory_needed
+from tests.models.needed_memory import Memory, memory_needed
 from tests.peak_memory import LLAMA_8B, Peak, medium, skeleton, texts
 
 PAPER_LORA = LoraSpec(rank=32, alpha=64)
@@ -92,7 +92,7 @@ def test_an_8b_adapter_trains_and_scores_within_80_gb_as_the_documentation_says(
     assert max(needed.training for needed in found) < 80 * GB
     rows = zip(*(terms(needed).items() for needed in found), strict=True)
     table = [f"| {row[0][0]} | {' | '.join(f'{size / GB:.1f}' for _, size in row)} |" for row in rows]
-    assert "\n".join(table) in (Path(__file__).parents[1] / "docs" / "performance.md").read_text(encoding="utf-8")
+    assert "\n".join(table) in (Path(__file__).parents[2] / "docs" / "performance.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

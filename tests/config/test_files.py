@@ -78,7 +78,7 @@ def test_a_large_bases_settings_are_read_from_the_study(study) -> None:
 @pytest.mark.parametrize("name", study_names())
 def test_every_study_of_the_project_loads_and_begins_with_its_command(name: str) -> None:
     assert all(study.name.startswith(name) for study in load_studies(name))
-    path = Path(__file__).parents[1] / "registry" / "studies" / f"{name}.yaml"
+    path = Path(__file__).parents[2] / "registry" / "studies" / f"{name}.yaml"
     _, command = path.read_text(encoding="utf-8").splitlines()[:2]  # behind the line that names the schema
     assert command.startswith("# mlflow run . -e ")
     assert f"study={name}" in command
