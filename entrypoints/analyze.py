@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from entrypoints.command import require_output, run_command, where_to_look
-from entrypoints.parameters import STUDY, CommandParser, add_flag, split_names
+from entrypoints.command import STUDY, CommandParser, add_flag, require_output, run_command, split_names, where_to_look
 
 
 def command_line() -> CommandParser:

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Protocol, cast
 
 if TYPE_CHECKING:  # it needs the entry points itself
-    from entrypoints.parameters import CommandParser
+    from entrypoints.command import CommandParser
 
 __all__ = ["COMMANDS", "ENTRY_POINTS", "CommandModule", "load_command"]
 

@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
+from entrypoints.command import CommandParser
 from entrypoints.commands import COMMANDS, load_command
 from entrypoints.listing import KINDS
-from entrypoints.parameters import CommandParser
 from registry.config.names import study_names
 
 _BASH = """\

@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 
 from entrypoints.caller import runnable_here
-from entrypoints.command import run_command
-from entrypoints.parameters import STUDY, CommandParser, add_flag, add_study_parameters, boolean
+from entrypoints.command import STUDY, CommandParser, add_flag, add_study_parameters, boolean, run_command
 
 
 def command_line() -> CommandParser:

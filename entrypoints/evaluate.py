@@ -6,8 +6,15 @@ import argparse
 from pathlib import Path
 
 from entrypoints.caller import runnable_here
-from entrypoints.command import require_output, run_command, where_to_look
-from entrypoints.parameters import CommandParser, add_adapter_parameters, add_flag, add_study_parameters
+from entrypoints.command import (
+    CommandParser,
+    add_adapter_parameters,
+    add_flag,
+    add_study_parameters,
+    require_output,
+    run_command,
+    where_to_look,
+)
 
 
 def command_line() -> CommandParser:

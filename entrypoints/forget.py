@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entrypoints.caller import runnable_here
-from entrypoints.command import run_command
-from entrypoints.parameters import STUDY, CommandParser, add_flag
+from entrypoints.command import STUDY, CommandParser, add_flag, run_command
 
 if TYPE_CHECKING:  # slow to import, and --help does not need it
     from registry.erasure.inventory import Subject

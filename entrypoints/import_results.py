@@ -11,8 +11,7 @@ import tempfile
 from pathlib import Path
 
 from entrypoints.caller import runnable_here
-from entrypoints.command import require_output, run_command, where_to_look
-from entrypoints.parameters import CommandParser
+from entrypoints.command import CommandParser, require_output, run_command, where_to_look
 
 
 def command_line() -> CommandParser:

@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from entrypoints.command import run_command
-from entrypoints.parameters import CommandParser
+from entrypoints.command import CommandParser, run_command
 
 if TYPE_CHECKING:  # slow to import, and --help does not need it
     from mlflow import MlflowClient

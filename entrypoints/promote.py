@@ -5,8 +5,15 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from entrypoints.command import run_command, where_to_look
-from entrypoints.parameters import STUDY, CommandParser, add_flag, add_study_parameters, seed_number
+from entrypoints.command import (
+    STUDY,
+    CommandParser,
+    add_flag,
+    add_study_parameters,
+    run_command,
+    seed_number,
+    where_to_look,
+)
 
 if TYPE_CHECKING:  # slow to import, and --help does not need them
     from mlflow import MlflowClient

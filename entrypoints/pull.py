@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from entrypoints.caller import runnable_here
-from entrypoints.command import require_output, run_command
-from entrypoints.parameters import STUDY, CommandParser, add_flag, seed_number
+from entrypoints.command import STUDY, CommandParser, add_flag, require_output, run_command, seed_number
 
 
 def command_line() -> CommandParser:

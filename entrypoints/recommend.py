@@ -5,8 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from entrypoints.command import require_output, run_command
-from entrypoints.parameters import STUDY, CommandParser, split_names
+from entrypoints.command import STUDY, CommandParser, require_output, run_command, split_names
 
 
 def command_line() -> CommandParser:

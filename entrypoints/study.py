@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from entrypoints.caller import runnable_here
-from entrypoints.command import require_output, run_command
-from entrypoints.parameters import CommandParser, add_flag, add_study_parameters
+from entrypoints.command import CommandParser, add_flag, add_study_parameters, require_output, run_command
 
 if TYPE_CHECKING:  # slow to import, and --help does not need it
     from registry.config.study import Study

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeVar
+from importlib import import_module
+from typing import Any, Final, TypeVar
 
 import numpy as np
 import pandas as pd
 
-from analysis.corrected.analyses import ANALYSES
 from analysis.corrected.by_cell import QUESTIONS, ByCell, by_cell, tests, untested
 from analysis.corrected.consistency import with_ceiling
 from analysis.corrected.linguistic import linguistic
@@ -26,7 +26,7 @@ from analysis.measures.levels import LeftOut
 from analysis.published.linguistic import LanguageVectors
 from registry.errors import Refused
 
-__all__ = ["Corrected", "correct", "uncorrected"]
+__all__ = ["ANALYSES", "CellAnalysis", "Corrected", "correct", "uncorrected"]
 
 _Found = TypeVar("_Found")
 
@@ -222,3 +222,47 @@ class _Attempts:
         except np.linalg.LinAlgError as error:
             self.left_out.append(LeftOut(part, f"too few cells: their equations have no single solution ({error})."))
             return otherwise
+
+
+# --- analyses of a table of cells that need nothing else: each is a module with two functions, and a line here
+
+
+@dataclass(frozen=True, slots=True)
+class CellAnalysis:
+    """An analysis.
+
+    Attributes
+    ----------
+    title
+        What it is called where it is left out.
+    compute
+        ``module:function`` that takes the cells (`analysis.reading.observations.cells`) and returns a table. It raises
+        `Refused` with the reason if a grid does not allow it.
+    show
+        ``module:function`` that takes the table and returns a part of the report; a table without rows is possible.
+    """
+
+    title: str
+    compute: str
+    show: str
+
+    def computer(self) -> Any:
+        """Import the function that computes it."""
+        return _named(self.compute)
+
+    def shower(self) -> Any:
+        """Import the function that shows it."""
+        return _named(self.show)
+
+
+#: By the stem of their tables' files, in the order of the report.
+ANALYSES = {
+    "contrasts": CellAnalysis(
+        "Contrasts of regimes", "analysis.corrected.regimes:contrasts", "analysis.report.corrected:contrasts_part"
+    ),
+}
+
+
+def _named(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)

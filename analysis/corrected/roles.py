@@ -9,7 +9,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from analysis.corrected.pigeonhole import (
+from analysis.measures.levels import SIGNIFICANT
+from analysis.measures.statistics import (
     BootstrapErrors,
     Replicates,
     errors,
@@ -18,7 +19,6 @@ from analysis.corrected.pigeonhole import (
     scores,
     simultaneous,
 )
-from analysis.measures.levels import SIGNIFICANT
 from analysis.measures.transfer import of_regime
 from analysis.published.roles import DONOR, RECIPIENT
 from registry.cells import Regime
@@ -68,7 +68,7 @@ def roles(cells: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> tuple[pd
     -------
     roles, pairs
         `ROLE_COLUMNS`: ``score`` in pp as published, ``se`` and a 95% interval by the two-way bootstrap of
-        `analysis.corrected.pigeonhole`, ``rank`` (1 is the highest score) and its interval. `PAIR_COLUMNS`: every two
+        `analysis.measures.statistics`, ``rank`` (1 is the highest score) and its interval. `PAIR_COLUMNS`: every two
         names of one factor and role, ``difference`` (one − other, pp), its interval and p-value, both simultaneous
         over the pairs of that factor and role. Where there is no interval it is NaN, and the ``note`` says why.
 

@@ -27,7 +27,7 @@ from analysis.reading.packed import PackedAnswers
 from analysis.reading.run_record import InconsistentRunError
 from analysis.reading.runs import StoredRuns
 from registry.cells import Cell
-from registry.files.atomic import file_digest
+from registry.files.outputs import file_digest
 from registry.tracking.columns import ANSWER_COLUMNS, CHECKED
 from registry.tracking.names import Artifact, Tag, headlines_of, outcomes_file
 from registry.tracking.outcomes import recorded_scores

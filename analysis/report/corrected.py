@@ -7,8 +7,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 
-from analysis.corrected.analyses import ANALYSES
-from analysis.corrected.correct import Corrected
+from analysis.corrected.correct import ANALYSES, Corrected
 from analysis.corrected.variance.model import CORRECTED, OVERALL, PUBLISHED, SAMPLING, TRANSFER
 from analysis.corrected.variance.terms import CELL, RESIDUAL, TERMS
 from analysis.measures.numerals import fixed, intervals

@@ -13,7 +13,7 @@ from typing import Any
 
 from registry.errors import Refused
 from registry.files.adapter import WEIGHTS
-from registry.files.atomic import file_digest, remove_unfinished, unfinished_name, write_text
+from registry.files.outputs import file_digest, remove_unfinished, unfinished_name, write_text
 
 __all__ = [
     "CARD",

@@ -19,7 +19,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 
 from registry.erasure.inventory import Inventory, Subject
-from registry.files.atomic import write_text
+from registry.files.outputs import write_text
 from registry.paths import checkpoint, user_cache
 from registry.tracking.recording import local_folder
 from registry.tracking.store import sqlite_file

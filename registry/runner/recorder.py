@@ -27,7 +27,7 @@ from registry.evaluation.metrics import (
     score_metrics,
 )
 from registry.evaluation.outcomes import Outcomes
-from registry.files.atomic import file_digest
+from registry.files.outputs import file_digest
 from registry.lora.cost import Usage
 from registry.lora.train import Training
 from registry.models.base import BUILT_IN

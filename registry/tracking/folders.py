@@ -10,8 +10,7 @@ from typing import Any
 from registry.config.yaml_text import read_yaml
 from registry.errors import Refused
 from registry.files.adapter import CONFIG, WEIGHTS
-from registry.files.atomic import file_digest
-from registry.files.outputs import MANIFEST
+from registry.files.outputs import MANIFEST, file_digest
 from registry.tracking.names import Tag
 
 __all__ = [

@@ -16,7 +16,7 @@ from mlflow.exceptions import MlflowException
 
 from registry.cells import Cell
 from registry.errors import Refused
-from registry.files.atomic import file_digest
+from registry.files.outputs import file_digest
 from registry.tracking import metric_names, names
 from registry.tracking.columns import ANSWER_COLUMNS, CHECKED
 from registry.tracking.names import Artifact, Tag

@@ -22,7 +22,7 @@ from analysis.reading.packed import PackedCache, pack
 from analysis.reading.run_record import InconsistentRunError
 from analysis.reading.study import StudyStore
 from registry.cells import Cell, regime_of
-from registry.files.atomic import file_digest
+from registry.files.outputs import file_digest
 from registry.imports.imported import ImportedResults
 from registry.imports.record import record_import
 from registry.tracking.columns import BASELINE_COLUMNS, STORED_COLUMNS, WITH_CHECKSUMS

@@ -9,7 +9,7 @@ import pytest
 from safetensors.torch import load_file
 
 from analysis.analysis import analyze
-from analysis.corrected.analyses import ANALYSES, CellAnalysis
+from analysis.corrected.correct import ANALYSES, CellAnalysis
 from analysis.published.compute import PublishedOptions
 from analysis.reading.frame import load
 from registry.benchmarks.kinds import KINDS, BenchmarkKind

@@ -9,7 +9,7 @@ from mlflow.entities import Run
 
 from registry.doctor.examination import repaired
 from registry.doctor.findings import Finding, Level, Section
-from registry.files.atomic import file_digest
+from registry.files.outputs import file_digest
 from registry.planning.experiment import Job
 from registry.tracking.names import Kind, Tag
 from tests.doctor.conftest import Book, answers

@@ -21,7 +21,7 @@ from registry.cells import Cell, Regime, regime_of
 from registry.config.files import load_study
 from registry.errors import Refused
 from registry.evaluation.outcomes import Questions
-from registry.files.atomic import file_digest
+from registry.files.outputs import file_digest
 from registry.lora import score, train
 from registry.planning.estimate import estimate
 from registry.planning.plan import look_up

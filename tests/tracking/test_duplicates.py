@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlflow import MlflowClient
 from mlflow.entities import Metric
 
-from registry.files.atomic import file_digest
+from registry.files.outputs import file_digest
 from registry.tracking.duplicates import ConflictError, Result, refuse_conflicts, resolve, resolve_runs, result_values
 from registry.tracking.names import Kind, Tag
 from registry.tracking.outcomes import outcomes_problem

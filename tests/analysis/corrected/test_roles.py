@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from analysis.corrected.pigeonhole import errors, replicate
 from analysis.corrected.roles import PAIR_COLUMNS, ROLE_COLUMNS, distinguishable, roles
+from analysis.measures.statistics import errors, replicate
 from analysis.published.roles import roles as as_published
 from registry.errors import Refused
 from tests.analysis.synthetic import synthetic_frame
