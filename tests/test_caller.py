@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import zipfile
@@ -20,7 +21,7 @@ LAUNCH = """
 import os, subprocess, sys
 child = "from entrypoints.caller import find_launcher; print(find_launcher())"
 environment = os.environ | {"MLFLOW_RUN_ID": "f" * 32, "MLFLOW_TRACKING_URI": sys.argv[2]}
-command = f"{sys.executable} -c '{child}' && true"
+command = f"'{sys.executable}' -c '{child}' && true"
 done = subprocess.run(["bash", "-c", command], cwd=sys.argv[1], env=environment, capture_output=True, text=True)
 print(done.stdout + done.stderr)
 """
@@ -76,9 +77,10 @@ def test_lines_to_paste_name_the_project_where_the_user_stands(monkeypatch, tmp_
     monkeypatch.chdir(PROJECT)
     assert runnable_here(line) == line
     monkeypatch.chdir(tmp_path)
-    assert project_address() == str(PROJECT)
-    assert runnable_here(line).startswith(f"next: mlflow run {PROJECT} -e analyze --env-manager local; or ")
-    assert runnable_here(line).endswith(f"mlflow run {PROJECT} -e doctor --env-manager local")
+    place = shlex.quote(str(PROJECT))
+    assert project_address() == place
+    assert runnable_here(line).startswith(f"next: mlflow run {place} -e analyze --env-manager local; or ")
+    assert runnable_here(line).endswith(f"mlflow run {place} -e doctor --env-manager local")
     monkeypatch.setattr(caller, "_launcher", caller.Launcher(tmp_path, "https://host/owner/name"))
     assert "mlflow run https://host/owner/name -e analyze" in runnable_here(line)
 

@@ -22,8 +22,8 @@ def expected_of(few_records, finished) -> dict[object, object]:
 @pytest.fixture
 def waiting(monkeypatch) -> threading.Event:
     """Set whenever nothing can be done but to wait for other runners."""
-    event, rest = threading.Event(), SetAside.rest
-    monkeypatch.setattr(SetAside, "rest", lambda aside, jobs: event.set() or rest(aside, jobs))
+    event, note = threading.Event(), SetAside.note_waiting
+    monkeypatch.setattr(SetAside, "note_waiting", lambda aside, jobs: event.set() or note(aside, jobs))
     return event
 
 

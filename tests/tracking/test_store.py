@@ -35,7 +35,7 @@ def test_the_store_is_the_one_asked_for_or_the_embedded_one(monkeypatch) -> None
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
     assert tracking_uri() == "http://server:5000"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "")
-    assert tracking_uri() == f"sqlite:///{PROJECT}/mlflow.db"
+    assert tracking_uri() == sqlite_uri(PROJECT / "mlflow.db")
     assert Path(__file__).resolve().parents[2] == PROJECT
 
 
