@@ -124,10 +124,22 @@ def test_a_prompt_is_continued(served: Served) -> None:
     ("body", "reason"),
     [
         ({"dataframe_records": [{"question": "a?", "options": []}]}, "a choice needs at least two"),
-        ({"dataframe_records": [{"question": 5, "options": ["x", "y"]}]}, "row 0: question: input should be a valid string (got 5)"),
-        ({"dataframe_records": [{"question": "a?", "options": ["x", None]}]}, "row 0: options[1]: input should be a valid string (got None)"),
-        ({"dataframe_records": [{"question": "a?", "options": {"x": 1}}]}, "row 0: options: a list is needed, such as [a, b]"),
-        ({"dataframe_records": [{"question": "cat " * 999, "options": ["x", "y"]}]}, "the base model takes 256: shorten the question"),
+        (
+            {"dataframe_records": [{"question": 5, "options": ["x", "y"]}]},
+            "row 0: question: input should be a valid string (got 5)",
+        ),
+        (
+            {"dataframe_records": [{"question": "a?", "options": ["x", None]}]},
+            "row 0: options[1]: input should be a valid string (got None)",
+        ),
+        (
+            {"dataframe_records": [{"question": "a?", "options": {"x": 1}}]},
+            "row 0: options: a list is needed, such as [a, b]",
+        ),
+        (
+            {"dataframe_records": [{"question": "cat " * 999, "options": ["x", "y"]}]},
+            "the base model takes 256: shorten the question",
+        ),
         ({"dataframe_records": [{"prompt": "a"}], "params": {"adapter": "no--such--one/1"}}, "there is no adapter"),
         ({"dataframe_records": [{"prompt": "a"}], "params": {"temperature": "hot"}}, "temperature"),
         ({"dataframe_records": [{"prompt": "a"}], "params": [1]}, "Parameters must be a dictionary"),
