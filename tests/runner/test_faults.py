@@ -227,7 +227,7 @@ def test_a_disk_that_is_full_while_adapters_are_written(small, finished, study_f
     """No file may grow beyond 8 KB, less than an adapter, but for the database, which is larger from the start."""
     command = [sys.executable, "-m", "entrypoints.study", "--study", str(study_file()), "--workers", "1"]
     script = (
-        "import registry.runner.job_executor as r, resource, signal, sys\n"
+        "import registry.lora.adapter as r, resource, signal, sys\n"
         "save = r.save_adapter\n"
         "def full(*a, **k):\n"
         "    before = resource.getrlimit(resource.RLIMIT_FSIZE)\n"
