@@ -1,4 +1,4 @@
-"""LoRA adapters on a resident base: put on, several at once, for training; merged in memory, one by one, for scoring.
+"""LoRA adapters on a base model in memory: several put on at once for training, one merged at a time for scoring.
 
 The base model's own weights never change: merging puts new tensors in their place and keeps the old ones, so that
 what is left after any number of adapters is the base bit for bit.

@@ -1,4 +1,4 @@
-"""Full fine-tuning beside a resident base: every weight trained, put in place for scoring, taken out again, saved.
+"""Full fine-tuning of a base model in memory: every weight trained, put in place for scoring, taken out again, saved.
 
 Trained are a model's parameters, embeddings and LM head among them (once where they are tied). Buffers are none, and a
 weight that no text reaches, such as a vision tower's, gets no gradient and stays. Meanwhile the base's own tensors are

@@ -43,7 +43,7 @@ class BaseFacts:
     matched
         The layers that an adapter of the study goes on; None where every weight is trained.
     training, scoring
-        What decides trainings and scores because earlier versions computed it wrongly; see `reading_changes`.
+        What decides trainings and scores because earlier versions computed it wrongly; see `fingerprints`.
     """
 
     ends_texts: bool = False

@@ -1,4 +1,4 @@
-"""TODO docstring."""
+"""A plan in lines for the terminal: what a study is, what is recorded, what is left, what that will cost."""
 
 from __future__ import annotations
 

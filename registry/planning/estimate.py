@@ -31,7 +31,7 @@ from registry.recipes.maker import maker_of
 from registry.tracking.metric_names import VALIDATION_LOSS, seconds_of, tokens_of
 from registry.tracking.names import Kind, Tag
 
-__all__ = ["ITEM_BYTES", "OUTCOME_BYTES", "RECORDING_SECONDS", "SHARE_OF_GEMM", "Estimate", "estimate", "gemm_rate"]
+__all__ = ["OUTCOME_BYTES", "RECORDING_SECONDS", "SHARE_OF_GEMM", "Estimate", "estimate", "gemm_rate"]
 
 _SAMPLE = 20  # items per cell that are tokenised to guess the rest
 
@@ -215,9 +215,6 @@ def _outcome_bytes(experiment: Experiment) -> int:
 
 # --- what a plan is expected to cost, and the rate that such expectations start from
 
-
-#: Bytes of a number in a recipe's precision.
-ITEM_BYTES = {"fp32": 4, "bf16": 2, "fp16": 2}
 
 #: Store and registry time of one run, a training's or a scoring's; seen on a local SQLite store: 0.16 to 0.19 s of two.
 RECORDING_SECONDS = 0.1

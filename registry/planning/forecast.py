@@ -1,7 +1,7 @@
 """What a study will take while its base models and items are not here yet: from the catalogue and assumed figures.
 
 Assumed are numbers of tokens, a GPU where there is none, and the share of its rate that is reached. All are said with
-the estimate. Once bases and items are at hand, ``registry/planning/estimate.py`` counts and measures instead.
+the estimate. Where base models and items are on this machine, ``estimate.py`` counts and measures instead.
 """
 
 from __future__ import annotations

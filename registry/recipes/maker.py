@@ -70,8 +70,8 @@ class Maker(ABC, Generic[Made]):
 
     #: Whether what it makes is registered as a model version; a whole model is recorded with its run alone.
     registers: ClassVar[bool] = True
-    #: What its result is called in descriptions.
-    noun: ClassVar[str]
+    #: What its result is in descriptions, in Markdown, with ``{model}`` and ``{source}``.
+    sentence: ClassVar[str]
 
     def __init__(self, study: Study) -> None:
         self.study = study

@@ -25,7 +25,7 @@ class TrainFull(Maker["FullWeights"]):
     """Whole models. They share no passes and take the base model's place, so each is made alone."""
 
     registers: ClassVar[bool] = False
-    noun: ClassVar[str] = "Full fine-tune"
+    sentence: ClassVar[str] = "Full fine-tune of **{model}** on **{source}**"
 
     def check(self) -> None:
         """Refuse quantised base models, most of whose weights do not move."""

@@ -24,7 +24,7 @@ __all__ = ["TrainLora"]
 class TrainLora(Maker["Adapter"]):
     """LoRA adapters, as PEFT makes and reads them."""
 
-    noun: ClassVar[str] = "LoRA adapter"
+    sentence: ClassVar[str] = "LoRA adapter of **{model}** fine-tuned on **{source}**"
 
     def summary(self) -> str:
         """Say rank and alpha."""

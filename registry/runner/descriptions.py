@@ -230,8 +230,7 @@ def adapter(experiment: Experiment, job: Job, training: Training) -> str:
 
 def _fine_tune(experiment: Experiment, job: Job) -> str:
     """What a fine-tune is, of which base and on which cell."""
-    maker = maker_of(experiment.study)
-    return f"{maker.noun} of **{job.model}**{' fine-tuned' * maker.registers} on **{job.source}**"
+    return maker_of(experiment.study).sentence.format(model=job.model, source=job.source)
 
 
 def warn_below_chance(job: Job, low: Mapping[Cell, float], scores: Mapping[Cell, TargetScore]) -> None:

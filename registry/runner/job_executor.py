@@ -1,6 +1,6 @@
 """A process with a base model and its tokenised items in memory, doing one job after another.
 
-Here the engine (``lora``) and the records (``tracking``, by way of ``records.py``) meet.
+Here the engine (``lora``) and the records (``tracking``, by way of ``recorder.py``) meet.
 """
 
 from __future__ import annotations
@@ -71,8 +71,8 @@ class JobExecutor:
     def do(self, tasks: Sequence[tuple[Job, Step]], progress: Progress) -> Iterator[tuple[Job, Exception | None]]:
         """Do what jobs of one base have left and record it; yield each with the reason where it could not be done.
 
-        Jobs that another runner holds are left alone, with :class:`TakenElsewhere` as the reason. Several adapters are
-        trained at once; full fine-tunes are not, each of them taking a base's place.
+        Jobs that another runner holds are left alone, with :class:`TakenElsewhere` as the reason. Several adapters
+        are made at once.
         """
         progress("claim", 0.0)
         with self._claims.taken(_claim_key(job) for job, _ in tasks) as self._claimed:
@@ -94,8 +94,7 @@ class JobExecutor:
         progress("load", 0.0)
         held = self._load(tasks[0][0].model)
         fresh = [job for job, step in to_do.items() if step.trains]
-        together = len(fresh) > 1 and self._maker.registers
-        trained = self._train_together(held, fresh, progress) if together else {}
+        trained = self._train_together(held, fresh, progress) if len(fresh) > 1 else {}
         for job, step in to_do.items():
             try:
                 self._do(held, job, step, trained.get(job), progress)
@@ -150,7 +149,7 @@ class JobExecutor:
         self._held = Held(base, loaded(self.experiment.study, base, device=device), load_tokenizer(base), device)
         return self._held
 
-    def _laid_out(self, held: Held) -> ScoringSet:
+    def _scoring_set(self, held: Held) -> ScoringSet:
         """Return every target's questions as the base model in memory reads them; what only trains never asks."""
         if self._questions is None:
             every = self._every_question
@@ -218,7 +217,7 @@ class JobExecutor:
                 time.sleep(_POLL_SECONDS)
 
     def _score(self, held: Held, model: PreTrainedModel, recording: Recording, progress: Progress) -> Outcomes:
-        questions = self._laid_out(held)
+        questions = self._scoring_set(held)
         reset_peak_memory(self.recorder.device)
         values = loglikelihoods(model, questions, progress=lambda share: progress("score", share))
         seconds, tokens = questions.seconds, questions.tokens

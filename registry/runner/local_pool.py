@@ -1,4 +1,4 @@
-"""Carrying a plan out on this machine: in this process, or in several, each with one thread and one resident base."""
+"""Carrying a plan out on this machine: in this process, or in several, each with one thread and one base model."""
 
 from __future__ import annotations
 

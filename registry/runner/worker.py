@@ -37,7 +37,7 @@ ONE_THREAD = {
 
 
 def new_executor(experiment: Experiment, client: MlflowClient, experiment_id: str, *, number: int) -> JobExecutor:
-    """Return a resident of this process, on the GPU of the worker's number where there are any."""
+    """Return the executor of this process, on the GPU of the worker's number where there are any."""
     import torch
 
     from registry.runner.job_executor import JobExecutor
@@ -46,20 +46,20 @@ def new_executor(experiment: Experiment, client: MlflowClient, experiment_id: st
     torch.set_num_threads(1)  # the same on every worker, so that results are the same to the last digit
     gpus = torch.cuda.device_count()
     device = f"cuda:{number % gpus}" if gpus else "cpu"
-    resident = JobExecutor(Recorder(experiment, client, experiment_id, device))
+    executor = JobExecutor(Recorder(experiment, client, experiment_id, device))
     collect_rarely()
     gc.freeze()  # what is in memory now stays there
-    return resident
+    return executor
 
 
-def reports(resident: JobExecutor, tasks: Sequence[Task], progress: Progress) -> Iterator[Report]:
+def reports(executor: JobExecutor, tasks: Sequence[Task], progress: Progress) -> Iterator[Report]:
     """Do tasks of one base, and report each as it ends.
 
     An error that concerns none of them alone is the reason of all that are left.
     """
     left = [job for job, _ in tasks]
     try:
-        for job, error in resident.do(tasks, _paced(progress)):
+        for job, error in executor.do(tasks, _paced(progress)):
             left.remove(job)
             yield ("done", job) if error is None else (*_kind(error), job, *_words(error))
     except Exception as error:

@@ -261,7 +261,7 @@ class Claims:
                 self.beat(claim)
 
 
-# --- jobs that another runner is doing: set aside for a while, then asked for again until they are done or free
+# --- why a job was not done: another runner has it
 
 
 class TakenElsewhere(RuntimeError):

@@ -92,7 +92,7 @@ class Tag:
     FILES_DIGEST: Final = "adapter_files_sha256"
     #: SHA-256 of a scoring's file of outcomes.
     OUTCOMES_DIGEST: Final = "outcomes_sha256"
-    #: Seconds since the epoch at which the process doing the run was last alive, and that process, see `processes.py`.
+    #: Seconds since the epoch at which the process doing the run was last alive, and that process, see `liveness.py`.
     HEARTBEAT: Final = "heartbeat"
     WORKER: Final = "worker"
     #: Of a claim: which of a process's sets of claims it belongs to.

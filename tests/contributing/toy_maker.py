@@ -15,7 +15,7 @@ from registry.recipes.train_lora import TrainLora
 class DrawRandom(TrainLora):
     """Adapters with random weights, by their seed."""
 
-    noun = "Random adapter"
+    sentence = "Random adapter of **{model}**, not trained on **{source}**"
 
     def make(self, held: Held, orders: Sequence[Order], progress: Callable[[float], None]) -> list[Training]:
         """Draw one for each order."""

@@ -124,6 +124,24 @@ def test_a_trial_whose_process_is_gone_is_tried_again(undisturbed, study, uri, t
     assert len(trials.study.trials) == 5
 
 
+def test_a_trial_that_was_killed_amid_its_draws_is_drawn_again(undisturbed, study, uri, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(liveness, "time", Clock())
+    trials = trials_of(study, uri)
+    tags = {Tag.KIND: Kind.TUNE, Tag.HEARTBEAT: "0", Tag.WORKER: "another-machine:1-1"}
+    dead = trials.client.create_run(trials.experiment_id, tags=tags).info.run_id
+    trials.claim(dead).suggest_categorical("learning_rate", list(study.tune.space.learning_rate.choices))
+    run_search(trials, str(tmp_path))
+    assert told(trials) == told(undisturbed)
+
+
+def test_nothing_is_drawn_while_a_trial_names_no_process(undisturbed, study, uri, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(storage, "_UNMARKED", timedelta(seconds=1))
+    trials = trials_of(study, uri)
+    trials.study.ask()  # as a process that was killed right after
+    run_search(trials, str(tmp_path))
+    assert told(trials) == told(undisturbed)
+
+
 def test_a_living_process_keeps_its_trial(study, uri) -> None:
     trials = trials_of(study, uri)
     alive = trials.client.create_run(trials.experiment_id).info.run_id
