@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from registry.config.study import BaseSpec, Study
 from registry.lora.chat import depends_on_date, header_digest, require_chat_template, require_fixed_template
 from registry.lora.special_tokens import appended_tokens
+from registry.models.architecture import auto_class
 from registry.models.base import Base, skeleton_of
 from registry.models.hub import HubUnavailable
 from registry.models.loading import load_tokenizer
@@ -42,6 +43,8 @@ class BaseFacts:
         Whether the date that the study fixes shows in it.
     matched
         The layers that an adapter of the study goes on; None where every weight is trained.
+    loader
+        Name of the class of transformers that loads it.
     training, scoring
         What decides trainings and scores because earlier versions computed it wrongly; see `fingerprints`.
     """
@@ -50,6 +53,7 @@ class BaseFacts:
     chat_header: str = PLAIN
     dated: bool = False
     matched: MatchedModules | None = None
+    loader: str = "AutoModelForCausalLM"
     training: Mapping[str, Any] = field(default_factory=dict)
     scoring: Mapping[str, Any] = field(default_factory=dict)
 
@@ -100,6 +104,7 @@ def base_facts(study: Study, base: Base) -> BaseFacts:
         header,
         dated,
         matched,
+        auto_class(model.config, base.name).__name__,
         training=changed_training(base, model.config, lengths.values() if isinstance(lengths, dict) else [lengths]),
         scoring=changed_scoring(base, model.config),
     )

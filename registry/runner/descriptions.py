@@ -36,6 +36,7 @@ __all__ = [
     "annotate_finetune",
     "log",
     "run",
+    "scoring_tags",
     "study",
     "warn_below_chance",
     "warn_cut_questions",
@@ -122,14 +123,18 @@ def _annotate_model(recording: Recording, experiment: Experiment, adapter: Regis
     if isinstance(adapter, RecordedModel):
         client.set_logged_model_tags(adapter.model_id, {MLFLOW_RUN_NOTE: note})
     else:
-        client.update_model_version(adapter.name, adapter.version, description=note)
-        study = experiment.study
-        headlines = {task: experiment.items.prompts[task].headline for task in experiment.grid.tasks}
-        asked = {Tag.CHAT_TEMPLATE: str(study.chat_template), Tag.HEADLINES: names.headlines_tag(headlines)}
-        if study.chat_template:
-            asked[Tag.CHAT_DATE] = study.chat_template_date.isoformat()
-        for tag, value in asked.items():
-            client.set_model_version_tag(adapter.name, adapter.version, tag, value)
+        former = client.update_model_version(adapter.name, adapter.version, description=note).tags
+        for tag, value in scoring_tags(experiment).items():
+            if former.get(tag) != value:
+                client.set_model_version_tag(adapter.name, adapter.version, tag, value)
+
+
+def scoring_tags(experiment: Experiment) -> dict[str, str]:
+    """Tags of a version that say how its questions are put and which accuracy is the score."""
+    study, prompts = experiment.study, experiment.items.prompts
+    headlines = names.headlines_tag({task: prompts[task].headline for task in experiment.grid.tasks})
+    tags = {Tag.CHAT_TEMPLATE: str(study.chat_template), Tag.HEADLINES: headlines}
+    return tags | ({Tag.CHAT_DATE: study.chat_template_date.isoformat()} if study.chat_template else {})
 
 
 def _model(experiment_id: str, adapter: RegisteredAdapter) -> str:

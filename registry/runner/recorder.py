@@ -161,7 +161,8 @@ class Recorder:
             recording,
             folder,
             name=registered_model(job.model, source),
-            tags=self._tags(job, job.finetune) | ({} if full else self._base_path(job.model)),
+            tags=self._tags(job, job.finetune)
+            | ({} if full else self._base_path(job.model) | descriptions.scoring_tags(self.experiment)),
             metadata=self._serving(job.model, source.cell),
             description=descriptions.adapter(self.experiment, job, training),
         )
@@ -330,7 +331,7 @@ class Recorder:
                 "name": base.name,
                 "reference": base.reference,
                 "revision": base.revision,
-                "auto_class": base.loader().__name__,
+                "auto_class": self.experiment.facts_of(model).loader,
             },
             "source": str(source),
             "prompt": asdict(self.experiment.items.prompts[source.task]),

@@ -12,21 +12,18 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-import numpy as np
-
 from registry.cells import Cell, regime_of
 from registry.evaluation.outcomes import Outcomes, Questions
 from registry.planning.experiment import Job
 from registry.runner.recorder import Recorder
 from registry.tracking.claims import Claims
-from registry.tracking.metric_names import delta, score
+from registry.tracking.metric_names import delta, parse_cell, score
 from registry.tracking.names import Kind, Tag
 from registry.tracking.store import experiment_id, open_store
 from tests.bench.tracked_grid import (
     BASE,
     GRID,
     MODEL,
-    QUESTIONS,
     STUDY,
     USAGE,
     experiment,
@@ -99,18 +96,22 @@ def _record(records: Recorder, claims: Claims, job: Job, answers: Outcomes) -> s
 
 
 def copy_evaluations(file: Path, recorded: Recorded, count: int) -> None:
-    """Copy an evaluation's rows until there are so many, with other models, sources, seeds and scores."""
-    random = np.random.default_rng(1)
+    """Copy an evaluation's rows until there are so many, with other models, sources and seeds.
+
+    Its scores stay: the copies name its file of answers, and what is read is compared with that.
+    """
     with sqlite3.connect(file) as database:
         columns = {table: _columns(database, table) for table in ("runs", "tags", "params", "inputs")}
         names = [name for (name,) in database.execute(_NAMES, [recorded.evaluation])]
+        found = database.execute("SELECT key, value FROM latest_metrics WHERE run_uuid = ?", [recorded.evaluation])
+        of_targets = ((parse_cell(key, "score"), value) for key, value in found)
+        recorded_scores = {cell: value for cell, value in of_targets if cell is not None}
         for model, source, seed in _cells(count - recorded.evaluations):
             run_id = uuid.uuid4().hex
             for table, found in columns.items():
                 _copy(database, table, found, recorded.evaluation, run_id)
             _identify(database, run_id, model, source, seed)
-            scores = BASE + random.integers(-12, 21, len(GRID)) / QUESTIONS
-            values = _metrics(source, dict(zip(GRID, scores.tolist(), strict=True)), names)
+            values = _metrics(source, recorded_scores, names)
             for table in ("latest_metrics", "metrics"):
                 database.executemany(
                     f"INSERT INTO {table} (key, value, timestamp, step, is_nan, run_uuid) VALUES (?, ?, 1, 0, 0, ?)",

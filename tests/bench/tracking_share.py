@@ -18,6 +18,7 @@ from mlflow.store.artifact.local_artifact_repo import LocalArtifactRepository
 
 from registry.config.files import load_study
 from registry.runner.session import carry_out, prospect
+from registry.tracking.client import PatientClient
 
 __all__ = ["Share", "store_share"]
 
@@ -56,7 +57,7 @@ def store_share(folder: Path, **settings: object) -> Share:
     os.environ["MLFLOW_TRACKING_URI"] = f"sqlite:///{folder / 'mlflow.db'}"
     share = Share()
     with ExitStack() as patches:
-        for owner in (MlflowClient, LocalArtifactRepository):
+        for owner in (MlflowClient, PatientClient, LocalArtifactRepository):
             for name, call in vars(owner).items():
                 if callable(call) and not name.startswith("_"):
                     patches.enter_context(patch.object(owner, name, share.timed(call)))
